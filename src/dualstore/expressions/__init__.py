@@ -1,0 +1,44 @@
+"""DynamoDB's expressions: parsing them, and evaluating them on items as DynamoDB does."""
+
+from dualstore.expressions.condition_binding import attributes_read, condition
+from dualstore.expressions.conditions import Condition
+from dualstore.expressions.evaluation import evaluate
+from dualstore.expressions.key_conditions import (
+    KeyCondition,
+    SortCondition,
+    SortOperator,
+    key_condition,
+    matches,
+)
+from dualstore.expressions.paths import Path, path_text, reject_unused, resolve
+from dualstore.expressions.projections import project, projection
+from dualstore.expressions.tokens import MAX_EXPRESSION_SIZE_BYTES
+from dualstore.expressions.update_application import apply_update
+from dualstore.expressions.update_parser import update
+from dualstore.expressions.update_text import with_set_actions
+from dualstore.expressions.updates import Update, touched_paths, updates_key
+
+__all__ = [
+    "MAX_EXPRESSION_SIZE_BYTES",
+    "Condition",
+    "KeyCondition",
+    "Path",
+    "SortCondition",
+    "SortOperator",
+    "Update",
+    "apply_update",
+    "attributes_read",
+    "condition",
+    "evaluate",
+    "key_condition",
+    "matches",
+    "path_text",
+    "project",
+    "projection",
+    "reject_unused",
+    "resolve",
+    "touched_paths",
+    "update",
+    "updates_key",
+    "with_set_actions",
+]

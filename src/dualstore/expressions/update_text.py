@@ -1,0 +1,29 @@
+"""Adding actions to the text of someone else's UpdateExpression."""
+
+from dualstore.expressions.paths import reported_as
+from dualstore.expressions.tokens import tokens
+
+
+def with_set_actions(text: str | None, actions: str) -> str:
+    """Add SET actions to an UpdateExpression.
+
+    Args:
+        text: the expression; None or empty where there is none.
+        actions: what to add, such as `#p = if_not_exists(#v, :none), #v = :new`.
+
+    Returns:
+        The expression with the actions in front of those of its SET clause, or in a SET clause of
+        their own behind the rest.
+
+    Raises:
+        RequestRejected: the expression does not consist of tokens.
+    """
+    if not text:
+        return f"SET {actions}"
+    with reported_as("UpdateExpression"):
+        scanned = tokens(text)
+    for token in scanned:
+        if token.is_keyword("SET"):  # reserved, so never an attribute's bare name
+            behind = token.start + len(token.text)
+            return f"{text[:behind]} {actions},{text[behind:]}"
+    return f"{text} SET {actions}"

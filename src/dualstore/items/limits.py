@@ -1,0 +1,183 @@
+"""What DynamoDB would store: types, nesting, sets, sizes; and the form in which it gives it back."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dualstore.errors import invalid
+from dualstore.items.numbers import number, number_text
+from dualstore.items.values import AttributeValue, Item, canonical
+
+MAX_ITEM_SIZE_BYTES = 409_600
+MAX_NESTING_LEVELS = 32
+
+
+def text_size_bytes(text: str) -> int:
+    """The length of a text in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def _number_size_bytes(text: str) -> int:
+    value = number(text)
+    if not value:
+        return 1
+    return 1 + (len(value.as_tuple().digits) + 1) // 2 + (value < 0)
+
+
+_SIZE_BYTES: dict[str, Callable[[Any], int]] = {
+    "S": text_size_bytes,
+    "N": _number_size_bytes,
+    "B": len,
+    "BOOL": lambda _: 1,
+    "NULL": lambda _: 1,
+    "SS": lambda members: sum(map(text_size_bytes, members)),
+    "NS": lambda members: sum(map(_number_size_bytes, members)),
+    "BS": lambda members: sum(map(len, members)),
+    "L": lambda elements: 3 + sum(1 + value_size_bytes(element) for element in elements),
+    "M": lambda entries: 3 + len(entries) + item_size_bytes(entries),
+}
+
+
+def value_size_bytes(value: AttributeValue) -> int:
+    """The bytes that a value counts for (see `item_size_bytes`)."""
+    kind, content = next(iter(value.items()))
+    return _SIZE_BYTES[kind](content)
+
+
+def item_size_bytes(item: Item) -> int:
+    """The bytes that an item counts for, by AWS, "DynamoDB item sizes and formats".
+
+    Names and strings count as UTF-8, a number 1 byte per two significant digits and 1 (one more below
+    zero), a Boolean or null 1, a list or map 3 and 1 for each element.
+    """
+    return sum(text_size_bytes(name) + value_size_bytes(value) for name, value in item.items())
+
+
+def _check_type(content: object, *types: type) -> None:
+    if not isinstance(content, types):
+        raise invalid("Supplied AttributeValue does not hold content of its type")
+
+
+def _check_text(text: object) -> None:
+    _check_type(text, str)
+    try:
+        str(text).encode()
+    except UnicodeEncodeError:
+        raise invalid("A string is not valid Unicode: it holds a lone surrogate") from None
+
+
+def _check_number(text: Any) -> None:
+    _check_type(text, str)
+    number(text)
+
+
+def _check_null(content: object) -> None:
+    if content is not True:
+        raise invalid(
+            "One or more parameter values were invalid: "
+            "Null attribute value types must have the value of true"
+        )
+
+
+def _check_set(kind: str, members: Any, levels: int) -> None:
+    _check_type(members, list, tuple, set, frozenset)
+    if not members:
+        raise invalid("One or more parameter values were invalid: An set may not be empty")
+    for member in members:
+        _CHECKS[kind](member, levels)
+    if len({canonical({kind: member}) for member in members}) < len(members):
+        raise invalid("One or more parameter values were invalid: Input collection contains duplicates")
+
+
+def _check_list(elements: Any, levels: int) -> None:
+    _check_type(elements, list, tuple)
+    for element in elements:
+        validate_value(element, levels=levels - 1)
+
+
+def _check_map(entries: Any, levels: int) -> None:
+    _check_type(entries, Mapping)
+    for name, element in entries.items():
+        _check_text(name)
+        validate_value(element, levels=levels - 1)
+
+
+_CHECKS: dict[str, Callable[[Any, int], None]] = {
+    "S": lambda content, _: _check_text(content),
+    "N": lambda content, _: _check_number(content),
+    "B": lambda content, _: _check_type(content, bytes, bytearray),
+    "BOOL": lambda content, _: _check_type(content, bool),
+    "NULL": lambda content, _: _check_null(content),
+    "SS": lambda members, levels: _check_set("S", members, levels),
+    "NS": lambda members, levels: _check_set("N", members, levels),
+    "BS": lambda members, levels: _check_set("B", members, levels),
+    "L": _check_list,
+    "M": _check_map,
+}
+
+
+def validate_value(value: AttributeValue, *, levels: int = MAX_NESTING_LEVELS) -> None:
+    """Reject what DynamoDB would not store.
+
+    Args:
+        value: an attribute value.
+        levels: how many levels of values it may have, itself included.
+
+    Raises:
+        RequestRejected: an unknown type or content that is not of its type, a number outside the
+            limits, an empty set or one with duplicates, a null that is not true, nesting too deep.
+    """
+    if not isinstance(value, Mapping) or len(value) != 1:
+        raise invalid("Supplied AttributeValue must contain exactly one of the supported datatypes")
+    kind, content = next(iter(value.items()))
+    check = _CHECKS.get(kind)
+    if check is None:
+        raise invalid("Supplied AttributeValue must contain exactly one of the supported datatypes")
+    if levels <= 0:
+        raise invalid("Nesting Levels have exceeded supported limits")
+    check(content, levels)
+
+
+def validate_item(item: Item) -> None:
+    """Reject an item that DynamoDB would not store, whatever its table's keys.
+
+    Raises:
+        RequestRejected: a value is invalid (see `validate_value`), an attribute has an empty name,
+            or the item is larger than 400 KB.
+    """
+    for name, value in item.items():
+        _check_text(name)
+        if not name:
+            raise invalid("One or more parameter values were invalid: Attribute name is empty")
+        validate_value(value)
+    if item_size_bytes(item) > MAX_ITEM_SIZE_BYTES:
+        raise invalid("Item size has exceeded the maximum allowed size")
+
+
+def normalized(value: AttributeValue) -> AttributeValue:
+    """A value as DynamoDB gives it back: every number in its one text, sets as lists in order.
+
+    Raises:
+        RequestRejected: a number is outside the limits.
+    """
+    kind, content = next(iter(value.items()))
+    return {kind: _NORMALIZED[kind](content)} if kind in _NORMALIZED else value
+
+
+def _normalized_number(text: str) -> str:
+    return format(number(text), "f")
+
+
+_NORMALIZED: dict[str, Callable[[Any], Any]] = {
+    "N": lambda text: number_text(number(text)),
+    "B": bytes,
+    "SS": sorted,
+    "NS": lambda members: [number_text(each) for each in sorted(map(number, members))],
+    "BS": lambda members: sorted(map(bytes, members)),
+    "L": lambda elements: [normalized(element) for element in elements],
+    "M": lambda entries: {name: normalized(element) for name, element in entries.items()},
+}
+
+
+def normalized_item(item: Item) -> Item:
+    """An item as DynamoDB gives it back (see `normalized`)."""
+    return {name: normalized(value) for name, value in item.items()}

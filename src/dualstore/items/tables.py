@@ -1,0 +1,234 @@
+"""The shape of a table: its key, its indexes, and a key as bytes."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from itertools import chain
+from typing import Any, Literal, TypeAlias
+
+from dualstore.errors import ConfigurationError, invalid
+from dualstore.items.limits import text_size_bytes, validate_item, validate_value
+from dualstore.items.numbers import number, number_text
+from dualstore.items.values import AttributeValue, Item, Key
+
+KeyType: TypeAlias = Literal["S", "N", "B"]
+Projection: TypeAlias = Literal["ALL", "KEYS_ONLY"] | tuple[str, ...]
+
+MAX_PARTITION_KEY_BYTES = 2_048
+MAX_SORT_KEY_BYTES = 1_024
+
+_KEY_SIZE_BYTES: dict[KeyType, Callable[[Any], int]] = {
+    "S": text_size_bytes,
+    "N": lambda _: 1,
+    "B": len,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class KeyAttribute:
+    """One attribute of a primary or index key."""
+
+    name: str
+    type: KeyType
+
+
+@dataclass(frozen=True, slots=True)
+class KeySchema:
+    """The attributes that make up a primary or index key."""
+
+    partition: KeyAttribute
+    sort: KeyAttribute | None = None
+
+    @property
+    def attributes(self) -> tuple[KeyAttribute, ...]:
+        """The partition key and, where there is one, the sort key."""
+        return (self.partition,) if self.sort is None else (self.partition, self.sort)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the key attributes, partition key first."""
+        return tuple(attribute.name for attribute in self.attributes)
+
+    def key_of(self, item: Item) -> Key:
+        """The key of an item.
+
+        Raises:
+            RequestRejected: a key attribute is missing, of another type, empty or too long.
+        """
+        return {
+            attribute.name: self._checked(attribute, item.get(attribute.name))
+            for attribute in self.attributes
+        }
+
+    def exact_key(self, key: Key) -> Key:
+        """A request's `Key`, once it is known to hold the key attributes and nothing else.
+
+        Raises:
+            RequestRejected: as `key_of`, or there are other attributes.
+        """
+        checked = self.key_of(key)
+        if len(key) != len(checked):
+            raise invalid("The provided key element does not match the schema")
+        return checked
+
+    def _checked(self, attribute: KeyAttribute, value: AttributeValue | None) -> AttributeValue:
+        if value is None:
+            raise invalid(
+                f"One or more parameter values were invalid: Missing the key {attribute.name} in the item"
+            )
+        if attribute.type not in value:
+            raise invalid(
+                "One or more parameter values were invalid: "
+                f"Type mismatch for key {attribute.name} expected: {attribute.type}"
+            )
+        validate_value(value)
+        size = _KEY_SIZE_BYTES[attribute.type](value[attribute.type])
+        if size == 0:
+            raise invalid(
+                "One or more parameter values are not valid. The AttributeValue for a key attribute "
+                f"cannot contain an empty value. Key: {attribute.name}"
+            )
+        is_partition = attribute is self.partition
+        if size > (MAX_PARTITION_KEY_BYTES if is_partition else MAX_SORT_KEY_BYTES):
+            raise invalid(
+                "One or more parameter values were invalid: Size of "
+                + ("hashkey has exceeded 2048 bytes" if is_partition else "rangekey has exceeded 1024 bytes")
+            )
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """A secondary index.
+
+    Attributes:
+        name: its name.
+        keys: its key, by which its entries are ordered.
+        projection: what its entries hold: everything, the keys only, or these attributes as well.
+        is_global: whether it is a global secondary index (else a local one).
+    """
+
+    name: str
+    keys: KeySchema
+    projection: Projection = "ALL"
+    is_global: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class TableShape:
+    """What must be known of a DynamoDB table to carry out operations on it.
+
+    Attributes:
+        name: the physical name of the DynamoDB table.
+        keys: its primary key.
+        indexes: its secondary indexes, by name.
+    """
+
+    name: str
+    keys: KeySchema
+    indexes: Mapping[str, Index] = field(default_factory=dict, hash=False)
+
+    def check_item(self, item: Item) -> None:
+        """Reject an item that DynamoDB would not store in this table.
+
+        Raises:
+            RequestRejected: the item itself is invalid, its key is missing or malformed, or an
+                attribute that is some index's key has another type or is empty.
+        """
+        validate_item(item)
+        self.keys.key_of(item)
+        for index in self.indexes.values():
+            for attribute in index.keys.attributes:
+                if attribute.name in item:
+                    index.keys._checked(attribute, item[attribute.name])  # noqa: SLF001 - same module
+
+
+def table_shape_from_description(description: Mapping[str, Any]) -> TableShape:
+    """Read a table's shape from DynamoDB's description of it.
+
+    Args:
+        description: the request of CreateTable, the answer of DescribeTable, or its `Table`.
+
+    Raises:
+        ConfigurationError: an index has several partition or several sort attributes.
+    """
+    table = description.get("Table", description)
+    types: dict[str, KeyType] = {
+        definition["AttributeName"]: definition["AttributeType"]
+        for definition in table["AttributeDefinitions"]
+    }
+    indexes = chain(
+        ((entry, True) for entry in table.get("GlobalSecondaryIndexes") or ()),
+        ((entry, False) for entry in table.get("LocalSecondaryIndexes") or ()),
+    )
+    return TableShape(
+        name=table["TableName"],
+        keys=_key_schema(table, types),
+        indexes={
+            entry["IndexName"]: Index(
+                name=entry["IndexName"],
+                keys=_key_schema(entry, types),
+                projection=_projection(entry.get("Projection", {})),
+                is_global=is_global,
+            )
+            for entry, is_global in indexes
+        },
+    )
+
+
+def _key_schema(described: Mapping[str, Any], types: Mapping[str, KeyType]) -> KeySchema:
+    roles = {element["KeyType"]: element["AttributeName"] for element in described["KeySchema"]}
+    if len(roles) < len(described["KeySchema"]):
+        raise ConfigurationError(
+            f"Index {described.get('IndexName')!r} has several partition or sort attributes, which "
+            "dualstore does not read: index a concatenated attribute instead"
+        )
+    attributes = {role: KeyAttribute(name, types[name]) for role, name in roles.items()}
+    return KeySchema(attributes["HASH"], attributes.get("RANGE"))
+
+
+def _projection(described: Mapping[str, Any]) -> Projection:
+    match described.get("ProjectionType", "ALL"):
+        case "INCLUDE":
+            return tuple(described["NonKeyAttributes"])
+        case "KEYS_ONLY":
+            return "KEYS_ONLY"
+        case _:
+            return "ALL"
+
+
+_KEY_PAYLOAD: dict[KeyType, Callable[[Any], bytes]] = {
+    "S": lambda text: text.encode(),
+    "N": lambda text: number_text(number(text)).encode(),
+    "B": bytes,
+}
+
+
+def _component_bytes(attribute: KeyAttribute, key: Key) -> bytes:
+    payload = _KEY_PAYLOAD[attribute.type](key[attribute.name][attribute.type])
+    return attribute.type.encode() + len(payload).to_bytes(4, "big") + payload
+
+
+def partition_bytes(keys: KeySchema, key: Key) -> bytes:
+    """The partition key as bytes: the first component of `key_bytes`."""
+    return _component_bytes(keys.partition, key)
+
+
+def key_bytes(keys: KeySchema, key: Key) -> bytes:
+    """A primary key as bytes, for locks, tombstones and ledgers. Stored, so it never changes.
+
+    Per key attribute, partition key first: its type (`S`, `N` or `B`, one byte), the length of its
+    payload (four bytes, big-endian) and the payload: UTF-8, the number's one text in ASCII (so `1`
+    and `1.00` agree), or the bytes themselves. Each component delimits itself, so different keys
+    have different bytes.
+
+    Args:
+        keys: the table's key schema.
+        key: a key, or an item that holds one.
+    """
+    return b"".join(_component_bytes(attribute, key) for attribute in keys.attributes)
+
+
+def key_hash(keys: KeySchema, key: Key) -> str:
+    """A key as 16 hexadecimal characters for logs: the 64-bit BLAKE2b digest of `key_bytes`."""
+    return blake2b(key_bytes(keys, key), digest_size=8).hexdigest()
