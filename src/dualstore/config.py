@@ -1,0 +1,292 @@
+"""Configuration: `dualstore.toml` overlaid by environment variables, checked before any I/O."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+
+from dualstore.errors import ConfigurationError
+from dualstore.stages import Stage
+
+DEFAULT_FILE = "dualstore.toml"
+ENVIRONMENT_PREFIX = "DUALSTORE_"
+NESTING_DELIMITER = "__"
+
+Percent = Annotated[float, Field(ge=0, le=100)]
+LogicalName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+ImportPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")]
+
+_POSTGRES_SCHEMES = ("postgresql+psycopg://", "postgresql://", "postgres://")
+
+
+def _postgres_url(url: SecretStr) -> SecretStr:
+    if not url.get_secret_value().startswith(_POSTGRES_SCHEMES):
+        raise ValueError("must start with postgresql://")
+    return url
+
+
+def _available_kind(kind: object) -> object:
+    if kind == "launchdarkly":
+        raise ValueError("'launchdarkly' is not carried by this version: use 'file' or 'static'")
+    return kind
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class DynamoSettings(_Section):
+    """`[dynamodb]`: how DynamoDB is reached; credentials come from boto3's own chain."""
+
+    endpoint_url: str | None = None
+    region: str | None = None
+    bookkeeping_table: str = "dualstore"
+    connect_timeout_seconds: PositiveFloat = 1.0
+    read_timeout_seconds: PositiveFloat = 5.0
+    max_pool_connections: PositiveInt = 50
+
+
+class PostgresSettings(_Section):
+    """`[postgres]`: how PostgreSQL is reached, and how long anything may take there."""
+
+    url: Annotated[SecretStr, AfterValidator(_postgres_url)]
+    pool_size: PositiveInt = 10
+    max_overflow: NonNegativeInt = 10
+    pool_timeout_seconds: PositiveFloat = 1.0
+    connect_timeout_seconds: PositiveFloat = 2.0
+    statement_timeout_seconds: PositiveFloat = 2.0
+
+    @property
+    def sqlalchemy_url(self) -> str:
+        """The URL with SQLAlchemy's psycopg 3 driver named. Holds the password: never print it."""
+        return "postgresql+psycopg://" + self.url.get_secret_value().partition("://")[2]
+
+
+class FlagSettings(_Section):
+    """`[flags]`: where stage and dials come from."""
+
+    kind: Annotated[Literal["static", "file"], BeforeValidator(_available_kind)] = "static"
+    path: Path | None = None
+    poll_interval_seconds: PositiveFloat = 0.25
+
+    @model_validator(mode="after")
+    def _file_has_path(self) -> "FlagSettings":
+        if self.kind == "file" and self.path is None:
+            raise ValueError("kind 'file' needs flags.path, the flag file")
+        return self
+
+
+class ControlSettings(_Section):
+    """`[control]`: how long a process may act on what it last read of the control record.
+
+    Attributes:
+        read_grant_seconds: δ of the design, the life of a grant to read the mirror.
+        write_grant_seconds: the life of a grant to write.
+        direct_write_window_seconds: how long after a definite reply the writer may write to the mirror.
+    """
+
+    poll_interval_seconds: PositiveFloat = 0.4
+    read_grant_seconds: PositiveFloat = 1.0
+    write_grant_seconds: PositiveFloat = 10.0
+    direct_write_window_seconds: PositiveFloat = 30.0
+
+    @model_validator(mode="after")
+    def _grant_outlives_poll(self) -> "ControlSettings":
+        if self.poll_interval_seconds >= self.read_grant_seconds:
+            raise ValueError("poll_interval_seconds must be shorter than read_grant_seconds")
+        if self.read_grant_seconds > self.write_grant_seconds:
+            raise ValueError("read_grant_seconds must not be longer than write_grant_seconds")
+        return self
+
+
+class ShadowSettings(_Section):
+    """`[shadow]`: the bounds of the reads that run on the other side for comparison."""
+
+    queue_size: PositiveInt = 1_000
+    workers: PositiveInt = 2
+    timeout_seconds: PositiveFloat = 5.0
+    rechecks: PositiveInt = 3
+    recheck_pause_seconds: PositiveFloat = 0.2
+
+
+class StaticFlagSettings(_Section):
+    """`[tables.<name>.static]`: stage and dials of one table, where `flags.kind` is `static`."""
+
+    stage: Stage | None = None
+    read_percent: Percent | None = None
+    mirror_percent: Percent | None = None
+    shadow_percent: Percent | None = None
+
+
+class TableSettings(_Section):
+    """`[tables.<name>]`: one table, by its logical name.
+
+    Attributes:
+        model: the PynamoDB model, as `package.module:Name`.
+        row: the SQLAlchemy model, or None where the table has none of its own.
+        physical_name: the DynamoDB table's name, where it is not the one in the model.
+    """
+
+    model: ImportPath | None = None
+    row: ImportPath | None = None
+    physical_name: str | None = None
+    static: StaticFlagSettings = StaticFlagSettings()
+
+    @model_validator(mode="after")
+    def _is_found(self) -> "TableSettings":
+        if self.model is None and self.physical_name is None:
+            raise ValueError('needs model = "package.module:Model", or physical_name where there is no model')
+        return self
+
+
+class Configuration(_Section):
+    """Everything that can be configured. `Configuration.model_json_schema()` describes it to editors."""
+
+    dynamodb: DynamoSettings = DynamoSettings()
+    postgres: PostgresSettings
+    flags: FlagSettings = FlagSettings()
+    control: ControlSettings = ControlSettings()
+    shadow: ShadowSettings = ShadowSettings()
+    tables: dict[LogicalName, TableSettings] = Field(default_factory=dict)
+
+
+class _Sources(BaseSettings, Configuration):
+    """Merges what the file says (passed in) with the environment, which wins."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        env_prefix=ENVIRONMENT_PREFIX,
+        env_nested_delimiter=NESTING_DELIMITER,
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic's
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - unused: no second file
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - unused: secrets come by variable
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return env_settings, init_settings
+
+
+def load(path: str | Path | None = None) -> Configuration:
+    """Read and check the configuration.
+
+    Environment variables win over the file: `DUALSTORE_POSTGRES__URL` is `url` in `[postgres]`.
+
+    Args:
+        path: the TOML file. None reads `dualstore.toml` of the working directory where there is one,
+            and else the environment alone. A relative `flags.path` is relative to this file.
+
+    Raises:
+        ConfigurationError: names the file or variable, the dotted key and what to do; never a value.
+    """
+    file = Path(DEFAULT_FILE if path is None else path)
+    document = _document(file, required=path is not None)
+    try:
+        merged = _Sources(**{"postgres": {}, **document})
+    except ValidationError as invalid:
+        raise ConfigurationError(_explained(invalid, file)) from None
+    except SettingsError as invalid:
+        # Its cause quotes the variable's text, which may be a secret.
+        raise ConfigurationError(
+            f"{ENVIRONMENT_PREFIX}…: {invalid}; set single keys, as in DUALSTORE_POSTGRES__URL"
+        ) from None
+    return Configuration(**dict(merged))
+
+
+def _document(file: Path, *, required: bool) -> dict[str, Any]:
+    try:
+        document = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if required:
+            raise ConfigurationError(f"{file}: no such file; create it or name another one") from None
+        return {}
+    except OSError as error:
+        raise ConfigurationError(
+            f"{file}: cannot be read ({error.strerror}); check its permissions"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        reason = str(error) if isinstance(error, tomllib.TOMLDecodeError) else "not UTF-8"
+        raise ConfigurationError(f"{file}: not a TOML document: {reason}; correct that place") from None
+    flags = document.get("flags")
+    if isinstance(flags, dict) and isinstance(flags.get("path"), str):
+        flags["path"] = str(file.parent / flags["path"])
+    return document
+
+
+def _explained(invalid: ValidationError, file: Path) -> str:
+    """One line per mistake: where, what, how to mend it."""
+    errors = invalid.errors(include_input=False, include_context=False, include_url=False)
+    return "\n".join(_explained_error(error, file) for error in errors)
+
+
+_REMEDY: Mapping[str, str] = {
+    "missing": "set it there, or as {variable} in the environment",
+    "extra_forbidden": "remove it, or correct its spelling",
+    "string_pattern_mismatch": 'write letters, digits, - and _ (a model as "package.module:Name")',
+}
+
+
+def _explained_error(error: ErrorDetails, file: Path) -> str:
+    steps = [str(step) for step in error["loc"] if step != "[key]"]
+    key = ".".join(steps) or "the whole document"
+    variable = ENVIRONMENT_PREFIX + NESTING_DELIMITER.join(steps).upper()
+    is_set = any(name.upper() == variable for name in os.environ)
+    source = f"environment variable {variable}" if is_set else str(file)
+    remedy = _REMEDY.get(error["type"], "correct it").format(variable=variable)
+    return f"{source}: {key}: {error['msg'].removeprefix('Value error, ')}; {remedy}"
+
+
+def import_object(path: str, *, setting: str = "import path") -> Any:
+    """Import what a configuration names as `package.module:Name`.
+
+    Args:
+        path: the module, a colon, and the name inside it (dots descend further).
+        setting: the dotted key that the path came from, for the message.
+
+    Raises:
+        ConfigurationError: the path is malformed, the module cannot be imported or lacks the name.
+    """
+    module_name, colon, attributes = path.partition(":")
+    if not (module_name and colon and attributes):
+        raise ConfigurationError(f'{setting}: write it as "package.module:Name"')
+    try:
+        found: Any = import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"{setting}: no module named {error.name}; install it, or start where it can be imported"
+        ) from error
+    except ImportError as error:
+        raise ConfigurationError(f"{setting}: importing {module_name} failed; see the cause above") from error
+    for attribute in attributes.split("."):
+        try:
+            found = getattr(found, attribute)
+        except AttributeError:
+            raise ConfigurationError(
+                f"{setting}: {module_name} has no {attributes}; check the name"
+            ) from None
+    return found

@@ -1,0 +1,199 @@
+"""What happens inside dualstore that somebody may want to count or watch, as frozen values.
+
+No event holds an item's value or a plain key.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeAlias
+
+from dualstore.stages import Dials, Side, Stage
+from dualstore.telemetry import names
+from dualstore.telemetry.names import Metric
+
+OK = "ok"
+"""The outcome of an operation that was answered without an error."""
+
+
+class Role(StrEnum):
+    """What a side was asked as."""
+
+    AUTHORITATIVE = "authoritative"
+    MIRROR = "mirror"
+    SHADOW = "shadow"
+
+
+class Verdict(StrEnum):
+    """What came of comparing one read with the other side."""
+
+    EQUAL = "equal"
+    LAG = "lag"
+    """They differed, and no longer did when both were read again."""
+    MISMATCH = "mismatch"
+    INCOMPARABLE = "incomparable"
+    """Both answered, and DynamoDB promises nothing by which the two could be compared."""
+    FAILED = "failed"
+    """The other side gave no answer to compare with, for want of being reached."""
+
+
+@dataclass(frozen=True, slots=True)
+class OperationFinished:
+    """A side answered an operation (or failed to), after so many seconds; `outcome` is `ok` or a code."""
+
+    table: str
+    operation: str
+    side: Side
+    role: Role
+    seconds: float
+    outcome: str = OK
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorFailed:
+    """The mirror did not take an acknowledged write at once."""
+
+    table: str
+    operation: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A key was settled, or was tried: why, and whether the mirror was `same`, `changed` or `failed`."""
+
+    table: str
+    reason: str
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class FellBack:
+    """A read that was dialled to the mirror was answered by the authority."""
+
+    table: str
+    operation: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GrantExpired:
+    """A grant (`read` or `write`) had run out when it was needed."""
+
+    table: str
+    grant: str
+
+
+@dataclass(frozen=True, slots=True)
+class FlagUnusable:
+    """A flag has no value to follow."""
+
+    table: str
+    flag: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowCompared:
+    """A read was run on the other side too."""
+
+    table: str
+    operation: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowDropped:
+    """A read was to be compared and was not: `queue_full`, `timeout` or `closed`."""
+
+    table: str
+    operation: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class JournalSeen:
+    """How much waits in the journal."""
+
+    table: str
+    keys: int
+    oldest_age_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class DirtySeen:
+    """How many keys are in doubt."""
+
+    table: str
+    keys: int
+
+
+@dataclass(frozen=True, slots=True)
+class GateSeen:
+    """Whether the mirror may be read."""
+
+    table: str
+    is_open: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StageSeen:
+    """The stage and dials that this process now follows."""
+
+    table: str
+    stage: Stage
+    dials: Dials
+
+    @property
+    def stage_number(self) -> int:
+        """The stage's place in the order of stages, from 0."""
+        return list(Stage).index(self.stage)
+
+    @property
+    def postgres_read_percent(self) -> float:
+        """Share of partition keys whose reads PostgreSQL serves, by stage and dial."""
+        if self.stage.rule.read_dial:
+            return self.dials.postgres_read_percent
+        return 100.0 if self.stage.rule.read_side is Side.POSTGRES else 0.0
+
+    @property
+    def mirror_percent(self) -> float:
+        """Share of partition keys whose writes are mirrored, by stage and dial."""
+        return self.dials.mirror_percent if self.stage.rule.mirrored else 0.0
+
+    @property
+    def shadow_percent(self) -> float:
+        """Share of reads that are compared, by stage and dial."""
+        return self.dials.effective_shadow_percent(self.stage)
+
+
+Event: TypeAlias = (
+    OperationFinished
+    | MirrorFailed
+    | Settled
+    | FellBack
+    | GrantExpired
+    | FlagUnusable
+    | ShadowCompared
+    | ShadowDropped
+    | JournalSeen
+    | DirtySeen
+    | GateSeen
+    | StageSeen
+)
+
+MEASURED: Mapping[type[Event], tuple[Metric, ...]] = {
+    OperationFinished: (names.OPERATIONS, names.DURATION),
+    MirrorFailed: (names.MIRROR_FAILURES,),
+    Settled: (names.SETTLES,),
+    FellBack: (names.FALLBACKS,),
+    GrantExpired: (names.GRANTS_EXPIRED,),
+    FlagUnusable: (names.FLAG_PROBLEMS,),
+    ShadowCompared: (names.SHADOW_COMPARED,),
+    ShadowDropped: (names.SHADOW_DROPPED,),
+    JournalSeen: (names.JOURNAL_DEPTH, names.JOURNAL_AGE),
+    DirtySeen: (names.DIRTY_KEYS,),
+    GateSeen: (names.GATE_OPEN,),
+    StageSeen: (names.STAGE, names.POSTGRES_READ_PERCENT, names.MIRROR_PERCENT, names.SHADOW_PERCENT),
+}
+"""The metrics that an event feeds."""

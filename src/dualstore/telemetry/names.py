@@ -1,0 +1,181 @@
+"""Every metric and attribute name that dualstore emits, and what each metric measures.
+
+Names follow the OpenTelemetry semantic conventions for database clients where these have one
+(https://opentelemetry.io/docs/specs/semconv/database/); the rest begins with `dualstore.`. No attribute
+ever holds an item's value or a plain key.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from dualstore.stages import Side
+
+METER = "dualstore"
+
+
+class Kind(StrEnum):
+    """How a metric's values add up."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Metric:
+    """One metric.
+
+    Attributes:
+        name: as exported.
+        kind: how its values add up.
+        unit: in UCUM, as OpenTelemetry writes it.
+        description: one sentence.
+        labels: the event's fields that become attributes, named by `ATTRIBUTES`.
+        value: the event's field that holds the value; None counts one per event.
+    """
+
+    name: str
+    kind: Kind
+    unit: str
+    description: str
+    labels: tuple[str, ...] = ("table",)
+    value: str | None = None
+
+
+ATTRIBUTES = {
+    "table": "db.collection.name",  # the logical name
+    "operation": "db.operation.name",
+    "side": "db.system.name",
+    "outcome": "error.type",  # left out where all went well, as the conventions ask
+    "role": "dualstore.role",
+    "reason": "dualstore.reason",
+    "verdict": "dualstore.verdict",
+    "grant": "dualstore.grant",
+    "flag": "dualstore.flag",
+    "problem": "dualstore.problem",
+}
+"""The attribute that a label is exported as."""
+
+SYSTEMS = {Side.DYNAMODB: "aws.dynamodb", Side.POSTGRES: "postgresql"}
+"""`db.system.name` of each side."""
+
+_OPERATION = ("table", "operation", "side", "role", "outcome")
+
+DURATION = Metric(
+    "db.client.operation.duration",
+    Kind.HISTOGRAM,
+    "s",
+    "Duration of operations as each side answered them.",
+    _OPERATION,
+    "seconds",
+)
+DURATION_BOUNDARIES = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10)
+"""The bucket boundaries that the conventions ask for, in seconds."""
+
+OPERATIONS = Metric(
+    "dualstore.operations", Kind.COUNTER, "{operation}", "Operations that a side answered.", _OPERATION
+)
+MIRROR_FAILURES = Metric(
+    "dualstore.mirror.failures",
+    Kind.COUNTER,
+    "{write}",
+    "Acknowledged writes that the mirror did not take at once; a settle follows.",
+    ("table", "operation", "reason"),
+)
+SETTLES = Metric(
+    "dualstore.settles",
+    Kind.COUNTER,
+    "{settle}",
+    "Keys that were settled: the authority read again, the mirror made equal.",
+    ("table", "reason", "verdict"),
+)
+FALLBACKS = Metric(
+    "dualstore.fallbacks",
+    Kind.COUNTER,
+    "{read}",
+    "Reads that were dialled to the mirror and answered by the authority.",
+    ("table", "operation", "reason"),
+)
+GRANTS_EXPIRED = Metric(
+    "dualstore.grants.expired",
+    Kind.COUNTER,
+    "{grant}",
+    "Times a grant to read the mirror or to write had run out when it was needed.",
+    ("table", "grant"),
+)
+FLAG_PROBLEMS = Metric(
+    "dualstore.flags.problems",
+    Kind.COUNTER,
+    "{evaluation}",
+    "Flags without a usable value; the table stays where it is.",
+    ("table", "flag", "problem"),
+)
+SHADOW_COMPARED = Metric(
+    "dualstore.shadow.compared",
+    Kind.COUNTER,
+    "{read}",
+    "Reads that were run on the other side too, by what came of it.",
+    ("table", "operation", "verdict"),
+)
+SHADOW_DROPPED = Metric(
+    "dualstore.shadow.dropped",
+    Kind.COUNTER,
+    "{read}",
+    "Reads that were to be compared and were not.",
+    ("table", "operation", "reason"),
+)
+JOURNAL_DEPTH = Metric(
+    "dualstore.journal.depth",
+    Kind.GAUGE,
+    "{key}",
+    "Keys that wait in the journal to be settled.",
+    value="keys",
+)
+JOURNAL_AGE = Metric(
+    "dualstore.journal.age",
+    Kind.GAUGE,
+    "s",
+    "Age of the oldest key in the journal; 0 where it is empty.",
+    value="oldest_age_seconds",
+)
+DIRTY_KEYS = Metric(
+    "dualstore.dirty.keys", Kind.GAUGE, "{key}", "Keys whose mirrored state is in doubt.", value="keys"
+)
+GATE_OPEN = Metric(
+    "dualstore.gate.open",
+    Kind.GAUGE,
+    "1",
+    "1 where the mirror may be read, 0 where the gate is shut.",
+    value="is_open",
+)
+STAGE = Metric(
+    "dualstore.stage",
+    Kind.GAUGE,
+    "1",
+    "The stage as this process sees it: 0 off, 1 dualwrite, 2 shadow, 3 live, 4 rampdown, 5 complete.",
+    value="stage_number",
+)
+POSTGRES_READ_PERCENT = Metric(
+    "dualstore.dial.postgres_read",
+    Kind.GAUGE,
+    "%",
+    "Share of partition keys whose reads PostgreSQL serves.",
+    value="postgres_read_percent",
+)
+MIRROR_PERCENT = Metric(
+    "dualstore.dial.mirror",
+    Kind.GAUGE,
+    "%",
+    "Share of partition keys whose writes are mirrored.",
+    value="mirror_percent",
+)
+SHADOW_PERCENT = Metric(
+    "dualstore.dial.shadow",
+    Kind.GAUGE,
+    "%",
+    "Share of reads that are also run on the other side.",
+    value="shadow_percent",
+)
+
+METRICS = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
+"""All of them."""
