@@ -1,0 +1,147 @@
+"""What a developer of dualstore can run: `nox -l` lists it, `nox` runs what CI runs."""
+
+import os
+import re
+import shutil
+import tempfile
+import zipfile
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2"
+# pip alone: it obeys the machine's pip configuration, and nothing else need be installed.
+nox.options.default_venv_backend = "virtualenv"
+nox.options.reuse_venv = "yes"
+nox.options.error_on_missing_interpreters = True
+nox.options.sessions = ["lint", "layers", "typing", "wheel", "tests"]
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+EXTRAS = ".[demo]"
+
+# What the wheel has to bring besides the modules, as patterns of paths in it.
+IN_THE_WHEEL = {
+    "the typing marker": "dualstore/py.typed",
+    "the Alembic environment": "dualstore/schema/migrations/env.py",
+    "an Alembic migration": "dualstore/schema/migrations/versions/*.py",
+    "the service of the demo": "dualstore/examples/airports/models.py",
+    "the guard of the servers": "dualstore/testing/servers/guard.py",
+    "the licence": "*.dist-info/licenses/LICENSE",
+}
+
+
+def group(name: str) -> list[str]:
+    """The requirements of a dependency group."""
+    return list(nox.project.dependency_groups(PYPROJECT, name))
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """All tests, on servers that it starts itself. `nox -s tests -- tests/unit -k items`."""
+    session.install("-e", EXTRAS, *group("test"))
+    _fetch_dynoxide(session)
+    session.run(
+        *("python", "-m", "pytest", *session.posargs),
+        env={"DUALSTORE_REQUIRE_SERVERS": os.environ.get("DUALSTORE_REQUIRE_SERVERS", "1")},
+    )
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff: every rule, and the format. `nox -s lint -- --fix` mends what it can."""
+    session.install(*group("lint"))
+    if "--fix" in session.posargs:
+        session.run("ruff", "check", "--fix", ".")
+        session.run("ruff", "format", ".")
+    else:
+        session.run("ruff", "check", ".")
+        session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Mypy, strict, and pyright for its second opinion."""
+    session.install("-e", EXTRAS, *group("typing"))
+    session.run("mypy")
+    session.run("pyright", env={"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"})
+
+
+@nox.session
+def layers(session: nox.Session) -> None:
+    """Imports point one way, down the list in pyproject.toml."""
+    session.install("-e", ".", *group("layers"))
+    session.run("lint-imports")
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """Builds the wheel and tries it in an environment where nothing else is installed."""
+    session.install("build", "virtualenv")
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        session.run("python", "-m", "build", "--outdir", name, silent=True)
+        (built,) = scratch.glob("*.whl")
+        _check_contents(session, built)
+        session.run("python", "-m", "virtualenv", "--quiet", str(scratch / "clean"))
+        python = str(scratch / "clean" / "bin" / "python")
+        command = str(scratch / "clean" / "bin" / "dualstore")
+        session.run(python, "-m", "pip", "install", "--quiet", str(built), external=True)
+        with session.chdir(scratch):  # away from the sources
+            session.run(command, "--help", external=True)
+
+
+@nox.session
+def acceptance(session: nox.Session) -> None:
+    """The README's commands, as they stand there, each in a fresh clone of what is committed."""
+    commands = _readme_commands(Path("README.md"))
+    if not commands:
+        session.error("README.md has no line of shell with `pip install` in it")
+    for command in commands:
+        with tempfile.TemporaryDirectory() as clone:
+            session.run("git", "clone", "--quiet", ".", clone, external=True)
+            with session.chdir(clone):
+                session.run("bash", "-euo", "pipefail", "-c", command, external=True)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """The benchmarks; prints ratios. `nox -s bench -- --help`."""
+    session.install("-e", EXTRAS, *group("test"))
+    _fetch_dynoxide(session)
+    for program in sorted(Path("benchmarks").glob("*.py")):
+        session.run("python", str(program), *session.posargs)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """A whole migration of real data, under traffic. `nox -s demo -- --fast`."""
+    session.install("-e", EXTRAS)
+    session.run("dualstore", "demo", *session.posargs)
+
+
+def _fetch_dynoxide(session: nox.Session) -> None:
+    """Installs the better DynamoDB stand-in where npm is; the other one came from PyPI."""
+    if shutil.which("npm") is None:
+        session.warn("npm is not installed: DynamoDB is played by ministack, not by dynoxide")
+        return
+    install = "from dualstore.testing.servers import install_dynoxide; print(install_dynoxide())"
+    session.run("python", "-c", install)
+
+
+def _check_contents(session: nox.Session, built: Path) -> None:
+    with zipfile.ZipFile(built) as archive:
+        contents = [Path(name) for name in archive.namelist()]
+    missing = [
+        what for what, pattern in IN_THE_WHEEL.items() if not any(path.match(pattern) for path in contents)
+    ]
+    if missing:
+        session.error(f"{built.name} lacks {', '.join(missing)}")
+    if strays := [path for path in contents if "__pycache__" in path.parts or ".mypy_cache" in path.parts]:
+        session.error(f"{built.name} holds what only our machine needs: {strays[0]}, ...")
+
+
+def _readme_commands(readme: Path) -> list[str]:
+    """The lines of shell that set themselves up: what a stranger copies."""
+    blocks = re.findall(r"^```(?:sh|bash|console)\n(.*?)^```", readme.read_text(), re.MULTILINE | re.DOTALL)
+    lines = (line.strip().removeprefix("$ ") for block in blocks for line in block.splitlines())
+    return [line for line in lines if "pip install" in line]
