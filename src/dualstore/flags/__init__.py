@@ -1,5 +1,6 @@
 """Flags: where the stage and dials of a table are asked for, and which keys a percentage covers."""
 
+from dualstore.flags.configured import flags_of
 from dualstore.flags.conventions import FLAGS, Flag, Wishes
 from dualstore.flags.file import FileFlags
 from dualstore.flags.source import FlagProblem, FlagSource, ProblemKind, Problems, Requested
@@ -17,6 +18,7 @@ __all__ = [
     "Requested",
     "StaticFlags",
     "Wishes",
+    "flags_of",
     "included",
     "share",
 ]

@@ -112,7 +112,7 @@ class FileFlags:
 
     def _start(self) -> "LDClient":
         """A client of our own, never the SDK's global one."""
-        # Imported late: it takes 0.3 s, and only those who follow a flag file need it.
+        # Imported late: it takes most of a second, and only those who follow a flag file need it.
         from ldclient import Config, LDClient  # noqa: PLC0415
         from ldclient.feature_store import InMemoryFeatureStore  # noqa: PLC0415
         from ldclient.integrations import Files  # noqa: PLC0415
