@@ -1,0 +1,38 @@
+"""Items as SQL rows and back, without loss: columns for what SQL should see, an overflow for the rest."""
+
+from dualstore.mapping.advice import missing_indexes
+from dualstore.mapping.codecs import TYPES, Codec, codec_for
+from dualstore.mapping.documents import typed_item, typed_json
+from dualstore.mapping.models import map_table, shape_of_model, unmapped_table
+from dualstore.mapping.rows import (
+    BOOKKEEPING_COLUMNS,
+    OVERFLOW_COLUMN,
+    REVISION_COLUMN,
+    STAMP_COLUMN,
+    Mirrored,
+)
+from dualstore.mapping.tables import MappedColumn, TableMapping, Unfit
+from dualstore.mapping.text import escape, quoted, unescape
+
+__all__ = [
+    "BOOKKEEPING_COLUMNS",
+    "OVERFLOW_COLUMN",
+    "REVISION_COLUMN",
+    "STAMP_COLUMN",
+    "TYPES",
+    "Codec",
+    "MappedColumn",
+    "Mirrored",
+    "TableMapping",
+    "Unfit",
+    "codec_for",
+    "escape",
+    "map_table",
+    "missing_indexes",
+    "quoted",
+    "shape_of_model",
+    "typed_item",
+    "typed_json",
+    "unescape",
+    "unmapped_table",
+]

@@ -1,0 +1,154 @@
+"""The bookkeeping tables: what they hold, as SQLAlchemy metadata that the migrations must equal.
+
+`table_name` is everywhere the physical name of the DynamoDB table, and `key` the primary key in the form
+of `items.key_bytes`.
+"""
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+
+from dualstore.stages import Stage
+
+SCHEMA = "dualstore"
+
+metadata = sa.MetaData(
+    schema=SCHEMA,
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    },
+)
+
+_NOW = sa.text("clock_timestamp()")
+_NONE_YET = sa.text("0")
+
+
+def _moment(name: str, *, nullable: bool = False) -> sa.Column[object]:
+    default = None if nullable else _NOW
+    return sa.Column(name, sa.DateTime(timezone=True), nullable=nullable, server_default=default)
+
+
+def _count(name: str) -> sa.Column[object]:
+    return sa.Column(name, sa.BigInteger, nullable=False, server_default=_NONE_YET)
+
+
+def _percentage(name: str, *, nullable: bool = False) -> tuple[sa.Column[object], sa.CheckConstraint]:
+    return (
+        sa.Column(name, sa.Numeric, nullable=nullable),
+        sa.CheckConstraint(f"{name} BETWEEN 0 AND 100", name=name),
+    )
+
+
+def _one_of(name: str, *values: str) -> sa.CheckConstraint:
+    return sa.CheckConstraint(f"{name} IN ({', '.join(repr(str(value)) for value in values)})", name=name)
+
+
+revision = sa.Sequence("revision", metadata=metadata)
+"""Numbers every write to a key on the PostgreSQL side; never gives a number twice."""
+
+tombstones = sa.Table(
+    "tombstones",
+    metadata,
+    sa.Column("table_name", sa.Text, nullable=False),
+    sa.Column("key", sa.LargeBinary, nullable=False),
+    sa.Column("stamp", sa.LargeBinary),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    _moment("deleted_at"),
+    sa.PrimaryKeyConstraint("table_name", "key"),
+    sa.Index(None, "table_name", "deleted_at"),
+    comment="Keys that were deleted, and the stamp that each deletion removed",
+)
+
+dirty = sa.Table(
+    "dirty",
+    metadata,
+    sa.Column("table_name", sa.Text, nullable=False),
+    sa.Column("key", sa.LargeBinary, nullable=False),
+    sa.Column("item_key", JSONB, nullable=False),
+    sa.Column("nonce", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    _moment("since"),
+    sa.PrimaryKeyConstraint("table_name", "key"),
+    sa.Index(None, "table_name", "since"),
+    comment="Keys whose mirrored state is in doubt until somebody settles them",
+)
+
+control = sa.Table(
+    "control",
+    metadata,
+    sa.Column("table_name", sa.Text, nullable=False),
+    _count("epoch"),
+    sa.Column("stage", sa.Text, nullable=False),
+    *_percentage("read_percent"),
+    *_percentage("mirror_percent"),
+    *_percentage("shadow_percent", nullable=True),
+    sa.Column("gate", sa.Text, nullable=False),
+    _count("generation"),
+    _moment("updated_at"),
+    sa.PrimaryKeyConstraint("table_name"),
+    _one_of("stage", *Stage),
+    _one_of("gate", "open", "shut", "reopening"),
+    comment="Stage, dials and read gate of each table, while PostgreSQL is its authority",
+)
+
+runs = sa.Table(
+    "runs",
+    metadata,
+    sa.Column("id", sa.Uuid, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("table_name", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("parameters", JSONB),
+    sa.Column("result", JSONB),
+    _moment("started_at"),
+    _moment("finished_at", nullable=True),
+    sa.PrimaryKeyConstraint("id"),
+    sa.Index(None, "table_name", "kind", "started_at"),
+    _one_of("state", "running", "finished", "finished with failures", "abandoned"),
+    comment="Runs of backfill, verify and repair",
+)
+
+run_pieces = sa.Table(
+    "run_pieces",
+    metadata,
+    sa.Column("run_id", sa.Uuid, nullable=False),
+    sa.Column("piece", sa.Integer, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("cursor", JSONB),
+    _count("items"),
+    _count("inserted"),
+    _count("settled"),
+    _count("bytes"),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default=_NONE_YET),
+    sa.Column("error", sa.Text),
+    sa.Column("transaction_id", sa.BigInteger),
+    _moment("updated_at"),
+    sa.PrimaryKeyConstraint("run_id", "piece"),
+    sa.ForeignKeyConstraint(["run_id"], [runs.c.id], ondelete="CASCADE"),
+    _one_of("state", "pending", "copying", "copied", "done"),
+    comment="Pieces of a run, each with the checkpoint from which it resumes",
+)
+
+discrepancies = sa.Table(
+    "discrepancies",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), nullable=False),
+    sa.Column("table_name", sa.Text, nullable=False),
+    sa.Column("key_hash", sa.Text, nullable=False),
+    sa.Column("operation", sa.Text, nullable=False),
+    sa.Column("class", sa.Text, nullable=False),
+    sa.Column("paths", JSONB, nullable=False),
+    _moment("first_seen"),
+    _moment("last_seen"),
+    sa.Column("count", sa.BigInteger, nullable=False, server_default=sa.text("1")),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("run_id", sa.Uuid),
+    sa.PrimaryKeyConstraint("id"),
+    sa.UniqueConstraint("table_name", "key_hash", "operation", "class"),
+    sa.Index(None, "table_name", "last_seen"),
+    sa.CheckConstraint("count > 0", name="count"),
+    comment="Differences between the two sides that a second look confirmed; no item values",
+)
