@@ -74,7 +74,11 @@ def _create_control() -> None:
         sa.Column("mirror_percent", sa.Numeric, nullable=False),
         sa.Column("shadow_percent", sa.Numeric),
         sa.Column("gate", sa.Text, nullable=False),
+        _count("gate_sequence"),
         _count("generation"),
+        sa.Column("loaded", sa.Boolean, nullable=False, server_default=sa.false()),
+        _count("mirrored_since"),
+        sa.Column("suspects", postgresql.JSONB, nullable=False, server_default=sa.text("'[]'")),
         _moment("updated_at"),
         sa.PrimaryKeyConstraint("table_name", name="pk_control"),
         sa.CheckConstraint("read_percent BETWEEN 0 AND 100", name=op.f("ck_control_read_percent")),
@@ -86,7 +90,7 @@ def _create_control() -> None:
         ),
         sa.CheckConstraint("gate IN ('open', 'shut', 'reopening')", name=op.f("ck_control_gate")),
         schema=SCHEMA,
-        comment="Stage, dials and read gate of each table, while PostgreSQL is its authority",
+        comment="The control record of each table; a copy, while DynamoDB is its authority",
     )
 
 

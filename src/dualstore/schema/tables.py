@@ -86,12 +86,16 @@ control = sa.Table(
     *_percentage("mirror_percent"),
     *_percentage("shadow_percent", nullable=True),
     sa.Column("gate", sa.Text, nullable=False),
+    _count("gate_sequence"),
     _count("generation"),
+    sa.Column("loaded", sa.Boolean, nullable=False, server_default=sa.false()),
+    _count("mirrored_since"),
+    sa.Column("suspects", JSONB, nullable=False, server_default=sa.text("'[]'")),
     _moment("updated_at"),
     sa.PrimaryKeyConstraint("table_name"),
     _one_of("stage", *Stage),
     _one_of("gate", "open", "shut", "reopening"),
-    comment="Stage, dials and read gate of each table, while PostgreSQL is its authority",
+    comment="The control record of each table; a copy, while DynamoDB is its authority",
 )
 
 runs = sa.Table(

@@ -1,0 +1,66 @@
+"""What bulk jobs share: their segments on a few threads, and patience with a database that is away."""
+
+import contextvars
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from datetime import timedelta
+from typing import TypeVar
+
+import stamina
+
+from dualstore.errors import Unavailable
+
+T = TypeVar("T")
+
+_FIRST_PAUSE = timedelta(milliseconds=50)
+_LONGEST_PAUSE = timedelta(seconds=5)
+
+
+def each_segment(
+    work: Callable[[int, threading.Event], None], segments: Iterable[int], *, workers: int
+) -> None:
+    """Do the work of every segment, some at a time.
+
+    Args:
+        work: takes the segment's number and an event: once that is set, it returns at the next page.
+        segments: their numbers.
+        workers: how many threads.
+
+    Raises:
+        BaseException: the first error of any segment, after all threads have ended.
+    """
+    stop = threading.Event()
+    with ThreadPoolExecutor(workers, thread_name_prefix="segment") as pool:
+        # Each in a copy of the caller's context, so that spans find their parent.
+        futures = [pool.submit(contextvars.copy_context().run, work, each, stop) for each in segments]
+        try:
+            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            for future in done:
+                future.result()
+        except BaseException:
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def patiently(call: Callable[[int], T], patience: timedelta) -> T:
+    """Call again, with growing pauses, for as long as a database is away.
+
+    Args:
+        call: takes the number of the attempt, from 1.
+        patience: how long to keep trying after the first failure.
+
+    Raises:
+        Unavailable: the last one, when patience has ended.
+    """
+    for attempt in stamina.retry_context(
+        on=Unavailable,
+        attempts=None,
+        timeout=patience,
+        wait_initial=_FIRST_PAUSE,
+        wait_max=_LONGEST_PAUSE,
+    ):
+        with attempt:
+            return call(attempt.num)
+    raise AssertionError("the last attempt returns or raises")

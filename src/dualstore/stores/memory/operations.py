@@ -1,0 +1,182 @@
+"""The operations of DynamoDB, carried out on items in memory."""
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from threading import RLock
+from typing import Any, ClassVar
+
+from dualstore.errors import RequestRejected, client_error
+from dualstore.items import Item, TableShape, key_bytes
+from dualstore.operations import (
+    BatchGetItem,
+    BatchWriteItem,
+    ConditionalWrite,
+    DeleteItem,
+    GetItem,
+    Operation,
+    PutItem,
+    Query,
+    Response,
+    Scan,
+    TransactGetItems,
+    TransactWriteItems,
+    UpdateItem,
+)
+from dualstore.stages import Side
+from dualstore.stores import semantics
+from dualstore.stores.memory.tables import Table, detached
+
+_TOKEN_LIFETIME_SECONDS = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Transacted:
+    """A transaction that was carried out under a ClientRequestToken."""
+
+    actions: Any
+    response: Response
+    forgotten_at: float
+
+
+class ItemStore:
+    """A store in memory without the mirror protocol; safe across threads.
+
+    Args:
+        shapes: of the tables, by physical name; a table may be added later.
+        side: which side it stands for.
+        monotonic: the clock by which a ClientRequestToken is forgotten after ten minutes, in seconds.
+    """
+
+    def __init__(
+        self,
+        shapes: Mapping[str, TableShape],
+        *,
+        side: Side,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self.side = side
+        self._shapes = shapes
+        self._monotonic = monotonic
+        self._lock = RLock()
+        self._tables: dict[str, Table] = {}
+        self._transacted: dict[str, _Transacted] = {}
+        self._revisions = itertools.count(1)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.side} tables={sorted(self._shapes)}>"
+
+    def execute(self, operation: Operation) -> Response:
+        """Carry out one operation (see `Store.execute`)."""
+        try:
+            with self._lock:
+                return detached(self._carry_out[type(operation)](self, operation))
+        except RequestRejected as rejected:
+            rejected.item, rejected.reasons = detached(rejected.item), detached(rejected.reasons)
+            raise client_error(operation.name, rejected) from None
+
+    def _get_item(self, operation: GetItem) -> Response:
+        table = self._table(operation.table)
+        item = table.item(_checked(operation, table))
+        return semantics.get_response(operation, table.shape, item)
+
+    def _write_item(self, operation: ConditionalWrite) -> Response:
+        return self._written(operation).response
+
+    def _written(self, operation: ConditionalWrite) -> semantics.Written:
+        table = self._table(operation.table)
+        key = _checked(operation, table)
+        outcome = semantics.write(operation, table.shape, table.item(key))
+        _keep(table, key, outcome)
+        return outcome
+
+    def _read_page(self, operation: Query | Scan) -> Response:
+        table = self._table(operation.table)
+        planned = semantics.plan(operation, table.shape)
+        return semantics.page(planned, table.walk(planned))
+
+    def _batch_get(self, operation: BatchGetItem) -> Response:
+        gets = semantics.batch_gets(operation, self._shapes)
+        return semantics.batch_get_response(operation, gets, self._items(gets))
+
+    def _batch_write(self, operation: BatchWriteItem) -> Response:
+        writes = semantics.batch_writes(operation, self._shapes)
+        return semantics.batch_write_response(
+            operation, [(write.table, self._written(write)) for write in writes]
+        )
+
+    def _transact_get(self, operation: TransactGetItems) -> Response:
+        gets = semantics.transact_gets(operation, self._shapes)
+        return semantics.transact_get_response(operation, gets, self._items(gets))
+
+    def _transact_write(self, operation: TransactWriteItems) -> Response:
+        writes = semantics.transact_writes(operation, self._shapes)
+        earlier = self._same_transaction(operation)
+        if earlier is not None:
+            return earlier.response
+        tables = [self._table(write.table) for write in writes]
+        places = [(table, _checked(write, table)) for write, table in zip(writes, tables, strict=True)]
+        outcomes = semantics.transact_write(writes, self._shapes, [table.item(key) for table, key in places])
+        for (table, key), outcome in zip(places, outcomes, strict=True):
+            _keep(table, key, outcome)
+        response = semantics.transact_write_response(operation, writes, outcomes)
+        token = operation.request.get("ClientRequestToken")
+        if token is not None:
+            self._transacted[token] = _Transacted(
+                actions=detached(operation.request["TransactItems"]),
+                response=response,
+                forgotten_at=self._monotonic() + _TOKEN_LIFETIME_SECONDS,
+            )
+        return response
+
+    def _same_transaction(self, operation: TransactWriteItems) -> _Transacted | None:
+        """The transaction that this one repeats, if it was carried out within ten minutes."""
+        now = self._monotonic()
+        for token in [token for token, each in self._transacted.items() if each.forgotten_at <= now]:
+            del self._transacted[token]
+        earlier = self._transacted.get(operation.request.get("ClientRequestToken", ""))
+        if earlier is not None and earlier.actions != detached(operation.request["TransactItems"]):
+            raise RequestRejected(
+                "IdempotentParameterMismatchException",
+                "The ClientRequestToken was used for a transaction with other actions",
+            )
+        return earlier
+
+    def _items(self, gets: Iterable[GetItem]) -> list[Item | None]:
+        tables = ((get, self._table(get.table)) for get in gets)
+        return [table.item(key_bytes(table.shape.keys, get.key)) for get, table in tables]
+
+    def _table(self, name: str) -> Table:
+        shape = semantics.shape_named(self._shapes, name)
+        table = self._tables.get(name)
+        if table is None:
+            table = self._tables[name] = Table(shape, self._revisions.__next__)
+        elif table.shape is not shape:
+            table = self._tables[name] = table.reshaped(shape)
+        return table
+
+    _carry_out: ClassVar[Mapping[type[Operation], Callable[[Any, Any], Response]]] = {
+        GetItem: _get_item,
+        PutItem: _write_item,
+        UpdateItem: _write_item,
+        DeleteItem: _write_item,
+        Query: _read_page,
+        Scan: _read_page,
+        BatchGetItem: _batch_get,
+        BatchWriteItem: _batch_write,
+        TransactGetItems: _transact_get,
+        TransactWriteItems: _transact_write,
+    }
+
+
+def _checked(operation: Operation, table: Table) -> bytes:
+    return key_bytes(table.shape.keys, semantics.checked_key(operation, table.shape))
+
+
+def _keep(table: Table, key: bytes, outcome: semantics.Written) -> None:
+    if outcome.new_item is outcome.old_item:
+        return
+    if outcome.new_item is None:
+        table.bury(key)
+    else:
+        table.put(key, detached(outcome.new_item))

@@ -1,0 +1,215 @@
+"""What PostgreSQL does as a mirror (DESIGN, replication protocol, rules 2 to 4)."""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from dualstore.errors import MirrorUnavailable
+from dualstore.items import Item, Key, key_bytes
+from dualstore.mapping import typed_item, typed_json
+from dualstore.stores.base import DirtyKey, MirrorState, Revision
+from dualstore.stores.postgres.catalog import Catalog, lock_key
+from dualstore.stores.postgres.faults import as_mirror
+from dualstore.stores.postgres.sessions import BEGIN, COMMIT, Session, Sessions, Statement
+from dualstore.stores.postgres.statements import TableStatements
+
+_MARK = (
+    "INSERT INTO dualstore.dirty (table_name, key, item_key, nonce, reason) "
+    "VALUES ($1, $2, $3::jsonb, $4, $5) "
+    "ON CONFLICT (table_name, key) DO UPDATE SET item_key = EXCLUDED.item_key, nonce = EXCLUDED.nonce, "
+    "reason = EXCLUDED.reason, since = clock_timestamp()"
+)
+_CLEAR = "DELETE FROM dualstore.dirty WHERE table_name = $1 AND key = $2 AND nonce = $3 RETURNING 1"
+_DIRTY = (
+    "SELECT item_key::text, nonce, extract(epoch FROM since)::float8 FROM dualstore.dirty "
+    "WHERE table_name = $1 ORDER BY since, key LIMIT $2::bigint"
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """One key of one table, in the forms in which it is needed."""
+
+    statements: TableStatements
+    table: str
+    key: bytes
+    key_values: tuple[Any, ...]
+
+    @property
+    def lock_key(self) -> int:
+        return lock_key(self.table, self.key)
+
+
+class PostgresMirror:
+    """The operations of a mirror.
+
+    Args:
+        catalog: the tables.
+        sessions: where connections come from.
+    """
+
+    def __init__(self, catalog: Catalog, sessions: Sessions) -> None:
+        self._catalog = catalog
+        self._sessions = sessions
+        self._held = threading.local()
+
+    def write_direct(
+        self, table: str, key: Key, image: Item | None, *, stamp: bytes, predecessor: bytes | None
+    ) -> bool:
+        """See `Mirror.write_direct`."""
+        target = self._target(table, key)
+        statements = target.statements
+        if image is not None:
+            over, new = statements.put_over, statements.put_new
+            values = (*statements.mapping.encode(image), table, target.key, stamp)
+        else:
+            over, new = statements.delete_over, statements.delete_nothing
+            values = (*target.key_values, table, target.key)
+        write = (new, values) if predecessor is None else (over, (*values, predecessor))
+        return self._locked_write(target, write, f"a direct write to {table!r}")
+
+    def write_settled(self, table: str, key: Key, image: Item | None, *, seen: Revision) -> bool:
+        """See `Mirror.write_settled`."""
+        target = self._target(table, key)
+        statements = target.statements
+        known = (table, target.key, *map(_numeral, (seen.row, seen.tombstone)))
+        write: Statement = (
+            (statements.settle_absent, (*target.key_values, *known))
+            if image is None
+            else (statements.settle_present, (*statements.mapping.encode(image), *known))
+        )
+        return self._locked_write(target, write, f"a settled write to {table!r}")
+
+    def state(self, table: str, key: Key) -> MirrorState:
+        """See `Mirror.state`."""
+        target = self._target(table, key)
+        values = (*target.key_values, table, target.key)
+        (row,) = self._run(
+            lambda session: session.rows(target.statements.state, values),
+            f"reading the state of a key of {table!r}",
+            on=self._session_of(target),
+        )
+        return _state(target.statements, row)
+
+    @contextmanager
+    def locked(self, table: str, key: Key) -> Iterator[None]:
+        """See `Mirror.locked`.
+
+        The lock is a transaction's, so that it goes with the connection, and also works behind a pooler. What
+        is written inside is therefore committed where the block ends.
+        """
+        target = self._target(table, key)
+        doing = f"holding the lock of a key of {table!r}"
+        with self._sessions.hold(doing=doing, explain=as_mirror) as session:
+            self._run(lambda s: s.batch(BEGIN, self._sessions.lock(target.lock_key)), doing, on=session)
+            self._held_sessions[target.lock_key] = session
+            try:
+                yield
+            finally:
+                del self._held_sessions[target.lock_key]
+            if session.failed:  # COMMIT would then roll back, and report success
+                raise MirrorUnavailable(f"PostgreSQL gave up the transaction of {doing}")
+            self._run(lambda s: s.batch(COMMIT), doing, on=session)
+
+    def mark_dirty(self, table: str, key: Key, *, nonce: str, reason: str) -> None:
+        """See `Mirror.mark_dirty`."""
+        values = (table, self._target(table, key).key, typed_json(key), nonce, reason)
+        self._run(lambda session: session.batch((_MARK, values)), f"marking a key of {table!r} as dirty")
+
+    def clear_dirty(self, table: str, key: Key, *, nonce: str) -> bool:
+        """See `Mirror.clear_dirty`."""
+        values = (table, self._target(table, key).key, nonce)
+        cleared = self._run(lambda session: session.rows(_CLEAR, values), f"clearing a key of {table!r}")
+        return bool(cleared)
+
+    def dirty_keys(self, table: str, *, limit: int = 1000) -> Sequence[DirtyKey]:
+        """See `Mirror.dirty_keys`."""
+        rows = self._run(
+            lambda session: session.rows(_DIRTY, (table, limit)), f"listing dirty keys of {table!r}"
+        )
+        return [DirtyKey(table, typed_item(key), nonce, since) for key, nonce, since in rows]
+
+    def items_of(self, table: str, keys: Iterable[Key]) -> Mapping[bytes, MirrorState]:
+        """See `Mirror.items_of`."""
+        targets = [self._target(table, key) for key in keys]
+        if not targets:
+            return {}
+        statements = targets[0].statements
+        columns = zip(*(target.key_values for target in targets), strict=True)
+        values = (table, [target.key for target in targets], *map(list, columns))
+        rows = self._run(
+            lambda session: session.rows(statements.states, values), f"reading keys of {table!r}"
+        )
+        return {bytes(key): _state(statements, row) for *row, key in rows}
+
+    def all_items(self, table: str, *, page_items: int = 1000) -> Iterator[Sequence[Item]]:
+        """See `Mirror.all_items`."""
+        statements = self._statements(table)
+        after: tuple[Any, ...] = ()
+        while True:
+            statement = statements.page(page_items, after=bool(after))
+            rows = self._run(lambda s: s.rows(statement, after), f"reading all of {table!r}")  # noqa: B023 - run at once
+            if rows:
+                items = [statements.mapping.decode(row) for row in rows]
+                after = statements.mapping.encode_key(items[-1])
+                yield items
+            if len(rows) < page_items:
+                return
+
+    def _locked_write(self, target: _Target, write: Statement, doing: str) -> bool:
+        """Run a statement that writes one key under its lock; what it answers.
+
+        Done twice, because the connection broke the first time, a write does no harm: it finds its own stamp,
+        or a revision other than the one that was seen.
+        """
+        if (held := self._session_of(target)) is not None:
+            ((done,),) = self._run(lambda session: session.rows(*write), doing, on=held)
+        else:
+            lock = self._sessions.lock(target.lock_key)
+            _, _, ((done,),), _ = self._run(lambda session: session.batch(BEGIN, lock, write, COMMIT), doing)
+        return bool(done)
+
+    def _run(self, work: Callable[[Session], T], doing: str, *, on: Session | None = None) -> T:
+        return self._sessions.run(work, doing=doing, explain=as_mirror, on=on)
+
+    def _target(self, table: str, key: Key) -> _Target:
+        statements = self._statements(table)
+        keys = statements.mapping.shape.keys
+        return _Target(statements, table, key_bytes(keys, key), statements.mapping.encode_key(key))
+
+    def _statements(self, table: str) -> TableStatements:
+        if table not in self._catalog:
+            raise MirrorUnavailable(
+                f"no SQL table is mapped for DynamoDB table {table!r}: bind its model first"
+            )
+        return self._catalog.statements(table)
+
+    def _session_of(self, target: _Target) -> Session | None:
+        """The session on which this thread holds the key's lock, if it does."""
+        return self._held_sessions.get(target.lock_key)
+
+    @property
+    def _held_sessions(self) -> dict[int, Session]:
+        try:
+            sessions: dict[int, Session] = self._held.sessions
+        except AttributeError:
+            sessions = self._held.sessions = {}
+        return sessions
+
+
+def _numeral(number: int | None) -> str | None:
+    """A number as text: psycopg would send it, and so prepare its statement, as one of four SQL types."""
+    return None if number is None else str(number)
+
+
+def _state(statements: TableStatements, row: Sequence[Any]) -> MirrorState:
+    *stored, revision, tombstone_stamp, tombstone_revision = row
+    return MirrorState(
+        item=None if revision is None else statements.mapping.decode(stored),
+        tombstone_stamp=tombstone_stamp,
+        revision=Revision(row=revision, tombstone=tombstone_revision),
+    )

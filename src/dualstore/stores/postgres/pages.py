@@ -1,0 +1,186 @@
+"""Query and Scan in SQL: which rows, in which order, from where on; not how many make a page."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from dualstore.expressions import SortCondition
+from dualstore.items import AttributeValue, Item, Key, KeyAttribute, content_of, item_size_bytes
+from dualstore.operations import Scan
+from dualstore.stores.postgres.attributes import SqlAttribute, Values, sql_attribute
+from dualstore.stores.postgres.python_sort import sorted_page, warn_once
+from dualstore.stores.postgres.sessions import Row, Session, Statement
+from dualstore.stores.postgres.statements import TableStatements
+from dualstore.stores.semantics import MAX_PAGE_SIZE_BYTES, PagePlan
+
+# The number of rows is part of the statement's text, since the planner must know it; so they are few.
+# 64 items of the greatest size take 26 MB of memory.
+_CHUNK_ROWS = (1, 4, 16, 64, 256, 1024)
+_FIRST_CHUNK_ROWS = 64
+
+_NO_COLUMN = (
+    "its partition key has no column, so the whole table is read; map the attribute and index its column"
+)
+
+# The same in every release of PostgreSQL since 11, and for equal numbers of different scale.
+_HASHED = {
+    "S": "hashtextextended({}, 0)",
+    "N": "hash_numeric_extended({}, 0)",
+    "B": "hashtextextended(encode({}, 'hex'), 0)",
+}
+
+
+@dataclass(frozen=True)
+class Walk:
+    """The rows that a Query or Scan goes through.
+
+    Args:
+        statements: of the table.
+        planned: the operation.
+    """
+
+    statements: TableStatements
+    planned: PagePlan
+
+    def first(self) -> Statement:
+        """The statement that reads the first rows."""
+        if self.planned.key_condition is not None and self._partition.column is None:
+            warn_once(self.planned.shape.name, self.planned.operation.index, _NO_COLUMN)
+        start = self.planned.start_key if self._sorted_in_sql else None
+        return self._statement(start, self._first_chunk_rows)
+
+    def items(self, session: Session, first: list[Row]) -> Iterator[Item]:
+        """The items in the order of the walk, read as they are asked for.
+
+        Args:
+            session: where to read on.
+            first: what the statement `first` answered.
+        """
+        items = self._rows(session, first)
+        return items if self._sorted_in_sql else sorted_page(self.planned, items)
+
+    def _rows(self, session: Session, first: list[Row]) -> Iterator[Item]:
+        rows, asked = first, self._first_chunk_rows
+        while True:
+            items = [self.statements.mapping.decode(row) for row in rows]
+            yield from items
+            if len(items) < asked:
+                return
+            average_bytes = max(1, sum(map(item_size_bytes, items)) // len(items))
+            asked = _chunk_rows(min(_CHUNK_ROWS[-1], MAX_PAGE_SIZE_BYTES // average_bytes))
+            last: Key = {attribute.key.name: items[-1][attribute.key.name] for attribute in self._order}
+            rows = session.rows(*self._statement(last, asked))
+
+    def _statement(self, after: Key | None, rows: int) -> Statement:
+        values = Values()
+        order = [attribute.expression(values) for attribute in self._order]
+        conditions = [*self._conditions(values), *self._after(after, order, values)]
+        direction = "" if self.planned.forward else " DESC"
+        statement = (
+            f"SELECT {self.statements.columns} FROM {self.statements.table} t "
+            + (f"WHERE {' AND '.join(conditions)} " if conditions else "")
+            + f"ORDER BY {', '.join(expression + direction for expression in order)} LIMIT {rows}"
+        )
+        return statement, values
+
+    def _conditions(self, values: Values) -> Iterator[str]:
+        asked = self.planned.key_condition
+        partition, sort = self._partition, self._sort
+        if asked is not None:
+            yield partition.equals(asked.partition, values)
+        elif self.planned.index is not None:
+            yield partition.present(values)
+        if self.planned.index is not None and sort is not None:
+            yield sort.present(values)
+        if asked is not None and asked.sort is not None and sort is not None and sort.sortable:
+            yield _in_range(sort, asked.sort, values)
+        if isinstance(self.planned.operation, Scan) and self.planned.operation.segment is not None:
+            segment, total = self.planned.operation.segment
+            key = self._attribute(self.planned.shape.keys.partition)
+            hashed = _HASHED[key.key.type].format(key.expression(values))
+            yield f"({hashed} & {2**63 - 1}) % {total:d} = {segment:d}"
+
+    def _after(self, position: Key | None, order: list[str], values: Values) -> Iterator[str]:
+        if position is None:
+            return
+        bound = [attribute.bind(position[attribute.key.name], values) for attribute in self._order]
+        operator = ">" if self.planned.forward else "<"
+        yield f"({', '.join(order)}) {operator} ({', '.join(bound)})"
+
+    @cached_property
+    def _partition(self) -> SqlAttribute:
+        return self._attribute(self.planned.keys.partition)
+
+    @cached_property
+    def _sort(self) -> SqlAttribute | None:
+        sort = self.planned.keys.sort
+        return None if sort is None else self._attribute(sort)
+
+    @property
+    def _first_chunk_rows(self) -> int:
+        limit = self.planned.operation.limit
+        return _chunk_rows(_FIRST_CHUNK_ROWS if limit is None or not self._sorted_in_sql else limit)
+
+    @cached_property
+    def _sorted_in_sql(self) -> bool:
+        """Whether PostgreSQL puts the rows in order; the table's own key always is."""
+        query = self.planned.key_condition is not None
+        return not query or self._sort is None or self._sort.sortable
+
+    @cached_property
+    def _order(self) -> tuple[SqlAttribute, ...]:
+        """By what the rows are ordered: ties in an index by the table's key, as good an order as any."""
+        table_key = self.planned.shape.keys
+        attributes: tuple[KeyAttribute, ...]
+        if self.planned.key_condition is None or not self._sorted_in_sql:
+            attributes = table_key.attributes
+        elif self.planned.index is None:
+            attributes = table_key.attributes[-1:]
+        else:
+            attributes = (*self.planned.keys.attributes[1:], *table_key.attributes)
+        unique = {attribute.name: attribute for attribute in attributes}
+        return tuple(map(self._attribute, unique.values()))
+
+    def _attribute(self, key: KeyAttribute) -> SqlAttribute:
+        return sql_attribute(self.statements.mapping, key)
+
+
+def _chunk_rows(wanted: int) -> int:
+    """The number of rows to ask for, of those that are used."""
+    return next((rows for rows in _CHUNK_ROWS if rows >= wanted), _CHUNK_ROWS[-1])
+
+
+def _in_range(attribute: SqlAttribute, asked: SortCondition, values: Values) -> str:
+    """The condition on a sort key, in SQL."""
+    expression = attribute.expression(values)
+    if asked.operator == "begins_with":
+        start = asked.operands[0]
+        after = _AFTER_PREFIX[attribute.key.type](content_of(start))
+        end = "" if after is None else f" AND {expression} < {attribute.bind(after, values)}"
+        return f"{expression} >= {attribute.bind(start, values)}{end}"
+    bound = [attribute.bind(operand, values) for operand in asked.operands]
+    return f"{expression} {asked.operator} {' AND '.join(bound)}"
+
+
+# Between them are the surrogates, which are no characters.
+_BEFORE_GAP, _AFTER_GAP = "\ud7ff", "\ue000"
+
+
+def _after_text_prefix(prefix: str) -> AttributeValue | None:
+    """The least string above all that begin so: the last character that can be is moved on by one."""
+    stem = prefix.rstrip("\U0010ffff")
+    if not stem:
+        return None
+    following = _AFTER_GAP if stem[-1] == _BEFORE_GAP else chr(ord(stem[-1]) + 1)
+    return {"S": stem[:-1] + following}
+
+
+def _after_binary_prefix(prefix: bytes) -> AttributeValue | None:
+    stem = prefix.rstrip(b"\xff")
+    return {"B": stem[:-1] + bytes([stem[-1] + 1])} if stem else None
+
+
+_AFTER_PREFIX: Mapping[str, Callable[..., AttributeValue | None]] = {
+    "S": _after_text_prefix,
+    "B": _after_binary_prefix,
+}

@@ -1,0 +1,214 @@
+"""Connections borrowed from the team's own pool, each exchange of which ends in time."""
+
+import contextlib
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import psycopg
+import sqlalchemy
+from psycopg.pq import TransactionStatus
+from psycopg.rows import TupleRow, tuple_row
+from sqlalchemy.pool import PoolProxiedConnection
+
+from dualstore.errors import ConfigurationError
+from dualstore.stores.postgres import deadlines
+from dualstore.stores.postgres.faults import CAUGHT, Fault, fault_of
+
+Row = tuple[Any, ...]
+Statement = tuple[str, Sequence[Any]]
+"""SQL with `$1`, `$2`, …, and the values for them."""
+
+T = TypeVar("T")
+Explain = Callable[[BaseException, str], Exception]
+
+BEGIN: Statement = ("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", ())
+COMMIT: Statement = ("COMMIT", ())
+
+# The limits apply to the statements after this one, the one for locks already to the locks taken here. A lock
+# and the statement it protects must never be one statement: its snapshot would be older than the lock.
+_LOCK_ONE = (
+    "SELECT set_config('statement_timeout', $2, true), set_config('lock_timeout', $3, true), "
+    "pg_advisory_xact_lock($1::bigint)"
+)
+# A function with side effects is evaluated row by row, in the order of the array.
+_LOCK_MANY = (
+    "SELECT set_config('statement_timeout', $2, true), set_config('lock_timeout', $3, true), "
+    "(SELECT count(pg_advisory_xact_lock(k)) FROM unnest($1::bigint[]) AS k)"
+)
+_TRIES = {Fault.LOST: 2, Fault.CONTENTION: 5}
+_PAUSE_S = 0.005
+# The server's own limit comes first: the connection survives it.
+_GRACE = timedelta(milliseconds=500)
+_CANCEL_PATIENCE_S = 0.3
+_BETWEEN_STATEMENTS = (TransactionStatus.IDLE, TransactionStatus.INTRANS, TransactionStatus.INERROR)
+
+
+class Session:
+    """One borrowed connection, in autocommit: transactions are begun and ended by statements."""
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self._connection = connection
+
+    @property
+    def failed(self) -> bool:
+        """Whether its transaction can only be rolled back."""
+        return self._connection.pgconn.transaction_status == TransactionStatus.INERROR
+
+    def rows(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
+        """Run one statement; its rows."""
+        return self._cursor().execute(statement, values).fetchall()
+
+    def batch(self, *statements: Statement) -> list[list[Row]]:
+        """Run several statements in one round trip; the rows of each (none for BEGIN and COMMIT)."""
+        if len(statements) == 1:
+            return [self._fetched(self._cursor().execute(*statements[0]))]
+        cursors = [self._cursor() for _ in statements]
+        failure: psycopg.Error | None = None
+        try:
+            with self._connection.pipeline():
+                # Passed over the end of the block: psycopg would log the failures that follow from it.
+                try:
+                    for cursor, (text, values) in zip(cursors, statements, strict=True):
+                        cursor.execute(text, values)
+                except psycopg.Error as error:
+                    failure = error
+        except psycopg.Error as error:
+            raise (failure or error) from None
+        if failure is not None:
+            raise failure
+        return list(map(self._fetched, cursors))
+
+    @staticmethod
+    def _fetched(cursor: psycopg.RawCursor[TupleRow]) -> list[Row]:
+        return cursor.fetchall() if cursor.description else []
+
+    def _cursor(self) -> psycopg.RawCursor[TupleRow]:
+        return psycopg.RawCursor(self._connection, row_factory=tuple_row)
+
+
+class Sessions:
+    """Where sessions come from.
+
+    Args:
+        engine: the team's own; its pool is used. Its driver must be psycopg 3.
+        statement_timeout: the most time that one round trip may take.
+
+    Raises:
+        ConfigurationError: the engine has another driver.
+    """
+
+    def __init__(self, engine: sqlalchemy.Engine, *, statement_timeout: timedelta) -> None:
+        if engine.dialect.driver != "psycopg":
+            raise ConfigurationError(
+                f"the engine speaks {engine.dialect.name}+{engine.dialect.driver}; dualstore needs "
+                "psycopg 3: make it from a URL that begins with postgresql+psycopg://"
+            )
+        deadlines.install(engine)
+        self._engine = engine
+        self._timeout = statement_timeout
+        self._timeout_ms = str(round(statement_timeout.total_seconds() * 1000))
+
+    def lock(self, *lock_keys: int) -> Statement:
+        """The statement that takes advisory locks for the transaction, after which it may read and write."""
+        limits = (self._timeout_ms, self._timeout_ms)
+        if len(lock_keys) == 1:
+            return _LOCK_ONE, (str(lock_keys[0]), *limits)
+        return _LOCK_MANY, (sorted(set(lock_keys)), *limits)
+
+    def run(
+        self,
+        work: Callable[[Session], T],
+        *,
+        doing: str,
+        explain: Explain,
+        on: Session | None = None,
+    ) -> T:
+        """Do some work on a connection, within the timeout.
+
+        Deadlocks and serialization failures start it again, and so does a lost connection, once: after a
+        restart of the server every idle connection is a dead one.
+
+        Args:
+            work: what to do; doing it twice does no harm. A transaction that it leaves open is rolled back.
+            doing: its name, for the error.
+            explain: makes the exception that reports a failure, of the driver's and `doing`.
+            on: a session that this thread has already; then nothing is tried again.
+
+        Raises:
+            DualStoreError: what `explain` made.
+        """
+        tries = dict(_TRIES if on is None else ())
+        with deadlines.deadline(self._timeout + _GRACE):
+            while True:
+                try:
+                    if on is not None:
+                        return work(on)
+                    with self.lease() as session:
+                        return work(session)
+                except CAUGHT as error:
+                    fault = fault_of(error)
+                    tries[fault] = tries.get(fault, 1) - 1
+                    if tries[fault] <= 0:
+                        raise explain(error, doing) from None
+                time.sleep(random.uniform(0, _PAUSE_S))  # noqa: S311 - jitter
+
+    @contextlib.contextmanager
+    def lease(self) -> Iterator[Session]:
+        """A session, to be used by this thread until the block ends.
+
+        A transaction that is still open then is rolled back. After a failure of the connection, it and all
+        that were opened before it are thrown away.
+        """
+        borrowed = self._engine.raw_connection()
+        connection = borrowed.driver_connection
+        assert isinstance(connection, psycopg.Connection)  # noqa: S101 - the constructor saw the driver
+        deadlines.bind(connection)
+        autocommit = connection.autocommit
+        try:
+            if not autocommit:
+                connection.autocommit = True
+            yield Session(connection)
+            _restore(connection, autocommit=autocommit)
+        except BaseException:
+            with deadlines.deadline(self._timeout):
+                self._put_back(borrowed, connection, autocommit=autocommit)
+            raise
+        borrowed.close()
+
+    @contextlib.contextmanager
+    def hold(self, *, doing: str, explain: Explain) -> Iterator[Session]:
+        """A session for several calls of `run` (see there for the arguments)."""
+        with contextlib.ExitStack() as stack:
+            try:
+                with deadlines.deadline(self._timeout + _GRACE):
+                    session = stack.enter_context(self.lease())
+            except CAUGHT as error:
+                raise explain(error, doing) from None
+            yield session
+
+    def _put_back(
+        self, borrowed: PoolProxiedConnection, connection: psycopg.Connection[Any], *, autocommit: bool
+    ) -> None:
+        """Return a connection after a failure: as it was or, where that is not possible, not at all."""
+        if connection.pgconn.transaction_status in _BETWEEN_STATEMENTS:
+            with contextlib.suppress(psycopg.Error):
+                _restore(connection, autocommit=autocommit)
+                borrowed.close()
+                return
+        if not connection.closed:
+            # Closing the connection alone would leave the server at work.
+            with contextlib.suppress(psycopg.Error, OSError):
+                connection.cancel_safe(timeout=_CANCEL_PATIENCE_S)
+        # As SQLAlchemy does on a disconnect: idle connections of the same age are opened afresh when they
+        # are next asked for. `Engine.dispose` would instead take the pool away from its other users.
+        self._engine.pool._invalidate(borrowed)  # noqa: SLF001 - SQLAlchemy has no public name for it
+
+
+def _restore(connection: psycopg.Connection[Any], *, autocommit: bool) -> None:
+    if connection.pgconn.transaction_status != TransactionStatus.IDLE:
+        connection.rollback()
+    if not autocommit:
+        connection.autocommit = False

@@ -1,0 +1,287 @@
+"""The SQL of one table's point reads and writes, composed once.
+
+Values are always bound; names are quoted. Each statement numbers its values for itself: the mapped columns
+first, where it writes a row (`$1` … are then also the key), else the key; and after those the names below.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from dualstore.mapping import REVISION_COLUMN as REVISION
+from dualstore.mapping import TableMapping, quoted
+
+_NEXT = "nextval('dualstore.revision')"
+
+
+@dataclass(frozen=True)
+class TableStatements:
+    """The statements for one table.
+
+    A statement that writes answers one row with one Boolean: whether the key now is as the caller wants it.
+    All of them expect the key's lock to be held by a statement *before* (DESIGN, section 3, rule 9).
+    """
+
+    mapping: TableMapping
+
+    @cached_property
+    def table(self) -> str:
+        """The SQL table's name, quoted, with its schema."""
+        table = self.mapping.table
+        return ".".join(quoted(part) for part in (table.schema, table.name) if part is not None)
+
+    @cached_property
+    def key_names(self) -> tuple[str, ...]:
+        """The key's column names, quoted."""
+        return tuple(quoted(column.name) for column in self.mapping.key_columns)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The column names in the order of `TableMapping.encode`, quoted."""
+        return tuple(map(quoted, self.mapping.column_names))
+
+    @cached_property
+    def columns(self) -> str:
+        """What `TableMapping.decode` takes, where nothing else is read."""
+        return ", ".join(self.mapping.read_expressions())
+
+    @cached_property
+    def get(self) -> str:
+        """One row by its key. Values: key."""
+        return f"SELECT {self.columns} FROM {self.table} WHERE {self._key}"
+
+    @cached_property
+    def get_undoubted(self) -> str:
+        """One row by its key, its revision (null: no row), and whether the key is in doubt.
+
+        Values: key, table name, key bytes.
+        """
+        table, key = self._after_key(2)
+        return (
+            f"SELECT {self._read}, "
+            f"EXISTS (SELECT FROM dualstore.dirty WHERE table_name = {table} AND key = {key}) "
+            f"FROM (SELECT) one LEFT JOIN {self.table} t ON {self._key_of('t.')}"
+        )
+
+    @cached_property
+    def state(self) -> str:
+        """One row, its revision (null: no row), and its tombstone's stamp and revision (null: none).
+
+        Values: key, table name, key bytes.
+        """
+        table, key = self._after_key(2)
+        return (
+            f"SELECT {self._read}, gone.stamp, gone.revision "
+            f"FROM (SELECT) one LEFT JOIN {self.table} t ON {self._key_of('t.')} "
+            f"LEFT JOIN dualstore.tombstones gone ON gone.table_name = {table} AND gone.key = {key}"
+        )
+
+    @cached_property
+    def states(self) -> str:
+        """As `state`, for many keys, those with neither row nor tombstone left out; ends with the key bytes.
+
+        Values: table name, array of key bytes, an array for each key column.
+        """
+        arrays = ", ".join(f"${n}::{type_}[]" for n, type_ in enumerate(self._key_types, 3))
+        asked = ", ".join(f"k{n}" for n in range(len(self.key_names)))
+        on = " AND ".join(f"t.{name} = asked.k{n}" for n, name in enumerate(self.key_names))
+        return (
+            f"SELECT {self._read}, gone.stamp, gone.revision, asked.key "
+            f"FROM unnest($2::bytea[], {arrays}) AS asked (key, {asked}) LEFT JOIN {self.table} t ON {on} "
+            f"LEFT JOIN dualstore.tombstones gone ON gone.table_name = $1 AND gone.key = asked.key "
+            f"WHERE t.{REVISION} IS NOT NULL OR gone.revision IS NOT NULL"
+        )
+
+    def page(self, rows: int, *, after: bool) -> str:
+        """Rows in the order of the key, where asked from behind one. Values: none, or that key."""
+        names, values = ", ".join(self.key_names), ", ".join(self._key_values)
+        start = f"WHERE ({names}) > ({values}) " if after else ""
+        return f"SELECT {self.columns} FROM {self.table} {start}ORDER BY {names} LIMIT {rows:d}"
+
+    @cached_property
+    def put_over(self) -> str:
+        """A direct write over the item with the predecessor's stamp.
+
+        A row beside a tombstone is in doubt (a backfill may have brought it back): not written over.
+        Values: row, table name, key bytes, stamp, predecessor.
+        """
+        table, key, stamp, predecessor = self._after_row(4)
+        return (
+            f"WITH written AS (UPDATE {self.table} SET {self._assignments}, {REVISION} = {_NEXT} "
+            f"WHERE {self._key} AND dualstore_stamp = {predecessor} "
+            f"AND NOT EXISTS ({self._tombstone(table, key)}) RETURNING 1) "
+            f"SELECT EXISTS (SELECT FROM written) OR {self._has(stamp)}"
+        )
+
+    @cached_property
+    def put_new(self) -> str:
+        """A direct write where there is neither row nor tombstone.
+
+        Values: row, table name, key bytes, stamp.
+        """
+        table, key, stamp = self._after_row(3)
+        return (
+            f"WITH written AS ({self._insert} WHERE NOT EXISTS ({self._tombstone(table, key)}) "
+            f"ON CONFLICT ({', '.join(self.key_names)}) DO NOTHING RETURNING 1) "
+            f"SELECT EXISTS (SELECT FROM written) OR {self._has(stamp)}"
+        )
+
+    @cached_property
+    def delete_over(self) -> str:
+        """A direct deletion of the item with the predecessor's stamp, which its tombstone remembers.
+
+        Values: key, table name, key bytes, predecessor.
+        """
+        table, key, predecessor = self._after_key(3)
+        recorded = self._bury(table, key, f"{predecessor}::bytea", "EXISTS (SELECT FROM gone)")
+        return (
+            f"WITH gone AS (DELETE FROM {self.table} WHERE {self._key} "
+            f"AND dualstore_stamp = {predecessor} RETURNING 1), "
+            f"recorded AS ({recorded} RETURNING 1) "
+            f"SELECT EXISTS (SELECT FROM recorded) OR (NOT EXISTS ({self._row}) "
+            f"AND EXISTS ({self._tombstone(table, key)} AND stamp = {predecessor}))"
+        )
+
+    @cached_property
+    def delete_nothing(self) -> str:
+        """A direct deletion that found nothing: renews the tombstone. Values: key, table name, key bytes."""
+        table, key = self._after_key(2)
+        stamp = f"({self._tombstone(table, key, 'stamp')})"
+        return (
+            f"WITH recorded AS ({self._bury(table, key, stamp, f'NOT EXISTS ({self._row})')} RETURNING 1) "
+            "SELECT EXISTS (SELECT FROM recorded)"
+        )
+
+    @cached_property
+    def settle_present(self) -> str:
+        """Write the row and remove the tombstone, if both are as they were seen.
+
+        `ON CONFLICT` looks again at what a backfill, which takes no lock, may have inserted meanwhile.
+        Values: row, table name, key bytes, the row's revision, the tombstone's revision.
+        """
+        table, key, row, tombstone = self._after_row(4)
+        return (
+            f"WITH written AS ({self._insert} WHERE {self._as_seen(table, key, row, tombstone)} "
+            f"ON CONFLICT ({', '.join(self.key_names)}) DO UPDATE SET {self._excluded} "
+            f"WHERE t.{REVISION} = {row}::bigint RETURNING 1), "
+            f"cleared AS (DELETE FROM dualstore.tombstones WHERE table_name = {table} AND key = {key} "
+            "AND EXISTS (SELECT FROM written)) "
+            "SELECT EXISTS (SELECT FROM written)"
+        )
+
+    @cached_property
+    def settle_absent(self) -> str:
+        """Remove the row and write or renew the tombstone, if both are as they were seen.
+
+        Values: key, table name, key bytes, the row's revision, the tombstone's revision.
+        """
+        table, key, row, tombstone = self._after_key(4)
+        stamp = (
+            "CASE WHEN EXISTS (SELECT FROM gone) THEN (SELECT dualstore_stamp FROM gone) "
+            f"ELSE ({self._tombstone(table, key, 'stamp')}) END"
+        )
+        as_seen = self._as_seen(table, key, row, tombstone)
+        removed = f"({row}::bigint IS NULL OR EXISTS (SELECT FROM gone))"
+        return (
+            f"WITH gone AS (DELETE FROM {self.table} WHERE {self._key} AND {as_seen} "
+            f"AND {REVISION} = {row}::bigint RETURNING dualstore_stamp), "
+            f"recorded AS ({self._bury(table, key, stamp, f'{as_seen} AND {removed}')} RETURNING 1) "
+            "SELECT EXISTS (SELECT FROM recorded)"
+        )
+
+    @cached_property
+    def put(self) -> str:
+        """Write the row, whatever is there, and remove the tombstone. Values: row, table name, key bytes."""
+        table, key = self._after_row(2)
+        return (
+            f"WITH cleared AS (DELETE FROM dualstore.tombstones WHERE table_name = {table} AND key = {key}) "
+            f"{self._insert} ON CONFLICT ({', '.join(self.key_names)}) DO UPDATE SET {self._excluded} "
+            "RETURNING true"
+        )
+
+    @cached_property
+    def delete(self) -> str:
+        """Remove the row, if there is one, and then leave a tombstone. Values: key, table name, key bytes."""
+        table, key = self._after_key(2)
+        return (
+            f"WITH gone AS (DELETE FROM {self.table} WHERE {self._key} RETURNING dualstore_stamp) "
+            + self._bury(table, key, "(SELECT dualstore_stamp FROM gone)", "EXISTS (SELECT FROM gone)")
+            + " RETURNING true"
+        )
+
+    # -- parts -----------------------------------------------------------------------------------
+
+    def _after_row(self, count: int) -> tuple[str, ...]:
+        return tuple(f"${len(self.names) + n}" for n in range(1, count + 1))
+
+    def _after_key(self, count: int) -> tuple[str, ...]:
+        return tuple(f"${len(self.key_names) + n}" for n in range(1, count + 1))
+
+    @property
+    def _key_types(self) -> tuple[str, ...]:
+        return self.mapping.cast_types[: len(self.key_names)]
+
+    @cached_property
+    def _key_values(self) -> tuple[str, ...]:
+        """The key's placeholders: its columns come first in a row as in a key."""
+        return tuple(f"${n}::{type_}" for n, type_ in enumerate(self._key_types, 1))
+
+    @cached_property
+    def _key(self) -> str:
+        return self._key_of("")
+
+    def _key_of(self, prefix: str) -> str:
+        pairs = zip(self.key_names, self._key_values, strict=True)
+        return " AND ".join(f"{prefix}{name} = {value}" for name, value in pairs)
+
+    @cached_property
+    def _read(self) -> str:
+        """What `TableMapping.decode` takes, and the revision, from the table as `t`."""
+        return ", ".join((*self.mapping.read_expressions("t"), f"t.{REVISION}"))
+
+    @cached_property
+    def _placeholders(self) -> tuple[str, ...]:
+        return tuple(f"${n}::{type_}" for n, type_ in enumerate(self.mapping.cast_types, 1))
+
+    @cached_property
+    def _row(self) -> str:
+        return f"SELECT FROM {self.table} WHERE {self._key}"
+
+    def _has(self, stamp: str) -> str:
+        return f"EXISTS ({self._row} AND dualstore_stamp = {stamp})"
+
+    @cached_property
+    def _insert(self) -> str:
+        return (
+            f"INSERT INTO {self.table} AS t ({', '.join(self.names)}, {REVISION}) "
+            f"SELECT {', '.join(self._placeholders)}, {_NEXT}"
+        )
+
+    @cached_property
+    def _assignments(self) -> str:
+        pairs = list(zip(self.names, self._placeholders, strict=True))
+        return ", ".join(f"{name} = {value}" for name, value in pairs[len(self.key_names) :])
+
+    @cached_property
+    def _excluded(self) -> str:
+        written = (*self.names[len(self.key_names) :], REVISION)
+        return ", ".join(f"{name} = EXCLUDED.{name}" for name in written)
+
+    def _as_seen(self, table: str, key: str, row: str, tombstone: str) -> str:
+        return (
+            f"(SELECT {REVISION} FROM {self.table} WHERE {self._key}) IS NOT DISTINCT FROM {row}::bigint "
+            f"AND ({self._tombstone(table, key, 'revision')}) IS NOT DISTINCT FROM {tombstone}::bigint"
+        )
+
+    @staticmethod
+    def _tombstone(table: str, key: str, column: str = "") -> str:
+        return f"SELECT {column} FROM dualstore.tombstones WHERE table_name = {table} AND key = {key}"
+
+    @staticmethod
+    def _bury(table: str, key: str, stamp: str, condition: str) -> str:
+        """Write the tombstone, over an older one too, where the condition holds."""
+        return (
+            "INSERT INTO dualstore.tombstones (table_name, key, stamp, revision, deleted_at) "
+            f"SELECT {table}::text, {key}::bytea, {stamp}, {_NEXT}, clock_timestamp() WHERE {condition} "
+            "ON CONFLICT (table_name, key) DO UPDATE SET stamp = EXCLUDED.stamp, "
+            "revision = EXCLUDED.revision, deleted_at = EXCLUDED.deleted_at"
+        )

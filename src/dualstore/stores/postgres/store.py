@@ -1,0 +1,83 @@
+"""PostgreSQL as a store: every DynamoDB operation on SQL tables, and everything a mirror must do."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import ClassVar
+
+import sqlalchemy
+
+from dualstore.errors import RequestRejected, client_error
+from dualstore.mapping import TableMapping
+from dualstore.operations import Operation, Response
+from dualstore.stages import Side
+from dualstore.stores.postgres.catalog import Catalog
+from dualstore.stores.postgres.faults import as_mirror, as_store
+from dualstore.stores.postgres.mirror import PostgresMirror
+from dualstore.stores.postgres.reads import read, read_undoubted
+from dualstore.stores.postgres.sessions import Sessions
+from dualstore.stores.postgres.writes import Writes
+
+STATEMENT_TIMEOUT = timedelta(seconds=2)
+
+
+class PostgresStore(PostgresMirror):
+    """A `Store` and a `Mirror` on PostgreSQL.
+
+    Operations run at READ COMMITTED on connections of the team's own pool, which get back what they had set.
+    Writes of a key wait for one another at an advisory lock, whichever process makes them.
+
+    Args:
+        engine: the team's own; its driver must be psycopg 3 (`postgresql+psycopg://…`).
+        tables: the mappings by the physical names of the DynamoDB tables; tables may be added later.
+        statement_timeout: the most time that one operation may take, connecting and waiting for locks
+            included, but not the wait for a free connection, which is the pool's.
+
+    Raises:
+        ConfigurationError: the engine has another driver.
+    """
+
+    side: ClassVar[Side] = Side.POSTGRES
+
+    def __init__(
+        self,
+        engine: sqlalchemy.Engine,
+        tables: Mapping[str, TableMapping],
+        *,
+        statement_timeout: timedelta = STATEMENT_TIMEOUT,
+    ) -> None:
+        catalog = Catalog(tables)
+        super().__init__(catalog, Sessions(engine, statement_timeout=statement_timeout))
+        self._writes = Writes(catalog, self._sessions)
+
+    def execute(self, operation: Operation) -> Response:
+        """Carry out one operation (see `Store.execute`).
+
+        A `ClientRequestToken` is checked for its form, but a transaction that is sent twice runs twice.
+        """
+        try:
+            return self._sessions.run(
+                lambda session: (
+                    read(self._catalog, session, operation)
+                    if operation.reads
+                    else self._writes.write(session, operation)
+                ),
+                doing=_named(operation),
+                explain=as_store,
+            )
+        except RequestRejected as rejected:
+            raise client_error(operation.name, rejected) from None
+
+    def execute_as_mirror(self, operation: Operation) -> Response:
+        """Carry out a read, unless the keys it covers are in doubt (see `Mirror.execute_as_mirror`)."""
+        try:
+            return self._sessions.run(
+                lambda session: read_undoubted(self._catalog, session, operation),
+                doing=_named(operation),
+                explain=as_mirror,
+            )
+        except RequestRejected as rejected:
+            raise client_error(operation.name, rejected) from None
+
+
+def _named(operation: Operation) -> str:
+    return f"{operation.name} on {', '.join(sorted(operation.tables))}"

@@ -1,0 +1,345 @@
+"""Loading a page of items into its SQL table: COPY, merge where nothing is, and the checkpoint with them."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.types.json import Jsonb
+from sqlalchemy import Engine
+
+from dualstore.errors import SchemaError, Unavailable
+from dualstore.items import Item, Key, item_size_bytes, key_bytes
+from dualstore.mapping import TableMapping
+from dualstore.stores.key_bytes import key_from_bytes
+from dualstore.stores.postgres.faults import Fault, fault_of, unavailable
+from dualstore.stores.postgres_runs import PieceRow, PieceState, TakenOver
+from dualstore.stores.postgres_transaction import Cursor, transaction
+
+_TOMBSTONE_PAGE_KEYS = 1000
+_FIRST_PAUSE_S = 0.01
+_LONGEST_PAUSE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One segment of a backfill and how far it has come.
+
+    Attributes:
+        row: its row in the ledger.
+        start: where the next page begins; None before the first page, and after the last.
+        unsettled: keys of the last page that differed: to be settled before the piece goes on.
+        failed: how many items no SQL row could hold.
+    """
+
+    row: PieceRow
+    start: Key | None = None
+    unsettled: tuple[Key, ...] = ()
+    failed: int = 0
+
+    @property
+    def read_to_the_end(self) -> bool:
+        """Whether the last page has been loaded; keys may still be unsettled."""
+        return self.row.state in {PieceState.COPIED, PieceState.DONE}
+
+
+@dataclass(frozen=True, slots=True)
+class _Merged:
+    """What became of some items."""
+
+    inserted: int = 0
+    unsettled: tuple[Key, ...] = ()
+    failed: int = 0
+
+    def __add__(self, other: "_Merged") -> "_Merged":
+        return _Merged(
+            self.inserted + other.inserted, self.unsettled + other.unsettled, self.failed + other.failed
+        )
+
+
+class PostgresLoad:
+    """Loads pages of one DynamoDB table into the SQL table it is mapped to.
+
+    Whatever is already there stays as it is: a row is inserted only where there is neither row nor
+    tombstone (DESIGN, replication protocol, rule 4).
+
+    Args:
+        engine: an engine with the psycopg driver.
+        mapping: the table.
+    """
+
+    def __init__(self, engine: Engine, mapping: TableMapping) -> None:
+        self._engine = engine
+        self._mapping = mapping
+        self._keys = mapping.shape.keys
+        self._table = mapping.shape.name
+        self._sql = _Statements(mapping)
+
+    def check(self) -> None:
+        """See that the mapped SQL table is there.
+
+        Raises:
+            SchemaError: it is not.
+            Unavailable: PostgreSQL could not be reached.
+        """
+        name = self._sql.table.as_string(None)
+        with transaction(self._engine, f"Looking for the SQL table {name}") as cursor:
+            cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [name])
+            if cursor.fetchone() != (True,):
+                raise SchemaError(
+                    f"the SQL table {name}, to which {self._table} is mapped, does not exist: "
+                    "create it with your own migrations, then start again"
+                )
+
+    def piece(self, row: PieceRow) -> Piece:
+        """A piece, from its row in the ledger."""
+        cursor: Mapping[str, Any] = row.cursor or {}
+        start = cursor.get("start")
+        return Piece(
+            row,
+            start=None if start is None else self._key(bytes.fromhex(start)),
+            unsettled=tuple(self._key(bytes.fromhex(key)) for key in cursor.get("unsettled", ())),
+            failed=cursor.get("failed", 0),
+        )
+
+    def load(
+        self,
+        piece: Piece,
+        items: Sequence[Item],
+        *,
+        next_start: Key | None,
+        on_failure: Callable[[Key, str], None],
+    ) -> Piece:
+        """Load a page and move the piece's checkpoint past it, in one transaction.
+
+        Args:
+            piece: the piece, as this worker's claim or its last page left it; nothing is left unsettled.
+            items: the page.
+            next_start: where the next page begins, or None after the last page.
+            on_failure: called with the key and the reason for each item that no SQL row can hold, before
+                the transaction commits; the rest of the page is loaded. The reason holds no values.
+
+        Returns:
+            The piece with its new checkpoint, which names the keys to settle next.
+
+        Raises:
+            TakenOver: somebody else has claimed the piece since.
+            Unavailable: nothing was loaded, or, where the reply of COMMIT got lost, perhaps all of it:
+                claim the piece again and go on from where it stands.
+        """
+        with transaction(self._engine, f"Loading a page of {self._table}") as cursor:
+            cursor.execute(self._sql.create_staging)
+            merged = self._merge(cursor, items, on_failure)
+            loaded = self._advanced(piece, merged, items, next_start)
+            self._checkpoint(cursor, loaded)
+        return loaded
+
+    def wait_for_older_writers(self, patience: timedelta, waiting: Callable[[int], None]) -> None:
+        """Wait until no transaction is left that may have looked at the table before the last page's COMMIT.
+
+        Such a transaction may have seen no row where there is one now, and left a tombstone beside it.
+        `pg_snapshot_xmin` alone would miss one that has only read so far: it has no transaction id yet.
+        It does hold a lock on a table it has read, and one that locks the table later will see the rows.
+
+        Args:
+            patience: how long to wait at most.
+            waiting: called, now and then, with the number of transactions waited for.
+
+        Raises:
+            Unavailable: some are still there.
+        """
+        doing = f"Waiting for transactions older than the copy of {self._table}"
+        with transaction(self._engine, doing) as cursor:
+            cursor.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text")
+            (horizon,) = cursor.fetchone() or (None,)
+            older = self._lockers(cursor)
+        give_up = time.monotonic() + patience.total_seconds()
+        pause = _FIRST_PAUSE_S
+        while True:
+            with transaction(self._engine, doing) as cursor:
+                older &= self._lockers(cursor)
+                cursor.execute("SELECT pg_snapshot_xmin(pg_current_snapshot()) >= %s::text::xid8", [horizon])
+                if not older and cursor.fetchone() == (True,):
+                    return
+            if time.monotonic() >= give_up:
+                raise Unavailable(
+                    f"{doing}: {len(older) or 'some'} still run after {patience}; look for old entries of "
+                    "pg_stat_activity.xact_start (or pg_prepared_xacts), end them, and resume the run"
+                )
+            waiting(len(older))
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+    def tombstoned_keys(self) -> Iterator[Sequence[Key]]:
+        """The keys of the table that have a tombstone, in pages of bounded size."""
+        after: bytes | None = None
+        while True:
+            with transaction(self._engine, f"Reading the tombstones of {self._table}") as cursor:
+                cursor.execute(
+                    "SELECT key FROM dualstore.tombstones WHERE table_name = %s"
+                    " AND (%s::bytea IS NULL OR key > %s::bytea) ORDER BY key LIMIT %s",
+                    [self._table, after, after, _TOMBSTONE_PAGE_KEYS],
+                )
+                page = [bytes(key) for (key,) in cursor]
+            if not page:
+                return
+            yield [self._key(key) for key in page]
+            after = page[-1]
+
+    def _key(self, encoded: bytes) -> Key:
+        return key_from_bytes(self._keys, encoded)
+
+    def _merge(
+        self, cursor: Cursor, items: Sequence[Item], on_failure: Callable[[Key, str], None]
+    ) -> _Merged:
+        """Merge some items; where PostgreSQL refuses them, halve them until the bad one stands alone."""
+        if not items:
+            return _Merged()
+        try:
+            with cursor.connection.transaction():
+                return self._merge_all(cursor, items)
+        except psycopg.Error as error:
+            if not _blames_a_row(error):
+                raise
+            reason = str(unavailable(error, f"a row of {self._table}", Unavailable))
+        if len(items) == 1:
+            on_failure(self._keys.key_of(items[0]), reason)
+            return _Merged(failed=1)
+        middle = len(items) // 2
+        return self._merge(cursor, items[:middle], on_failure) + self._merge(
+            cursor, items[middle:], on_failure
+        )
+
+    def _merge_all(self, cursor: Cursor, items: Sequence[Item]) -> _Merged:
+        encode, keys = self._mapping.encode, self._keys
+        cursor.execute(self._sql.empty_staging)
+        with cursor.copy(self._sql.copy) as copy:
+            copy.set_types(("bytea", *self._mapping.pg_types))
+            for item in items:
+                copy.write_row((key_bytes(keys, item), *encode(item)))
+        cursor.execute(self._sql.insert, {"table": self._table})
+        inserted = cursor.rowcount
+        # A deferred constraint would fail at COMMIT, where no single row can be blamed.
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        if inserted == len(items):
+            return _Merged(inserted)
+        cursor.execute(self._sql.differing, {"table": self._table})
+        return _Merged(inserted, tuple(self._key(bytes(key)) for (key,) in cursor))
+
+    def _advanced(
+        self, piece: Piece, merged: _Merged, items: Sequence[Item], next_start: Key | None
+    ) -> Piece:
+        failed = piece.failed + merged.failed
+        row = replace(
+            piece.row,
+            state=PieceState.COPIED if next_start is None else PieceState.COPYING,
+            cursor={
+                "start": None if next_start is None else key_bytes(self._keys, next_start).hex(),
+                "unsettled": [key_bytes(self._keys, key).hex() for key in merged.unsettled],
+                "failed": failed,
+            },
+            items=piece.row.items + len(items),
+            inserted=piece.row.inserted + merged.inserted,
+            settled=piece.row.settled + len(merged.unsettled),
+            size_bytes=piece.row.size_bytes + sum(map(item_size_bytes, items)),
+        )
+        return Piece(row, start=next_start, unsettled=merged.unsettled, failed=failed)
+
+    def _lockers(self, cursor: Cursor) -> set[str]:
+        """The other transactions that hold a lock of readers or writers on the tables looked at."""
+        cursor.execute(_LOCKERS, [self._sql.table.as_string(None)])
+        return {transaction_name for (transaction_name,) in cursor}
+
+    def _checkpoint(self, cursor: Cursor, piece: Piece) -> None:
+        row = piece.row
+        cursor.execute(
+            "UPDATE dualstore.run_pieces SET state = %s, cursor = %s, items = %s, inserted = %s,"
+            " settled = %s, bytes = %s, transaction_id = pg_current_xact_id()::text::bigint, error = NULL,"
+            " updated_at = clock_timestamp() WHERE run_id = %s AND piece = %s AND attempts = %s",
+            [
+                *(
+                    row.state,
+                    Jsonb(dict(row.cursor or {})),
+                    row.items,
+                    row.inserted,
+                    row.settled,
+                    row.size_bytes,
+                ),
+                *(row.run_id, row.number, row.attempt),
+            ],
+        )
+        if cursor.rowcount != 1:
+            raise TakenOver(f"Piece {row.number} of run {row.run_id} was taken over by another worker")
+
+
+# PostgreSQL, "Error Codes": program limit exceeded (a value too long for an index), raised by a trigger.
+_ROW_CLASSES = frozenset({"54", "P0"})
+
+
+def _blames_a_row(error: psycopg.Error) -> bool:
+    """Whether a row, not the connection or the schema, is what PostgreSQL refuses."""
+    return fault_of(error) is Fault.REFUSED or (error.sqlstate or "")[:2] in _ROW_CLASSES
+
+
+# Whoever has read or written a table in a transaction holds such a lock on it until the end. VACUUM, ANALYZE
+# and CREATE INDEX CONCURRENTLY hold another one, possibly for hours, and write no rows.
+_LOCKERS = """
+    SELECT DISTINCT virtualtransaction FROM pg_locks
+    WHERE locktype = 'relation' AND granted AND mode <> 'ShareUpdateExclusiveLock'
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND relation IN (to_regclass(%s)::oid, 'dualstore.tombstones'::regclass::oid)
+      AND pid IS DISTINCT FROM pg_backend_pid()
+"""
+
+_STAGING = sql.Identifier("pg_temp", "dualstore_staging")
+_KEY = sql.Identifier("dualstore_key")
+# `json` has no equality. The texts are compared: a false difference costs one settle.
+_COMPARED_AS_TEXT = frozenset({"json", "json[]"})
+
+
+class _Statements:
+    """The SQL of loading one table, composed once."""
+
+    def __init__(self, mapping: TableMapping) -> None:
+        table = mapping.table
+        self.table = sql.Identifier(*filter(None, (table.schema, table.name)))
+        columns = [sql.Identifier(name) for name in mapping.column_names]
+        keys = columns[: len(mapping.key_columns)]
+        names = {
+            "table": self.table,
+            "staging": _STAGING,
+            "key": _KEY,
+            "columns": sql.SQL(", ").join(columns),
+            "keys": sql.SQL(", ").join(keys),
+            "same_key": sql.SQL(" AND ").join(sql.SQL("t.{0} = s.{0}").format(name) for name in keys),
+            "differs": sql.SQL(" OR ").join(
+                sql.SQL("t.{0}{1} IS DISTINCT FROM s.{0}{1}").format(
+                    name, sql.SQL("::text" if pg_type in _COMPARED_AS_TEXT else "")
+                )
+                for name, pg_type in zip(columns, mapping.pg_types, strict=True)
+            ),
+            "buried": sql.SQL(
+                "EXISTS (SELECT FROM dualstore.tombstones gone"
+                " WHERE gone.table_name = %(table)s AND gone.key = s.dualstore_key)"
+            ),
+        }
+        # A copy of the columns' types, and of nothing else: no NOT NULL, no CHECK, no default.
+        self.create_staging = sql.SQL(
+            "CREATE TEMPORARY TABLE dualstore_staging ON COMMIT DROP AS"
+            " SELECT ''::bytea AS {key}, {columns} FROM {table} WITH NO DATA"
+        ).format(**names)
+        self.empty_staging = sql.SQL("TRUNCATE {staging}").format(**names)
+        self.copy = sql.SQL("COPY {staging} ({key}, {columns}) FROM STDIN").format(**names)
+        # In key order, so that two transactions that insert many rows wait for each other in one direction.
+        self.insert = sql.SQL(
+            "INSERT INTO {table} ({columns}) SELECT {columns} FROM {staging} s WHERE NOT {buried}"
+            " ORDER BY {keys} ON CONFLICT ({keys}) DO NOTHING"
+        ).format(**names)
+        # A statement of its own: it sees what was committed while the one before it waited.
+        self.differing = sql.SQL(
+            "SELECT s.{key} FROM {staging} s LEFT JOIN {table} t ON {same_key}"
+            " WHERE t.dualstore_revision IS NULL OR {differs} OR {buried}"
+        ).format(**names)

@@ -1,0 +1,97 @@
+"""One transaction of a bulk job: READ COMMITTED, bounded in time, on the team's own pool."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+from psycopg.rows import tuple_row
+from sqlalchemy import Connection, Engine
+
+from dualstore.errors import Unavailable
+from dualstore.stores.postgres import deadlines
+from dualstore.stores.postgres.faults import CAUGHT, Fault, fault_of, unavailable
+
+Cursor = psycopg.Cursor[tuple[Any, ...]]
+
+# A page of 1 MB takes tens of milliseconds; a lock held by the team's own DDL, or a dying disk, may not
+# hold a worker for ever.
+PATIENCE = timedelta(seconds=60)
+
+_PASSING = frozenset({Fault.LOST, Fault.LATE, Fault.CONTENTION})
+
+
+@contextmanager
+def transaction(engine: Engine, doing: str, *, patience: timedelta = PATIENCE) -> Iterator[Cursor]:
+    """One READ COMMITTED transaction (DESIGN, replication protocol, rule 9).
+
+    Args:
+        engine: an engine with the psycopg driver.
+        doing: what the transaction is for, for the message; holds no item's value.
+        patience: how long all of it may take.
+
+    Yields:
+        A psycopg cursor; what it does is committed at the end of the block.
+
+    Raises:
+        Unavailable: the connection was lost, or the transaction took too long or fell victim to others:
+            trying again is right. A COMMIT whose reply was lost may have succeeded.
+    """
+    with explained(doing), deadlines.deadline(patience), engine.connect() as connection:
+        connection.execution_options(isolation_level="READ COMMITTED")
+        with (
+            connection.begin(),
+            _thrown_away_if_lost(connection),
+            driver_of(connection).cursor(row_factory=tuple_row) as cursor,
+        ):
+            yield cursor
+
+
+@contextmanager
+def session(engine: Engine, doing: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    """A connection in autocommit that nobody else gets afterwards, for locks and temporary tables.
+
+    The errors are those of `transaction`; each exchange has its deadline from `deadlines.deadline`.
+    """
+    with explained(doing), engine.connect() as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT")
+        try:
+            yield driver_of(connection)
+        finally:
+            connection.invalidate()
+
+
+def driver_of(connection: Connection) -> psycopg.Connection[tuple[Any, ...]]:
+    """The psycopg connection behind SQLAlchemy's, bound to the deadlines of its thread."""
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)  # noqa: S101 - dualstore's engines speak psycopg
+    deadlines.bind(driver)
+    return driver
+
+
+@contextmanager
+def _thrown_away_if_lost(connection: Connection) -> Iterator[None]:
+    """Keep a connection that is broken, or in the middle of an exchange, out of the pool."""
+    try:
+        yield
+    except CAUGHT as error:
+        fault = fault_of(error)
+        if fault is Fault.LOST:
+            # As SQLAlchemy does on a disconnect of its own: after a restart of the server all idle
+            # connections of the same age are dead, and are opened afresh when they are next asked for.
+            connection.engine.pool._invalidate(connection.connection, None, False)  # noqa: SLF001 - not public
+        if fault in {Fault.LOST, Fault.LATE}:
+            connection.invalidate()
+        raise
+
+
+@contextmanager
+def explained(doing: str) -> Iterator[None]:
+    """Report what may pass by itself as `Unavailable`; all other errors as they are."""
+    try:
+        yield
+    except CAUGHT as error:
+        if fault_of(error) not in _PASSING:
+            raise
+        raise unavailable(error, doing, Unavailable) from None

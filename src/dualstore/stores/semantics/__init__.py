@@ -1,0 +1,63 @@
+"""What the item operations do to items and answer, as pure functions: the rules that stores share.
+
+A store that carries out operations itself goes three ways:
+
+- one item: `checked_key`, read that item, `get_response` or `write`;
+- Query and Scan: `plan`, walk the items in order, `page`;
+- several items: `batch_gets`, `batch_writes`, `transact_gets` or `transact_writes` give the single
+  operations, and the functions of the same names with `_response` the answer.
+
+`_dsv` and `_dsp` are attributes like any other here.
+"""
+
+from dualstore.stores.semantics.batches import (
+    batch_get_response,
+    batch_gets,
+    batch_write_response,
+    batch_writes,
+)
+from dualstore.stores.semantics.reads import MAX_PAGE_SIZE_BYTES, PagePlan, get_response, page, plan
+from dualstore.stores.semantics.requests import shape_named
+from dualstore.stores.semantics.transactions import (
+    transact_get_response,
+    transact_gets,
+    transact_write,
+    transact_write_response,
+    transact_writes,
+)
+from dualstore.stores.semantics.writes import (
+    ConditionCheck,
+    Written,
+    check,
+    checked_key,
+    delete,
+    put,
+    update,
+    write,
+)
+
+__all__ = [
+    "MAX_PAGE_SIZE_BYTES",
+    "ConditionCheck",
+    "PagePlan",
+    "Written",
+    "batch_get_response",
+    "batch_gets",
+    "batch_write_response",
+    "batch_writes",
+    "check",
+    "checked_key",
+    "delete",
+    "get_response",
+    "page",
+    "plan",
+    "put",
+    "shape_named",
+    "transact_get_response",
+    "transact_gets",
+    "transact_write",
+    "transact_write_response",
+    "transact_writes",
+    "update",
+    "write",
+]

@@ -1,0 +1,182 @@
+"""What a write of one item does to it, and what it answers."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from dualstore.errors import RequestRejected, invalid
+from dualstore.expressions import Update, apply_update, evaluate, project, touched_paths, updates_key
+from dualstore.expressions.updates import Add, Set
+from dualstore.items import Item, Key, TableShape, normalized_item
+from dualstore.operations import (
+    ConditionalWrite,
+    DeleteItem,
+    KeyedOperation,
+    Operation,
+    PutItem,
+    Response,
+    UpdateItem,
+)
+from dualstore.stores.semantics.capacity import asks_for_capacity, consumed, write_units
+from dualstore.stores.semantics.requests import check_request
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The outcome of a write of one item.
+
+    Attributes:
+        old_item: what the key held, or None.
+        new_item: what the key holds afterwards, normalised, or None where it holds nothing. It may share
+            structure with the request and the old item.
+        response: the answer, shaped as boto3's low-level client gives it. It too may share structure.
+    """
+
+    old_item: Item | None
+    new_item: Item | None
+    response: Response
+
+
+class ConditionCheck(ConditionalWrite, KeyedOperation):
+    """The action of a transaction that only looks at an item."""
+
+    name = "ConditionCheck"
+
+
+def checked_key(operation: Operation, shape: TableShape) -> Key:
+    """The key that an operation on one item is about, once its whole request is known to be sound.
+
+    To be called before anything is read: none of this depends on the old item.
+
+    Args:
+        operation: GetItem, PutItem, UpdateItem or DeleteItem.
+        shape: of its table.
+
+    Returns:
+        The key as it is stored (a number in its one text).
+
+    Raises:
+        RequestRejected: an option, expression, item or key that DynamoDB would refuse.
+        UnsupportedOperation: the request uses a legacy parameter.
+    """
+    check_request(operation.request)
+    if isinstance(operation, ConditionalWrite):
+        _check_write(operation, shape)
+    if isinstance(operation, PutItem):
+        shape.check_item(operation.item)
+        return normalized_item(shape.keys.key_of(operation.item))
+    assert isinstance(operation, KeyedOperation)  # noqa: S101 - the other operations have many keys
+    _ = operation.projection  # parsed here, so that it is refused even where there is no item
+    return normalized_item(shape.keys.exact_key(operation.key))
+
+
+def _check_write(operation: ConditionalWrite, shape: TableShape) -> None:
+    _ = operation.condition  # parsed here, so that it is refused before anything is written
+    if not isinstance(operation, UpdateItem):
+        if operation.return_values not in {"NONE", "ALL_OLD"}:
+            raise invalid("ReturnValues can only be ALL_OLD or NONE")
+    elif operation.update is not None and updates_key(operation.update, shape.keys):
+        raise invalid(
+            "One or more parameter values were invalid: "
+            "Cannot update an attribute that is part of the key; delete the item and put another"
+        )
+
+
+def put(operation: PutItem, shape: TableShape, old: Item | None) -> Written:
+    """Carry out a PutItem whose key has been checked.
+
+    Args:
+        operation: the operation.
+        shape: of its table.
+        old: the item that is there, or None.
+
+    Raises:
+        RequestRejected: the condition does not hold.
+    """
+    _check_condition(operation, old)
+    return _written(operation, shape, old, normalized_item(operation.item))
+
+
+def delete(operation: DeleteItem, shape: TableShape, old: Item | None) -> Written:
+    """Carry out a DeleteItem whose key has been checked (see `put`)."""
+    _check_condition(operation, old)
+    return _written(operation, shape, old, None)
+
+
+def update(operation: UpdateItem, shape: TableShape, old: Item | None) -> Written:
+    """Carry out an UpdateItem whose key has been checked (see `put`).
+
+    Raises:
+        RequestRejected: the condition does not hold, the expression cannot be applied to this item, or
+            the outcome is not an item that DynamoDB would store.
+    """
+    _check_condition(operation, old)
+    changes = operation.update
+    if old is None and changes is not None and not _creates(changes):
+        return _written(operation, shape, None, None)
+    start = normalized_item(operation.key) if old is None else old
+    if changes is None:
+        return _written(operation, shape, old, start)
+    new = apply_update(changes, start, is_new=old is None)
+    shape.check_item(new)
+    return _written(operation, shape, old, new)
+
+
+def check(operation: ConditionCheck, shape: TableShape, old: Item | None) -> Written:
+    """Carry out a ConditionCheck: nothing changes."""
+    _check_condition(operation, old)
+    return _written(operation, shape, old, old)
+
+
+def write(operation: ConditionalWrite, shape: TableShape, old: Item | None) -> Written:
+    """Carry out a write of any of these kinds whose key has been checked (see `put`)."""
+    return _WRITES[type(operation)](operation, shape, old)
+
+
+_WRITES: Mapping[type[ConditionalWrite], Callable[..., Written]] = {
+    PutItem: put,
+    UpdateItem: update,
+    DeleteItem: delete,
+    ConditionCheck: check,
+}
+
+
+def _creates(changes: Update) -> bool:
+    """Whether an update brings an absent item into being: one that only takes away does not.
+
+    AWS, API Reference, AttributeUpdates: "DELETE … if no item with the specified key is found: nothing
+    happens". Scylla's suite, which is run against AWS, holds it of REMOVE (test_update_item_non_existent).
+    """
+    return any(isinstance(action, Set | Add) for action in changes.actions)
+
+
+def _check_condition(operation: ConditionalWrite, old: Item | None) -> None:
+    if operation.condition is not None and not evaluate(operation.condition, old):
+        raise RequestRejected(
+            "ConditionalCheckFailedException",
+            "The conditional request failed",
+            item=old if operation.returns_old_on_refusal else None,
+        )
+
+
+_RETURNED: Mapping[str, Callable[[ConditionalWrite, Item | None, Item | None], Item | None]] = {
+    "NONE": lambda _, _old, _new: None,
+    "ALL_OLD": lambda _, old, _new: old,
+    "ALL_NEW": lambda _, _old, new: new,
+    "UPDATED_OLD": lambda operation, old, _new: _touched(operation, old),
+    "UPDATED_NEW": lambda operation, _old, new: _touched(operation, new),
+}
+
+
+def _touched(operation: ConditionalWrite, item: Item | None) -> Item | None:
+    changes = getattr(operation, "update", None)
+    return None if item is None or changes is None else project(touched_paths(changes), item)
+
+
+def _written(operation: ConditionalWrite, shape: TableShape, old: Item | None, new: Item | None) -> Written:
+    response: Response = {}
+    attributes = _RETURNED[operation.return_values](operation, old, new)
+    if attributes:
+        response["Attributes"] = attributes
+    if asks_for_capacity(operation.request):
+        response["ConsumedCapacity"] = consumed(operation.request, shape.name, write_units(old, new))
+    return Written(old, new, response)

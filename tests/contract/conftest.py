@@ -1,0 +1,148 @@
+"""Every store in turn, each with empty tables of its own for every test."""
+
+import contextlib
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from contract import models, shapes
+from contract.divergences import divergence
+from contract.tables import TableUnderTest
+from dualstore.items import TableShape  # noqa: TC001 - dataclasses and pytest read annotations
+from dualstore.mapping import TableMapping, unmapped_table
+from dualstore.schema import create_unmapped, upgrade
+from dualstore.stores import DynamoStore, MemoryStore, Store, dynamo_clients
+from dualstore.stores.postgres import PostgresStore
+
+STORES = ("memory", "dynamodb", "postgres", "postgres_mapped")
+MIRRORS = ("memory", "postgres", "postgres_mapped")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A store under test.
+
+    Attributes:
+        store: the store.
+        create: makes an empty table of this name.
+        drop: removes it.
+    """
+
+    store: Any
+    create: Callable[[str, str], None]
+    drop: Callable[[str], None]
+
+
+@contextlib.contextmanager
+def memory() -> Iterator[Subject]:
+    tables: dict[str, TableShape] = {}
+    yield Subject(
+        store=MemoryStore(tables),
+        create=lambda kind, name: tables.update({name: shapes.shape(kind, name)}),
+        drop=tables.pop,
+    )
+
+
+@pytest.fixture(scope="session")
+def dynamodb_subject(dynamodb_server: Any, dynamodb: Any) -> Iterator[Subject]:
+    def create(kind: str, name: str) -> None:
+        dynamodb.create_table(**shapes.create_request(kind, name))
+        dynamodb.get_waiter("table_exists").wait(TableName=name, WaiterConfig={"Delay": 1})
+
+    with dynamo_clients(endpoint_url=dynamodb_server.endpoint_url) as clients:
+        yield Subject(
+            store=DynamoStore(reads=clients.reads, writes=clients.writes),
+            create=create,
+            drop=lambda name: dynamodb.delete_table(TableName=name),
+        )
+
+
+@pytest.fixture(scope="session")
+def postgres_engine(postgres_server: Any) -> Iterator[sa.Engine]:
+    """A database with the schema `dualstore`."""
+    url = postgres_server.create_database()
+    engine = sa.create_engine(url)
+    upgrade(engine)
+    yield engine
+    engine.dispose()
+    postgres_server.drop_database(url)
+
+
+def postgres(engine: sa.Engine, mapping: Callable[[str, str], TableMapping]) -> Subject:
+    """PostgreSQL, with tables mapped in one way."""
+    tables: dict[str, TableMapping] = {}
+
+    def create(kind: str, name: str) -> None:
+        tables[name] = mapping(kind, name)
+        create_unmapped(engine, tables[name])
+
+    def drop(name: str) -> None:
+        tables.pop(name).table.drop(engine)
+
+    return Subject(store=PostgresStore(engine, tables), create=create, drop=drop)
+
+
+@pytest.fixture(scope="session")
+def postgres_subject(postgres_engine: sa.Engine) -> Subject:
+    return postgres(postgres_engine, lambda kind, name: unmapped_table(name, shapes.shape(kind, name)))
+
+
+@pytest.fixture(scope="session")
+def postgres_mapped_subject(postgres_engine: sa.Engine) -> Subject:
+    return postgres(postgres_engine, models.mapping)
+
+
+@pytest.fixture(scope="session")
+def memory_subject() -> Iterator[Subject]:
+    with memory() as subject:
+        yield subject
+
+
+@pytest.fixture
+def subject(request: pytest.FixtureRequest) -> Subject:
+    """The store that this test runs on; marked where a stand-in is known to differ from AWS."""
+    kind = request.param
+    engine = request.getfixturevalue("dynamodb_server").engine if kind == "dynamodb" else kind
+    reason = divergence(engine.removesuffix("_mapped"), request.node)
+    if reason:
+        request.applymarker(pytest.mark.xfail(reason=f"{engine}: {reason}", strict=True))
+    found: Subject = request.getfixturevalue(f"{kind}_subject")
+    return found
+
+
+@pytest.fixture
+def store(subject: Subject) -> Store:
+    """The store that this test runs on."""
+    found: Store = subject.store
+    return found
+
+
+@pytest.fixture
+def table(subject: Subject) -> Iterator[Callable[[str], TableUnderTest]]:
+    """Makes an empty table of a kind that `shapes` describes."""
+    with contextlib.ExitStack() as stack:
+
+        def empty(kind: str) -> TableUnderTest:
+            name = f"{kind}-{uuid.uuid4().hex[:12]}"
+            subject.create(kind, name)
+            stack.callback(subject.drop, name)
+            return TableUnderTest(subject.store, name)
+
+        yield empty
+
+
+@pytest.fixture
+def things(table: Callable[[str], TableUnderTest]) -> TableUnderTest:
+    """A table with a sort key and indexes of every sort."""
+    return table("things")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test on every store that can take it."""
+    if "subject" in metafunc.fixturenames:
+        stores = MIRRORS if metafunc.module.__name__.endswith("mirror") else STORES
+        metafunc.parametrize("subject", stores, indirect=True)

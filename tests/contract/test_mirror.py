@@ -1,0 +1,414 @@
+"""The mirror protocol: what a mirror may be made to hold, and onto what."""
+
+import threading
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from contract.shapes import shape
+from contract.tables import N, S, TableUnderTest, comparable
+from dualstore.errors import MirrorUnavailable
+from dualstore.items import PREDECESSOR, STAMP, Item, key_bytes
+from dualstore.operations import parse
+from dualstore.stores import NOTHING, Mirror
+
+KEY = {"pk": S("p"), "sk": N(1)}
+
+
+def stamp() -> bytes:
+    return uuid.uuid4().bytes
+
+
+def image(of: bytes | None = None, **attributes: Any) -> Item:
+    """An item as a write left it, with the stamp of that write."""
+    return {**KEY, **attributes, **({} if of is None else {STAMP: {"B": of}})}
+
+
+@dataclass
+class OneKey:
+    """One key in one mirror."""
+
+    mirror: Mirror
+    table: str
+
+    def direct(self, item: Item | None, *, by: bytes, onto: bytes | None) -> bool:
+        return self.mirror.write_direct(self.table, KEY, item, stamp=by, predecessor=onto)
+
+    def settle(self, item: Item | None) -> None:
+        seen = self.state.revision
+        assert self.mirror.write_settled(self.table, KEY, item, seen=seen)
+
+    @property
+    def state(self):
+        return self.mirror.state(self.table, KEY)
+
+    @property
+    def item(self) -> Item | None:
+        item = self.state.item
+        return None if item is None else comparable(item)
+
+
+@pytest.fixture
+def key(things: TableUnderTest) -> OneKey:
+    return OneKey(things.store, things.name)
+
+
+# --- Direct writes: only onto the predecessor --------------------------------------------------
+
+
+def test_a_first_image_is_written_where_there_is_nothing(key: OneKey):
+    first = stamp()
+    assert key.state.revision == NOTHING
+    assert key.direct(image(first, a=N(1)), by=first, onto=None)
+    assert key.item == image(first, a=N(1))
+    assert key.state.revision.row is not None
+    assert key.state.revision.tombstone is None
+
+
+def test_an_image_is_written_onto_its_predecessor(key: OneKey):
+    first, second = stamp(), stamp()
+    key.direct(image(first, a=N(1), b=N(1)), by=first, onto=None)
+    before = key.state.revision
+    assert key.direct(image(second, a=N(2)), by=second, onto=first)
+    assert key.item == image(second, a=N(2))
+    assert key.state.revision.row > before.row
+
+
+def test_an_image_is_not_written_onto_anything_else(key: OneKey):
+    first, second = stamp(), stamp()
+    key.direct(image(first, a=N(1)), by=first, onto=None)
+    before = key.state
+    assert not key.direct(image(second, a=N(2)), by=second, onto=stamp())
+    assert not key.direct(image(second, a=N(2)), by=second, onto=None)
+    assert key.state == before
+
+
+def test_an_image_is_not_written_where_its_predecessor_is_missing(key: OneKey):
+    second = stamp()
+    assert not key.direct(image(second), by=second, onto=stamp())
+    assert key.state.revision == NOTHING
+
+
+def test_a_row_without_a_stamp_is_nobodys_predecessor(key: OneKey):
+    key.settle(image(a=N(1)))
+    by = stamp()
+    assert not key.direct(image(by), by=by, onto=None)
+    assert not key.direct(image(by), by=by, onto=stamp())
+    assert not key.direct(None, by=by, onto=None)
+    assert key.item == image(a=N(1))
+
+
+def test_a_write_that_is_there_already_is_done(key: OneKey):
+    first = stamp()
+    assert key.direct(image(first, a=N(1)), by=first, onto=None)
+    assert key.direct(image(first, a=N(1)), by=first, onto=None)
+    assert key.direct(image(first, a=N(1)), by=first, onto=stamp())
+    assert key.item == image(first, a=N(1))
+
+
+def test_a_creation_is_not_written_onto_a_tombstone(key: OneKey):
+    first, second = stamp(), stamp()
+    key.direct(image(first), by=first, onto=None)
+    key.direct(None, by=stamp(), onto=first)
+    assert not key.direct(image(second), by=second, onto=None)
+    assert not key.direct(image(first), by=first, onto=None)
+    assert key.item is None
+
+
+def test_a_deletion_leaves_a_tombstone_with_the_deleted_stamp(key: OneKey):
+    first = stamp()
+    key.direct(image(first), by=first, onto=None)
+    assert key.direct(None, by=stamp(), onto=first)
+    state = key.state
+    assert state.item is None
+    assert state.tombstone_stamp == first
+    assert (state.revision.row, state.revision.tombstone is None) == (None, False)
+
+
+def test_a_deletion_is_not_applied_to_anything_but_its_predecessor(key: OneKey):
+    first = stamp()
+    key.direct(image(first), by=first, onto=None)
+    assert not key.direct(None, by=stamp(), onto=stamp())
+    assert not key.direct(None, by=stamp(), onto=None)
+    assert key.item == image(first)
+
+
+def test_a_deletion_that_was_applied_is_done(key: OneKey):
+    first = stamp()
+    key.direct(image(first), by=first, onto=None)
+    by = stamp()
+    assert key.direct(None, by=by, onto=first)
+    assert key.direct(None, by=by, onto=first)
+    assert not key.direct(None, by=stamp(), onto=stamp())
+    assert key.state.tombstone_stamp == first
+
+
+def test_a_deletion_of_what_the_mirror_never_had_is_not_done(key: OneKey):
+    assert not key.direct(None, by=stamp(), onto=stamp())
+    assert key.state.revision == NOTHING
+
+
+def test_a_deletion_that_found_nothing_leaves_a_tombstone(key: OneKey):
+    assert key.direct(None, by=stamp(), onto=None)
+    assert key.state.revision.row is None
+    assert key.state.revision.tombstone is not None
+    late = stamp()
+    assert not key.direct(image(late), by=late, onto=None)
+
+
+def test_a_deletion_that_found_nothing_renews_a_tombstone(key: OneKey):
+    key.direct(None, by=stamp(), onto=None)
+    before = key.state.revision
+    assert key.direct(None, by=stamp(), onto=None)
+    assert key.state.revision.tombstone > before.tombstone
+
+
+# --- Settled writes: only while the key is as it was seen --------------------------------------
+
+
+def test_a_settled_write_replaces_whatever_was_seen(key: OneKey):
+    first = stamp()
+    key.settle(image(first, a=N(1)))
+    assert key.item == image(first, a=N(1))
+    key.settle(image(b=N(2)))
+    assert key.item == image(b=N(2))
+    key.settle(None)
+    assert key.item is None
+    assert key.state.revision.tombstone is not None
+    key.settle(image(a=N(3)))
+    assert key.item == image(a=N(3))
+
+
+def test_a_settled_absence_leaves_a_tombstone_with_the_rows_stamp(key: OneKey):
+    first = stamp()
+    key.direct(image(first), by=first, onto=None)
+    key.settle(None)
+    assert key.state.tombstone_stamp == first
+
+
+def test_an_absence_settled_where_there_was_nothing_leaves_a_tombstone(key: OneKey):
+    key.settle(None)
+    assert key.state.item is None
+    assert key.state.revision.tombstone is not None
+
+
+@pytest.mark.parametrize("settled", [None, {**KEY, "a": N(1)}], ids=["absence", "item"])
+def test_settling_what_is_already_so_takes_a_new_revision(key: OneKey, settled):
+    key.settle(settled)
+    seen = key.state.revision
+    key.settle(settled)
+    assert key.state.revision != seen
+    assert not key.mirror.write_settled(key.table, KEY, image(z=N(9)), seen=seen)
+
+
+@pytest.mark.parametrize("settled", [None, {**KEY, "slow": N(1)}], ids=["absence", "item"])
+@pytest.mark.parametrize("meanwhile", ["put", "replace", "delete", "settle"])
+def test_a_settled_write_gives_way_to_what_came_between(key: OneKey, meanwhile, settled):
+    first, second = stamp(), stamp()
+    if meanwhile != "put":
+        key.direct(image(first), by=first, onto=None)
+    seen = key.state.revision
+    match meanwhile:
+        case "put":
+            key.direct(image(second), by=second, onto=None)
+        case "replace":
+            key.direct(image(second), by=second, onto=first)
+        case "delete":
+            key.direct(None, by=second, onto=first)
+        case "settle":
+            key.settle(image(first))
+    expected = key.state
+    assert not key.mirror.write_settled(key.table, KEY, settled, seen=seen)
+    assert key.state == expected
+
+
+def test_a_mirror_that_was_deleted_and_re_created_is_not_as_it_was(key: OneKey):
+    first = stamp()
+    key.direct(image(first), by=first, onto=None)
+    seen = key.state.revision
+    key.settle(None)
+    key.settle(image(first))
+    assert not key.mirror.write_settled(key.table, KEY, None, seen=seen)
+
+
+def test_revisions_are_not_shared_by_keys(key: OneKey):
+    other = {"pk": S("p"), "sk": N(2)}
+    key.settle(image())
+    assert key.mirror.write_settled(key.table, other, other, seen=NOTHING)
+    assert key.mirror.state(key.table, other).revision.row != key.state.revision.row
+
+
+def test_the_predecessor_is_not_kept(key: OneKey):
+    first, second = stamp(), stamp()
+    key.direct(image(first), by=first, onto=None)
+    key.direct({**image(second), PREDECESSOR: {"B": first}}, by=second, onto=first)
+    assert key.item == image(second)
+
+
+def test_a_numeric_key_is_its_number(key: OneKey):
+    first = stamp()
+    key.direct(image(first), by=first, onto=None)
+    written_otherwise = {"pk": S("p"), "sk": N("1.0")}
+    assert key.mirror.state(key.table, written_otherwise).item == image(first)
+    assert key.mirror.write_direct(key.table, written_otherwise, None, stamp=stamp(), predecessor=first)
+    assert key.item is None
+
+
+# --- Locks -------------------------------------------------------------------------------------
+
+
+def test_a_locked_key_waits_and_its_holder_does_not(key: OneKey):
+    first, second = stamp(), stamp()
+    key.direct(image(first), by=first, onto=None)
+    written = threading.Event()
+
+    def write() -> None:
+        if key.direct(image(second), by=second, onto=first):
+            written.set()
+
+    with key.mirror.locked(key.table, KEY):
+        writer = threading.Thread(target=write)
+        writer.start()
+        assert not written.wait(0.3)
+        key.settle(image(first, a=N(1)))
+        assert key.item == image(first, a=N(1))
+        other = {"pk": S("p"), "sk": N(2)}
+        assert key.mirror.write_settled(key.table, other, other, seen=NOTHING)
+    writer.join(10)
+    assert written.is_set()
+    assert key.item == image(second)
+
+
+def test_direct_writes_at_the_same_time_leave_one_chain(key: OneKey):
+    """Twenty writers race from one predecessor: exactly one may succeed."""
+    first = stamp()
+    key.direct(image(first), by=first, onto=None)
+    stamps = [stamp() for _ in range(20)]
+    outcomes: list[bool] = []
+    start = threading.Barrier(4)
+
+    def write(mine: list[bytes]) -> None:
+        start.wait()
+        outcomes.extend(key.direct(image(by), by=by, onto=first) for by in mine)
+
+    writers = [threading.Thread(target=write, args=(stamps[place::4],)) for place in range(4)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(30)
+    assert sorted(outcomes) == [False] * 19 + [True]
+
+
+# --- Doubts ------------------------------------------------------------------------------------
+
+
+def get(key: OneKey) -> Any:
+    return key.mirror.execute_as_mirror(parse("GetItem", {"TableName": key.table, "Key": KEY})).get("Item")
+
+
+def test_a_mirror_answers_reads(key: OneKey):
+    first = stamp()
+    key.direct(image(first, a=N(1)), by=first, onto=None)
+    assert get(key) == image(first, a=N(1))
+    scan = key.mirror.execute_as_mirror(parse("Scan", {"TableName": key.table}))
+    assert scan["Items"] == [image(first, a=N(1))]
+
+
+def test_a_key_in_doubt_is_not_answered(key: OneKey):
+    key.settle(image())
+    key.mirror.mark_dirty(key.table, KEY, nonce="one", reason="write failed")
+    with pytest.raises(MirrorUnavailable):
+        get(key)
+    assert key.mirror.clear_dirty(key.table, KEY, nonce="one")
+    assert get(key) == KEY
+
+
+def test_a_doubt_about_one_key_leaves_the_others_alone(key: OneKey):
+    key.settle(image())
+    key.mirror.mark_dirty(key.table, {"pk": S("p"), "sk": N(2)}, nonce="one", reason="write failed")
+    assert get(key) == KEY
+
+
+READS = {
+    "Query": {"KeyConditionExpression": "pk = :p", "ExpressionAttributeValues": {":p": S("elsewhere")}},
+    "Scan": {},
+}
+
+
+@pytest.mark.parametrize("operation", READS)
+def test_any_doubt_stops_reads_of_many_keys(key: OneKey, operation):
+    request = {"TableName": key.table, **READS[operation]}
+    key.mirror.mark_dirty(key.table, KEY, nonce="one", reason="write failed")
+    with pytest.raises(MirrorUnavailable):
+        key.mirror.execute_as_mirror(parse(operation, request))
+    key.mirror.clear_dirty(key.table, KEY, nonce="one")
+    assert key.mirror.execute_as_mirror(parse(operation, request))["Count"] == 0
+
+
+def test_any_doubt_stops_batches(key: OneKey):
+    other = {"pk": S("p"), "sk": N(2)}
+    request = {"RequestItems": {key.table: {"Keys": [other]}}}
+    key.mirror.mark_dirty(key.table, KEY, nonce="one", reason="write failed")
+    with pytest.raises(MirrorUnavailable):
+        key.mirror.execute_as_mirror(parse("BatchGetItem", request))
+
+
+def test_a_doubt_about_one_table_leaves_the_others_alone(key: OneKey, table):
+    other = table("things")
+    other.store.mark_dirty(other.name, KEY, nonce="one", reason="write failed")
+    assert get(key) is None
+
+
+def test_a_later_doubt_is_cleared_only_by_its_own_nonce(key: OneKey):
+    key.mirror.mark_dirty(key.table, KEY, nonce="one", reason="write failed")
+    key.mirror.mark_dirty(key.table, KEY, nonce="two", reason="write failed again")
+    assert not key.mirror.clear_dirty(key.table, KEY, nonce="one")
+    assert [doubt.nonce for doubt in key.mirror.dirty_keys(key.table)] == ["two"]
+    assert key.mirror.clear_dirty(key.table, KEY, nonce="two")
+    assert not key.mirror.clear_dirty(key.table, KEY, nonce="two")
+    assert list(key.mirror.dirty_keys(key.table)) == []
+
+
+def test_doubts_are_listed_oldest_first(key: OneKey):
+    keys = [{"pk": S("p"), "sk": N(number)} for number in (3, 1, 2)]
+    for place, each in enumerate(keys):
+        key.mirror.mark_dirty(key.table, each, nonce=str(place), reason="write failed")
+    listed = key.mirror.dirty_keys(key.table, limit=2)
+    assert [doubt.key for doubt in listed] == keys[:2]
+    assert [doubt.table for doubt in listed] == [key.table] * 2
+    assert listed[0].since <= listed[1].since
+
+
+# --- Many keys ---------------------------------------------------------------------------------
+
+
+def test_the_states_of_many_keys_come_at_once(key: OneKey, things: TableUnderTest):
+    shape_keys = [{"pk": S("p"), "sk": N(number)} for number in range(4)]
+    first = stamp()
+    for number in (0, 1):
+        item = {**shape_keys[number], STAMP: {"B": first}}
+        key.mirror.write_settled(key.table, shape_keys[number], item, seen=NOTHING)
+    key.mirror.write_direct(key.table, shape_keys[1], None, stamp=stamp(), predecessor=first)
+    raw = [key_bytes(shape("things", things.name).keys, each) for each in shape_keys]
+    states = key.mirror.items_of(key.table, [*shape_keys, shape_keys[0]])
+    assert set(states) == set(raw[:2])
+    assert states[raw[0]] == key.mirror.state(key.table, shape_keys[0])
+    assert states[raw[1]] == key.mirror.state(key.table, shape_keys[1])
+    assert states[raw[1]].tombstone_stamp == first
+
+
+def test_all_items_come_in_pages_in_key_order(key: OneKey):
+    for number in range(25):
+        at = {"pk": S(f"p{number % 2}"), "sk": N(number * 10 % 7 - number)}
+        key.mirror.write_settled(key.table, at, {**at, "n": N(number)}, seen=NOTHING)
+    pages = list(key.mirror.all_items(key.table, page_items=10))
+    assert [len(page) for page in pages] == [10, 10, 5]
+    found = [(item["pk"]["S"], int(item["sk"]["N"])) for page in pages for item in page]
+    assert found == sorted(found)
+    assert len(set(found)) == 25
+
+
+def test_all_items_of_an_empty_table_are_none(key: OneKey):
+    assert [item for page in key.mirror.all_items(key.table) for item in page] == []

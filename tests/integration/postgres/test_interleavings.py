@@ -1,0 +1,192 @@
+"""Threads on one key of a real server: what lock-first buys, and that it is bought.
+
+Two hazards: with lock and write in one statement a deleted row comes back, since the snapshot is older than
+the lock; and a deletion and an upsert in concurrent transactions miss each other's uncommitted row.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from botocore.exceptions import ClientError
+
+from dualstore.errors import MirrorUnavailable
+from dualstore.items import key_bytes
+from dualstore.stores.base import NOTHING
+from dualstore.stores.postgres import PostgresStore
+from dualstore.stores.postgres.catalog import lock_key
+from integration.postgres.orders import TABLE, TABLES, call, key, order, stamp
+
+A, B, C = map(stamp, range(1, 4))
+
+
+@contextmanager
+def lock_held(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """The key's lock in a transaction of its own, which commits at the end."""
+    lock = lock_key(TABLE, key_bytes(TABLES[TABLE].shape.keys, key()))
+    with engine.begin() as connection:
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(lock)))
+        yield connection
+
+
+def once_waiting(engine: sa.Engine) -> None:
+    """Return when a session of this database waits for an advisory lock."""
+    waiting = sa.text(
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND wait_event_type = 'Lock' AND wait_event = 'advisory'"
+    )
+    ends = time.monotonic() + 5
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        while not connection.scalar(waiting):
+            assert time.monotonic() < ends, "nobody came to wait for the lock"
+            time.sleep(0.002)
+
+
+DELETE_ROW = """
+WITH gone AS (DELETE FROM orders RETURNING dualstore_stamp)
+INSERT INTO dualstore.tombstones (table_name, key, stamp, revision)
+SELECT :table, :key, dualstore_stamp, nextval('dualstore.revision') FROM gone"""
+
+
+def delete_row(connection: sa.Connection) -> None:
+    encoded = key_bytes(TABLES[TABLE].shape.keys, key())
+    connection.execute(sa.text(DELETE_ROW), {"table": TABLE, "key": encoded})
+
+
+def after_a_deletion(store: PostgresStore, engine: sa.Engine, write: Callable[[], Any]) -> Any:
+    """What a write answers that waited for its lock while the row was being deleted."""
+    with ThreadPoolExecutor(1) as pool:
+        with lock_held(engine) as connection:
+            waiting: Future[Any] = pool.submit(write)
+            once_waiting(engine)
+            delete_row(connection)
+        return waiting.result()
+
+
+def test_a_settled_write_that_waited_sees_the_deletion_it_waited_for(store, engine):
+    store.write_direct(TABLE, key(), order(stamp=A), stamp=A, predecessor=None)
+    seen = store.state(TABLE, key()).revision
+    image = order(stamp=A)
+    assert not after_a_deletion(store, engine, lambda: store.write_settled(TABLE, key(), image, seen=seen))
+    assert store.state(TABLE, key()).item is None
+
+
+def test_a_direct_creation_that_waited_sees_the_tombstone_it_waited_for(store, engine):
+    store.write_direct(TABLE, key(), order(stamp=A), stamp=A, predecessor=None)
+    assert not after_a_deletion(
+        store,
+        engine,
+        lambda: store.write_direct(TABLE, key(), order(stamp=B), stamp=B, predecessor=None),
+    )
+    state = store.state(TABLE, key())
+    assert state.item is None
+    assert state.tombstone_stamp == A
+
+
+def test_an_update_by_the_authority_that_waited_sees_the_deletion_it_waited_for(store, engine):
+    call(store, "PutItem", Item=order(price=1))
+
+    def conditional_update() -> Any:
+        return call(
+            store,
+            "UpdateItem",
+            Key=key(),
+            UpdateExpression="ADD price :one",
+            ConditionExpression="attribute_exists(customer)",
+            values={":one": {"N": "1"}},
+        )
+
+    with pytest.raises(ClientError, match="ConditionalCheckFailed"):
+        after_a_deletion(store, engine, conditional_update)
+    assert store.state(TABLE, key()).item is None
+
+
+def test_a_counter_that_many_threads_add_to_loses_nothing(store):
+    def add(_: int) -> None:
+        call(store, "UpdateItem", Key=key(), UpdateExpression="ADD #q :one",
+             ExpressionAttributeNames={"#q": "quantity"}, values={":one": {"N": "1"}})  # fmt: skip
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(add, range(100)))
+    assert call(store, "GetItem", Key=key())["Item"]["quantity"] == {"N": "100"}
+
+
+def test_of_many_direct_writes_onto_one_predecessor_one_is_done(store):
+    store.write_direct(TABLE, key(), order(stamp=A), stamp=A, predecessor=None)
+
+    def write(number: int) -> bool:
+        new = stamp(number)
+        image = order(stamp=new) if number % 2 else None
+        return store.write_direct(TABLE, key(), image, stamp=new, predecessor=A)
+
+    for _ in range(10):
+        with ThreadPoolExecutor(4) as pool:
+            done = list(pool.map(write, range(100, 108)))
+        state = store.state(TABLE, key())
+        # Repeated deletions of one stamp are all done; else only one write is.
+        assert sum(done) == (4 if state.item is None else 1)
+        assert (state.item is None) != (state.revision.tombstone is None)
+        store.write_settled(TABLE, key(), order(stamp=A), seen=state.revision)
+
+
+def test_transactions_over_the_same_keys_in_opposite_order_do_not_deadlock(store):
+    puts = [{"Put": {"TableName": TABLE, "Item": order("t", n)}} for n in range(8)]
+
+    def transact(actions: list[Any]) -> None:
+        call(store, "TransactWriteItems", TransactItems=actions)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(transact, [puts, puts[::-1]] * 12))
+    assert call(store, "Scan")["Count"] == 8
+
+
+def test_under_the_key_lock_the_same_thread_settles_and_others_wait(store, engine):
+    other: list[bool] = []
+    with store.locked(TABLE, key()):
+        thread = threading.Thread(
+            target=lambda: other.append(
+                store.write_direct(TABLE, key(), order(stamp=B), stamp=B, predecessor=None)
+            )
+        )
+        thread.start()
+        once_waiting(engine)
+        assert store.write_settled(TABLE, key(), order(stamp=A), seen=store.state(TABLE, key()).revision)
+        assert store.state(TABLE, key()).item == order(stamp=A)
+        assert not other
+    thread.join()
+    assert other == [False]
+    assert store.state(TABLE, key()).item == order(stamp=A)
+
+
+def test_the_key_lock_waits_for_its_turn_no_longer_than_the_timeout(store, engine):
+    hasty = PostgresStore(engine, TABLES, statement_timeout=timedelta(milliseconds=100))
+    with lock_held(engine):
+        started = time.monotonic()
+        with pytest.raises(MirrorUnavailable, match="no answer in time"):
+            hasty.write_direct(TABLE, key(), order(stamp=A), stamp=A, predecessor=None)
+        with pytest.raises(MirrorUnavailable), hasty.locked(TABLE, key()):
+            pytest.fail("the lock is another's")
+        assert time.monotonic() - started < 1
+    assert hasty.write_direct(TABLE, key(), order(stamp=A), stamp=A, predecessor=None)
+
+
+def test_what_failed_under_the_key_lock_does_not_pass_for_done(store):
+    taken = order("bob", code="taken")
+    assert store.write_settled(TABLE, taken, taken, seen=NOTHING)
+
+    def settle() -> None:
+        with store.locked(TABLE, key()):
+            assert store.write_settled(TABLE, key(), order(stamp=A), seen=NOTHING)
+            seen = store.state(TABLE, key()).revision
+            with pytest.raises(MirrorUnavailable, match="orders_code_key"):
+                store.write_settled(TABLE, key(), order(stamp=A, code="taken"), seen=seen)
+
+    with pytest.raises(MirrorUnavailable):
+        settle()
+    assert store.state(TABLE, key()).item is None

@@ -1,0 +1,154 @@
+"""What MemoryStore promises beyond the contract of all stores."""
+
+import copy
+import threading
+from typing import Any
+
+import pytest
+
+from dualstore.errors import UnsupportedOperation
+from dualstore.items import Index, KeyAttribute, KeySchema, TableShape
+from dualstore.operations import parse
+from dualstore.stages import Side
+from dualstore.stores import MemoryStore
+
+KEYS = KeySchema(KeyAttribute("pk", "S"), KeyAttribute("sk", "N"))
+KEY = {"pk": {"S": "p"}, "sk": {"N": "1"}}
+
+
+@pytest.fixture
+def shapes() -> dict[str, TableShape]:
+    return {"things": TableShape("things", KEYS)}
+
+
+@pytest.fixture
+def store(shapes) -> MemoryStore:
+    return MemoryStore(shapes)
+
+
+def call(store: MemoryStore, operation: str, **request: Any) -> dict[str, Any]:
+    return store.execute(parse(operation, {"TableName": "things", **request}))
+
+
+def test_it_stands_for_either_side(shapes):
+    assert MemoryStore(shapes).side is Side.DYNAMODB
+    assert MemoryStore(shapes, side=Side.POSTGRES).side is Side.POSTGRES
+
+
+def test_an_item_shares_nothing_with_what_was_put(store):
+    item = copy.deepcopy({**KEY, "l": {"L": [{"M": {}}]}})
+    call(store, "PutItem", Item=item)
+    item["l"]["L"][0]["M"]["x"] = {"S": "changed"}
+    item["pk"]["S"] = "changed"
+    assert call(store, "GetItem", Key=KEY)["Item"] == {**KEY, "l": {"L": [{"M": {}}]}}
+
+
+READS = [
+    ("GetItem", {"Key": KEY}),
+    ("Scan", {}),
+    ("PutItem", {"Item": {**KEY, "l": {"L": []}}, "ReturnValues": "ALL_OLD"}),
+    (
+        "UpdateItem",
+        {
+            "Key": KEY,
+            "UpdateExpression": "SET b = l",
+            "ReturnValues": "ALL_NEW",
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("operation", "request_"), READS, ids=[name for name, _ in READS])
+def test_an_item_shares_nothing_with_what_was_got(store, operation, request_):
+    call(store, "PutItem", Item={**KEY, "l": {"L": []}})
+    response = call(store, operation, **copy.deepcopy(request_))
+    found = response.get("Item") or response.get("Attributes") or response["Items"][0]
+    found["l"]["L"].append({"S": "changed"})
+    found["pk"]["S"] = "changed"
+    assert call(store, "GetItem", Key=KEY)["Item"]["l"] == {"L": []}
+    assert call(store, "GetItem", Key=KEY)["Item"]["pk"] == {"S": "p"}
+
+
+def test_a_mirrored_image_shares_nothing_with_the_store(store):
+    image = {**KEY, "l": {"L": []}}
+    assert store.write_settled("things", KEY, image, seen=store.state("things", KEY).revision)
+    image["l"]["L"].append({"S": "changed"})
+    store.state("things", KEY).item["l"]["L"].append({"S": "changed"})
+    next(iter(store.items_of("things", [KEY]).values())).item["l"]["L"].append({"S": "changed"})
+    next(store.all_items("things"))[0]["l"]["L"].append({"S": "changed"})
+    assert store.state("things", KEY).item == {**KEY, "l": {"L": []}}
+
+
+def test_the_order_of_a_scan_is_not_that_of_the_keys(store):
+    for number in range(50):
+        call(store, "PutItem", Item={"pk": {"S": f"{number:02}"}, "sk": {"N": "1"}})
+    found = [item["pk"]["S"] for item in call(store, "Scan")["Items"]]
+    assert found != sorted(found)
+
+
+def test_a_table_may_be_added_later(store, shapes):
+    shapes["more"] = TableShape("more", KEYS)
+    store.execute(parse("PutItem", {"TableName": "more", "Item": KEY}))
+    assert store.execute(parse("GetItem", {"TableName": "more", "Key": KEY}))["Item"] == KEY
+    assert "Item" not in call(store, "GetItem", Key=KEY)
+
+
+def test_an_index_may_be_added_later(store, shapes):
+    call(store, "PutItem", Item={**KEY, "n": {"N": "1"}})
+    index = Index("by-n", KeySchema(KeyAttribute("n", "N")))
+    shapes["things"] = TableShape("things", KEYS, {"by-n": index})
+    assert call(store, "Scan", IndexName="by-n")["Count"] == 1
+    call(store, "DeleteItem", Key=KEY)
+    assert call(store, "Scan", IndexName="by-n")["Count"] == 0
+
+
+def test_a_mirror_answers_no_writes(store):
+    with pytest.raises(UnsupportedOperation):
+        store.execute_as_mirror(parse("PutItem", {"TableName": "things", "Item": KEY}))
+
+
+def test_a_token_is_forgotten_after_ten_minutes(shapes):
+    now = [0.0]
+    store = MemoryStore(shapes, monotonic=lambda: now[0])
+    action = {
+        "TableName": "things",
+        "Key": KEY,
+        "UpdateExpression": "ADD n :n",
+        "ExpressionAttributeValues": {":n": {"N": "1"}},
+    }
+
+    def add() -> str:
+        request = {"TransactItems": [{"Update": action}], "ClientRequestToken": "once"}
+        store.execute(parse("TransactWriteItems", request))
+        return call(store, "GetItem", Key=KEY)["Item"]["n"]["N"]
+
+    assert add() == "1"
+    now[0] = 599.0
+    assert add() == "1"
+    now[0] = 600.0
+    assert add() == "2"
+
+
+def test_concurrent_updates_are_all_counted(store):
+    def add() -> None:
+        for _ in range(200):
+            call(
+                store,
+                "UpdateItem",
+                Key=KEY,
+                UpdateExpression="ADD n :n",
+                ExpressionAttributeValues={":n": {"N": "1"}},
+            )
+
+    threads = [threading.Thread(target=add) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert call(store, "GetItem", Key=KEY)["Item"]["n"] == {"N": "800"}
+
+
+def test_the_holder_of_a_lock_may_take_it_again_and_leaves_no_trace(store):
+    with store.locked("things", KEY), store.locked("things", KEY):
+        assert store.write_settled("things", KEY, KEY, seen=store.state("things", KEY).revision)
+    assert store._key_locks == {}
