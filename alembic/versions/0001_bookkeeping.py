@@ -42,10 +42,10 @@ def _create_mirror_tables() -> None:
         sa.Column("stamp", sa.LargeBinary),
         sa.Column("revision", sa.BigInteger, nullable=False),
         _moment("deleted_at"),
-        sa.PrimaryKeyConstraint("table_name", "key", name="pk_tombstones"),
         schema=SCHEMA,
         comment="Keys that were deleted, and the stamp that each deletion removed",
     )
+    _create_key_index("tombstones")
     op.create_index(
         "ix_tombstones_table_name_deleted_at", "tombstones", ["table_name", "deleted_at"], schema=SCHEMA
     )
@@ -57,11 +57,17 @@ def _create_mirror_tables() -> None:
         sa.Column("nonce", sa.Text, nullable=False),
         sa.Column("reason", sa.Text, nullable=False),
         _moment("since"),
-        sa.PrimaryKeyConstraint("table_name", "key", name="pk_dirty"),
         schema=SCHEMA,
         comment="Keys whose mirrored state is in doubt until somebody settles them",
     )
+    _create_key_index("dirty")
     op.create_index("ix_dirty_table_name_since", "dirty", ["table_name", "since"], schema=SCHEMA)
+
+
+def _create_key_index(table: str) -> None:
+    op.create_index(
+        f"uq_{table}_key", table, ["table_name", sa.text("sha256(key)")], unique=True, schema=SCHEMA
+    )
 
 
 def _create_control() -> None:

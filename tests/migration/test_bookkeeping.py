@@ -201,8 +201,8 @@ def test_the_schema_cannot_be_dropped_under_mirrored_tables(engine):
             "dualstore.control, check ck_control_gate is missing",
         ),
         (
-            "ALTER TABLE dualstore.tombstones DROP CONSTRAINT pk_tombstones",
-            "dualstore.tombstones: primary key is (), expected (table_name, key)",
+            "ALTER TABLE dualstore.run_pieces DROP CONSTRAINT pk_run_pieces",
+            "dualstore.run_pieces: primary key is (), expected (run_id, piece)",
         ),
         (
             "ALTER TABLE dualstore.run_pieces DROP CONSTRAINT fk_run_pieces_run_id",

@@ -46,6 +46,11 @@ def _one_of(name: str, *values: str) -> sa.CheckConstraint:
     return sa.CheckConstraint(f"{name} IN ({', '.join(repr(str(value)) for value in values)})", name=name)
 
 
+def _key_index(table: str) -> sa.Index:
+    """One row per key. On its hash: a key may have 3,072 bytes, an entry of a B-tree at most 2,704."""
+    return sa.Index(f"uq_{table}_key", "table_name", sa.text("sha256(key)"), unique=True)
+
+
 revision = sa.Sequence("revision", metadata=metadata)
 """Numbers every write to a key on the PostgreSQL side; never gives a number twice."""
 
@@ -57,7 +62,7 @@ tombstones = sa.Table(
     sa.Column("stamp", sa.LargeBinary),
     sa.Column("revision", sa.BigInteger, nullable=False),
     _moment("deleted_at"),
-    sa.PrimaryKeyConstraint("table_name", "key"),
+    _key_index("tombstones"),
     sa.Index(None, "table_name", "deleted_at"),
     comment="Keys that were deleted, and the stamp that each deletion removed",
 )
@@ -71,7 +76,7 @@ dirty = sa.Table(
     sa.Column("nonce", sa.Text, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     _moment("since"),
-    sa.PrimaryKeyConstraint("table_name", "key"),
+    _key_index("dirty"),
     sa.Index(None, "table_name", "since"),
     comment="Keys whose mirrored state is in doubt until somebody settles them",
 )

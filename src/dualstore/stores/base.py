@@ -164,7 +164,10 @@ class Mirror(Store, Protocol):
         ...
 
     def items_of(self, table: str, keys: Iterable[Key]) -> Mapping[bytes, MirrorState]:
-        """The states of many keys in one round trip, by `items.key_bytes`; keys with neither row nor tombstone are left out."""
+        """The states of many keys in one round trip, by `items.key_bytes`.
+
+        Keys with neither row nor tombstone are left out.
+        """
         ...
 
     def all_items(self, table: str, *, page_items: int = 1000) -> Iterator[Sequence[Item]]:

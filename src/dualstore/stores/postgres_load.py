@@ -180,7 +180,8 @@ class PostgresLoad:
             with transaction(self._engine, f"Reading the tombstones of {self._table}") as cursor:
                 cursor.execute(
                     "SELECT key FROM dualstore.tombstones WHERE table_name = %s"
-                    " AND (%s::bytea IS NULL OR key > %s::bytea) ORDER BY key LIMIT %s",
+                    " AND (%s::bytea IS NULL OR sha256(key) > sha256(%s::bytea))"
+                    " ORDER BY sha256(key) LIMIT %s",
                     [self._table, after, after, _TOMBSTONE_PAGE_KEYS],
                 )
                 page = [bytes(key) for (key,) in cursor]
@@ -323,7 +324,7 @@ class _Statements:
             ),
             "buried": sql.SQL(
                 "EXISTS (SELECT FROM dualstore.tombstones gone"
-                " WHERE gone.table_name = %(table)s AND gone.key = s.dualstore_key)"
+                " WHERE gone.table_name = %(table)s AND sha256(gone.key) = sha256(s.dualstore_key))"
             ),
         }
         # A copy of the columns' types, and of nothing else: no NOT NULL, no CHECK, no default.

@@ -1,5 +1,6 @@
 """What PostgreSQL does as a mirror, rule by rule (DESIGN, replication protocol, rules 2, 3 and 6)."""
 
+import random
 from typing import Any
 
 import psycopg
@@ -327,3 +328,14 @@ def bring_back(engine: sa.Engine, old: bytes) -> None:
     """Insert a row beside the tombstone, as a backfill that did not see it does."""
     with psycopg.connect(engine.url.set(drivername="postgresql").render_as_string(hide_password=False)) as c:
         c.execute("INSERT INTO orders (customer, number, dualstore_stamp) VALUES ('ann', 1, %s)", (old,))
+
+
+def test_a_key_too_long_for_an_index_of_postgresql_can_be_in_doubt_and_hurts_no_other(store):
+    """DynamoDB takes 2,048 + 1,024 bytes of key, an index entry of PostgreSQL 2,704."""
+    long = {**key(), "customer": {"S": random.Random(1).randbytes(1400).hex()}}
+    with pytest.raises(MirrorUnavailable, match="breaks a rule of its SQL table"):
+        store.write_direct(TABLE, long, {**order(), **long}, stamp=A, predecessor=None)
+    store.mark_dirty(TABLE, long, nonce="n", reason="too long")
+    assert [doubt.key for doubt in store.dirty_keys(TABLE)] == [long]
+    assert put(store, A, None)
+    assert store.clear_dirty(TABLE, long, nonce="n")

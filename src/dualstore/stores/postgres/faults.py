@@ -39,8 +39,12 @@ _FAULTS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Faul
     ((pg.QueryCanceled, pg.LockNotAvailable), Fault.LATE),
     ((pg.SerializationFailure, pg.DeadlockDetected), Fault.CONTENTION),
     ((pg.UndefinedTable, pg.UndefinedColumn, pg.InvalidSchemaName, pg.UndefinedObject), Fault.SCHEMA),
-    # Class 22, data exceptions; class 23, integrity violations.
-    ((psycopg.DataError, psycopg.IntegrityError), Fault.REFUSED),
+    # Class 22, data exceptions; 23, integrity violations; P0001, a trigger that raises; 54000, a row or key too
+    # long for its table or index.
+    (
+        (psycopg.DataError, psycopg.IntegrityError, pg.RaiseException, pg.ProgramLimitExceeded),
+        Fault.REFUSED,
+    ),
     # Refused logins, too many connections, server shutting down, broken sockets.
     ((psycopg.OperationalError, psycopg.InterfaceError), Fault.LOST),
 )

@@ -18,10 +18,13 @@ from dualstore.stores.postgres.statements import TableStatements
 _MARK = (
     "INSERT INTO dualstore.dirty (table_name, key, item_key, nonce, reason) "
     "VALUES ($1, $2, $3::jsonb, $4, $5) "
-    "ON CONFLICT (table_name, key) DO UPDATE SET item_key = EXCLUDED.item_key, nonce = EXCLUDED.nonce, "
-    "reason = EXCLUDED.reason, since = clock_timestamp()"
+    "ON CONFLICT (table_name, sha256(key)) DO UPDATE SET item_key = EXCLUDED.item_key, "
+    "nonce = EXCLUDED.nonce, reason = EXCLUDED.reason, since = clock_timestamp()"
 )
-_CLEAR = "DELETE FROM dualstore.dirty WHERE table_name = $1 AND key = $2 AND nonce = $3 RETURNING 1"
+_CLEAR = (
+    "DELETE FROM dualstore.dirty "
+    "WHERE table_name = $1 AND sha256(key) = sha256($2::bytea) AND nonce = $3 RETURNING 1"
+)
 _DIRTY = (
     "SELECT item_key::text, nonce, extract(epoch FROM since)::float8 FROM dualstore.dirty "
     "WHERE table_name = $1 ORDER BY since, key LIMIT $2::bigint"

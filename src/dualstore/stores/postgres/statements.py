@@ -13,6 +13,11 @@ from dualstore.mapping import TableMapping, quoted
 _NEXT = "nextval('dualstore.revision')"
 
 
+def _is_key(placeholder: str, prefix: str = "") -> str:
+    """The condition that a bookkeeping row is of a key: its index is on the hash, see `schema.tables`."""
+    return f"sha256({prefix}key) = sha256({placeholder}::bytea)"
+
+
 @dataclass(frozen=True)
 class TableStatements:
     """The statements for one table.
@@ -58,7 +63,7 @@ class TableStatements:
         table, key = self._after_key(2)
         return (
             f"SELECT {self._read}, "
-            f"EXISTS (SELECT FROM dualstore.dirty WHERE table_name = {table} AND key = {key}) "
+            f"EXISTS (SELECT FROM dualstore.dirty WHERE table_name = {table} AND {_is_key(key)}) "
             f"FROM (SELECT) one LEFT JOIN {self.table} t ON {self._key_of('t.')}"
         )
 
@@ -72,7 +77,7 @@ class TableStatements:
         return (
             f"SELECT {self._read}, gone.stamp, gone.revision "
             f"FROM (SELECT) one LEFT JOIN {self.table} t ON {self._key_of('t.')} "
-            f"LEFT JOIN dualstore.tombstones gone ON gone.table_name = {table} AND gone.key = {key}"
+            f"LEFT JOIN dualstore.tombstones gone ON gone.table_name = {table} AND {_is_key(key, 'gone.')}"
         )
 
     @cached_property
@@ -87,7 +92,8 @@ class TableStatements:
         return (
             f"SELECT {self._read}, gone.stamp, gone.revision, asked.key "
             f"FROM unnest($2::bytea[], {arrays}) AS asked (key, {asked}) LEFT JOIN {self.table} t ON {on} "
-            f"LEFT JOIN dualstore.tombstones gone ON gone.table_name = $1 AND gone.key = asked.key "
+            "LEFT JOIN dualstore.tombstones gone "
+            "ON gone.table_name = $1 AND sha256(gone.key) = sha256(asked.key) "
             f"WHERE t.{REVISION} IS NOT NULL OR gone.revision IS NOT NULL"
         )
 
@@ -163,7 +169,7 @@ class TableStatements:
             f"WITH written AS ({self._insert} WHERE {self._as_seen(table, key, row, tombstone)} "
             f"ON CONFLICT ({', '.join(self.key_names)}) DO UPDATE SET {self._excluded} "
             f"WHERE t.{REVISION} = {row}::bigint RETURNING 1), "
-            f"cleared AS (DELETE FROM dualstore.tombstones WHERE table_name = {table} AND key = {key} "
+            f"cleared AS (DELETE FROM dualstore.tombstones WHERE table_name = {table} AND {_is_key(key)} "
             "AND EXISTS (SELECT FROM written)) "
             "SELECT EXISTS (SELECT FROM written)"
         )
@@ -193,7 +199,8 @@ class TableStatements:
         """Write the row, whatever is there, and remove the tombstone. Values: row, table name, key bytes."""
         table, key = self._after_row(2)
         return (
-            f"WITH cleared AS (DELETE FROM dualstore.tombstones WHERE table_name = {table} AND key = {key}) "
+            "WITH cleared AS (DELETE FROM dualstore.tombstones "
+            f"WHERE table_name = {table} AND {_is_key(key)}) "
             f"{self._insert} ON CONFLICT ({', '.join(self.key_names)}) DO UPDATE SET {self._excluded} "
             "RETURNING true"
         )
@@ -274,7 +281,7 @@ class TableStatements:
 
     @staticmethod
     def _tombstone(table: str, key: str, column: str = "") -> str:
-        return f"SELECT {column} FROM dualstore.tombstones WHERE table_name = {table} AND key = {key}"
+        return f"SELECT {column} FROM dualstore.tombstones WHERE table_name = {table} AND {_is_key(key)}"
 
     @staticmethod
     def _bury(table: str, key: str, stamp: str, condition: str) -> str:
@@ -282,6 +289,6 @@ class TableStatements:
         return (
             "INSERT INTO dualstore.tombstones (table_name, key, stamp, revision, deleted_at) "
             f"SELECT {table}::text, {key}::bytea, {stamp}, {_NEXT}, clock_timestamp() WHERE {condition} "
-            "ON CONFLICT (table_name, key) DO UPDATE SET stamp = EXCLUDED.stamp, "
+            "ON CONFLICT (table_name, sha256(key)) DO UPDATE SET stamp = EXCLUDED.stamp, "
             "revision = EXCLUDED.revision, deleted_at = EXCLUDED.deleted_at"
         )
