@@ -1,0 +1,247 @@
+"""The copy of everything a table held before it was dual-written: resumable, exactly once, harmless."""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from dualstore.backfill.progress import BackfillProgress, Board, Pace, Phase
+from dualstore.errors import ConfigurationError, DualStoreError, MirrorUnavailable
+from dualstore.items import Key, TableShape, key_bytes
+from dualstore.stores.base import Mirror, Store
+from dualstore.stores.bulk import each_segment, patiently
+from dualstore.stores.postgres_load import Piece, PostgresLoad
+from dualstore.stores.postgres_runs import PostgresRuns, Run, RunState
+from dualstore.stores.scan import read_page, transient_as_unavailable
+
+KIND = "backfill"
+# A second try tells a passing trouble of the mirror from a row that its table refuses.
+_SETTLE_TRIES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillResult:
+    """How a backfill ended.
+
+    Attributes:
+        run_id: its row in `dualstore.runs`.
+        table: the table's physical DynamoDB name.
+        state: `FINISHED`, or `FINISHED_WITH_FAILURES` where items could not be loaded.
+        totals: what was done, over all attempts of the run.
+    """
+
+    run_id: UUID
+    table: str
+    state: RunState
+    totals: BackfillProgress
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether every item was loaded or settled."""
+        return self.state is RunState.FINISHED
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backfill:
+    """Copies a DynamoDB table into the SQL table it is mapped to, while both take writes.
+
+    The table is read by a parallel, consistent Scan. Each page is loaded in one transaction with its
+    checkpoint: a row is inserted only where there is neither row nor tombstone, keys that differ are
+    settled. A run that was interrupted, however, goes on where it stood when it is run again.
+
+    Attributes:
+        shape: the table; `shape.name` is its physical DynamoDB name.
+        source: DynamoDB, the authority.
+        mirror: PostgreSQL, where keys that fail are marked dirty.
+        load: loads pages into the SQL table.
+        runs: the ledger of runs.
+        settle: settles one key.
+        confirm_dualwrite: raises unless every live process has confirmed `dualwrite`, with no earlier
+            operation in flight. Returns the epoch since which this has held without a break, or None
+            where epochs are not kept: a run of another epoch is not resumed, since writes passed it by.
+        segments: how many segments a new run is scanned in; a resumed one keeps its own.
+        workers: how many threads, each with one connection and one page.
+        page_items: the most items in a page; None leaves it to DynamoDB, which ends a page at 1 MB.
+        items_per_second: the most items to read per second, or None for no limit.
+        resume: the run to resume; None resumes the table's unfinished run, if there is one.
+        patience: how long to wait for a database that is away, each time.
+        closing_patience: how long to wait for transactions older than the copy.
+        progress: called after each page, never by two threads at once.
+    """
+
+    shape: TableShape
+    source: Store
+    mirror: Mirror
+    load: PostgresLoad
+    runs: PostgresRuns
+    settle: Callable[[Key], object]
+    confirm_dualwrite: Callable[[], int | None]
+    segments: int = 8
+    workers: int = 2
+    page_items: int | None = None
+    items_per_second: float | None = None
+    resume: UUID | None = None
+    patience: timedelta = timedelta(minutes=1)
+    closing_patience: timedelta = timedelta(minutes=10)
+    progress: Callable[[BackfillProgress], None] = lambda _: None
+
+    def run(self) -> BackfillResult:
+        """Copy the table, or what is left of it.
+
+        Raises:
+            ConfigurationError: the run to resume cannot be resumed, or dual writes are not confirmed.
+            SchemaError: the bookkeeping schema or the SQL table is missing.
+            Unavailable: a database was away for longer than `patience`, another backfill of the table is
+                at work, or older transactions have not ended. Run it again to go on.
+        """
+        self.runs.check()
+        self.load.check()
+        epoch = self.confirm_dualwrite()
+        with self.runs.exclusive(KIND, self.shape.name):
+            run = self._run_to_do(epoch)
+            pieces = [self.load.piece(row) for row in self.runs.pieces(run)]
+            board = Board(pieces, self.progress)
+            copy = _Copy(self, run, len(pieces), board)
+            each_segment(copy.segment, [piece.row.number for piece in pieces], workers=self.workers)
+            copy.close()
+            totals = board.progress()
+            state = RunState.FINISHED_WITH_FAILURES if totals.failed else RunState.FINISHED
+            self.runs.finish(run, state, _summary(totals))
+        return BackfillResult(run.id, self.shape.name, state, totals)
+
+    def _run_to_do(self, epoch: int | None) -> Run:
+        """The run to go on with: the one asked for, the unfinished one, or a new one."""
+        table = self.shape.name
+        found = (
+            self.runs.latest_unfinished(KIND, table) if self.resume is None else self.runs.find(self.resume)
+        )
+        if found is not None and (found.kind, found.table, found.state) == (KIND, table, RunState.RUNNING):
+            if found.parameters.get("epoch") == epoch:
+                return found
+            self.runs.finish(found, RunState.ABANDONED, {"reason": "dual writes were interrupted"})
+            if self.resume is not None:
+                raise ConfigurationError(
+                    f"run {found.id} began before dual writes of {table} were interrupted, so writes passed "
+                    "it by; start a new run"
+                )
+        elif self.resume is not None:
+            raise ConfigurationError(
+                f"run {self.resume} is not an unfinished backfill of table {table}; leave out `resume` to "
+                "go on with the unfinished one, or to start a new one"
+            )
+        parameters = {"segments": self.segments, "epoch": epoch, "started": datetime.now(UTC).isoformat()}
+        return self.runs.start(KIND, table, parameters, pieces=self.segments)
+
+
+class _Copy:
+    """One attempt at a run."""
+
+    def __init__(self, plan: Backfill, run: Run, segments: int, board: Board) -> None:
+        self._plan = plan
+        self._run = run
+        self._segments = segments
+        self._board = board
+        self._pace = Pace(plan.items_per_second)
+
+    def segment(self, number: int, stop: threading.Event) -> None:
+        """Load what is left of a segment, and settle the keys that differed."""
+        piece = self._claimed(number)
+        try:
+            while not stop.is_set() and (piece.unsettled or not piece.read_to_the_end):
+                before = piece.row.items
+                piece = self._step_patiently(piece)
+                self._board.advanced(piece)
+                stop.wait(self._pace.delay_after(piece.row.items - before).total_seconds())
+        except DualStoreError as error:
+            self._plan.runs.note_error(piece.row, str(error))
+            raise
+
+    def close(self) -> None:
+        """Wait until nobody can leave a tombstone beside a row that was loaded, and settle where one is.
+
+        DESIGN, replication protocol, rule 4: only then is a piece done.
+        """
+        patiently(lambda _attempt: self._close(), self._plan.patience)
+
+    def _close(self) -> None:
+        plan = self._plan
+        self._board.phase(Phase.WAITING)
+        plan.load.wait_for_older_writers(
+            plan.closing_patience, lambda count: self._board.phase(Phase.WAITING, waiting_for=count)
+        )
+        self._board.phase(Phase.CLOSING)
+        for keys in plan.load.tombstoned_keys():
+            states = plan.mirror.items_of(plan.shape.name, keys)
+            overlapping = [
+                key
+                for key in keys
+                if (state := states.get(key_bytes(plan.shape.keys, key))) is not None
+                and state.item is not None
+                and state.revision.tombstone is not None
+            ]
+            if overlapping:
+                self._board.overlaps_settled(len(overlapping), failed=self._settle(overlapping))
+        plan.runs.done(self._run)
+
+    def _claimed(self, number: int) -> Piece:
+        plan = self._plan
+        return patiently(lambda _: plan.load.piece(plan.runs.claim(self._run.id, number)), plan.patience)
+
+    def _step_patiently(self, piece: Piece) -> Piece:
+        """One step of a piece; after a failure, from where the ledger says that the piece stands."""
+
+        def attempt(number: int) -> Piece:
+            return self._step(piece if number == 1 else self._claimed(piece.row.number))
+
+        return patiently(attempt, self._plan.patience)
+
+    def _step(self, piece: Piece) -> Piece:
+        """Settle the keys that are left from the last page or, if there are none, load the next one."""
+        if piece.unsettled:
+            failed = self._settle(piece.unsettled)
+            return replace(piece, unsettled=(), failed=piece.failed + failed)
+        plan = self._plan
+        page = read_page(
+            plan.source,
+            plan.shape.name,
+            segment=piece.row.number,
+            segments=self._segments,
+            start=piece.start,
+            page_items=plan.page_items,
+        )
+        return plan.load.load(piece, page.items, next_start=page.next_start, on_failure=self._mark_dirty)
+
+    def _settle(self, keys: Sequence[Key]) -> int:
+        """Settle keys, and mark those dirty that no SQL row can hold; the number of these."""
+        return sum(not self._settled(key) for key in keys)
+
+    def _settled(self, key: Key) -> bool:
+        reason = ""
+        for _ in range(_SETTLE_TRIES):
+            try:
+                with transient_as_unavailable(f"Settling a key of table {self._plan.shape.name}"):
+                    self._plan.settle(key)
+            except MirrorUnavailable as error:
+                reason = str(error)
+            else:
+                return True
+        # Where PostgreSQL is away this fails as well, and the whole step is tried again later.
+        self._mark_dirty(key, reason)
+        return False
+
+    def _mark_dirty(self, key: Key, reason: str) -> None:
+        text = f"backfill {self._run.id}: {reason}"
+        self._plan.mirror.mark_dirty(self._plan.shape.name, key, nonce=uuid4().hex, reason=text)
+
+
+def _summary(totals: BackfillProgress) -> dict[str, Any]:
+    return {
+        "items": totals.items,
+        "inserted": totals.inserted,
+        "settled": totals.settled,
+        "failed": totals.failed,
+        "bytes": totals.bytes,
+        "seconds": totals.elapsed.total_seconds(),
+    }

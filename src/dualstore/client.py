@@ -1,0 +1,56 @@
+"""A boto3-client-shaped object whose item operations are routed."""
+
+from collections.abc import Callable
+from typing import Any
+
+from botocore import xform_name
+
+from dualstore.errors import UnsupportedOperation
+from dualstore.operations import OPERATIONS, Response
+from dualstore.router import Router
+
+_ITEM_OPERATIONS = {xform_name(name): name for name in OPERATIONS}
+_STATEMENTS = frozenset({"execute_statement", "batch_execute_statement", "execute_transaction"})
+
+
+class RoutedClient:
+    """boto3's low-level DynamoDB client, routed where an operation concerns a served table.
+
+    The ten item operations and their paginators go through the router; everything else (`exceptions`,
+    `meta`, `describe_table`, ...) is the wrapped client's own.
+
+    Args:
+        client: a boto3 DynamoDB client; carries out what is not routed.
+        router: carries out the rest.
+    """
+
+    def __init__(self, client: Any, router: Router) -> None:
+        self._client = client
+        self._router = router
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _STATEMENTS:
+            raise UnsupportedOperation(
+                f"{name} speaks PartiQL, which dualstore does not route; use the item operations "
+                f"({', '.join(_ITEM_OPERATIONS)})"
+            )
+        operation = _ITEM_OPERATIONS.get(name)
+        return getattr(self._client, name) if operation is None else self._call(name, operation)
+
+    def get_paginator(self, operation_name: str) -> Any:
+        """A paginator over the routed operation, as `client.get_paginator("query")` gives it."""
+        paginator = self._client.get_paginator(operation_name)
+        if operation_name in _ITEM_OPERATIONS:
+            # botocore builds paginators around a bound method and has no public way to give another.
+            paginator._method = getattr(self, operation_name)  # noqa: SLF001
+        return paginator
+
+    def _call(self, method: str, operation: str) -> Callable[..., Response]:
+        def call(**request: Any) -> Response:
+            if self._router.serves(OPERATIONS[operation](request).tables):
+                return self._router.execute(operation, request)
+            response: Response = getattr(self._client, method)(**request)
+            return response
+
+        call.__name__ = method
+        return call

@@ -1,0 +1,1 @@
+"""Replication: every write at the authority, then on the mirror, so that both provably converge."""

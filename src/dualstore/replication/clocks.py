@@ -1,0 +1,34 @@
+"""The clock by which grants and windows are measured: it goes on while a virtual machine is suspended."""
+
+import time
+from typing import Protocol
+
+# CLOCK_MONOTONIC stands still during suspend, so that a grant would outlive its time; macOS has only that.
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+class Clock(Protocol):
+    """Time as one process sees it."""
+
+    def now(self) -> float:
+        """Seconds since some moment of the past; never goes back."""
+        ...
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        ...
+
+
+class SystemClock:
+    """The machine's own."""
+
+    def now(self) -> float:
+        """Seconds since the machine was started, suspended time included."""
+        return time.clock_gettime(_CLOCK)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        time.sleep(seconds)
+
+
+SYSTEM_CLOCK = SystemClock()

@@ -1,0 +1,238 @@
+"""Write the authority, then the mirror: each acknowledged write is mirrored, settled, or known to be missing.
+
+DESIGN, replication protocol, rules 2, 4 and 6.
+"""
+
+import logging
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from time import perf_counter
+
+from dualstore.errors import MirrorUnavailable, RequestRejected
+from dualstore.items import Key
+from dualstore.operations import ConditionalWrite, Response
+from dualstore.replication.agent import Agent, View
+from dualstore.replication.authority import Acknowledged, RetryPolicy, WriteRefused, write
+from dualstore.replication.health import MirrorHealth
+from dualstore.replication.journal import Journal
+from dualstore.replication.requests import key_of
+from dualstore.replication.served import ServedTable
+from dualstore.replication.settle import settle, settle_many
+from dualstore.stores.base import Mirror, Store
+from dualstore.telemetry import OK, MirrorFailed, Role, Telemetry
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicationTimes:
+    """Limits of a mirrored write.
+
+    Attributes:
+        retries: how long a write is tried at the authority.
+        direct_window: how long after the authority's reply the writer may still write the mirror directly.
+    """
+
+    retries: RetryPolicy = field(default_factory=RetryPolicy)
+    direct_window: timedelta = timedelta(seconds=30)
+
+
+class Mirroring:
+    """Writes of single items, on both sides.
+
+    Args:
+        authority: the store whose word is final.
+        mirror: the store that follows.
+        agent: what this process may act on.
+        journal: where doubts go while the mirror is out of reach.
+        health: whether the mirror is worth asking.
+        telemetry: told of every mirror write.
+        times: limits.
+    """
+
+    def __init__(
+        self,
+        authority: Store,
+        mirror: Mirror,
+        agent: Agent,
+        journal: Journal,
+        health: MirrorHealth,
+        *,
+        telemetry: Telemetry,
+        times: ReplicationTimes | None = None,
+    ) -> None:
+        self.authority = authority
+        self.mirror = mirror
+        self.agent = agent
+        self.journal = journal
+        self.health = health
+        self._telemetry = telemetry
+        self._times = times or ReplicationTimes()
+        self._unrecorded: dict[str, list[Key]] = {}
+        self._unrecorded_lock = threading.Lock()
+
+    def write(self, table: ServedTable, operation: ConditionalWrite) -> Response:
+        """Carry out one write of a served table.
+
+        Returns:
+            The response as it would be without stamps.
+
+        Raises:
+            botocore.exceptions.ClientError: the authority refuses.
+            botocore.exceptions.BotoCoreError: the authority did not answer: the outcome is unknown.
+        """
+        try:
+            key = key_of(operation, table.shape.keys)
+        except (KeyError, RequestRejected):
+            return self.authority.execute(operation)  # refused there, in DynamoDB's own words
+        with self.agent.writing(table.physical) as view:
+            mirrored = mirrors(table, key, view)
+            try:
+                acknowledged = write(self.authority, operation, mirrored=mirrored, policy=self._times.retries)
+            except WriteRefused as refused:
+                if refused.doubtful and mirrored:
+                    self.doubt(table, [key], "the authority's reply was lost")
+                raise refused.error from None
+            except BaseException:  # a signal, a killed greenlet: the request may be on its way
+                if mirrored:
+                    self.doubt(table, [key], "the write was interrupted")
+                raise
+            replied_at = self.agent.clock.now()
+            if replied_at >= view.write_until:
+                # The reply came too late to be acted on: others may believe this process dead by now.
+                if mirrored or mirrors(table, key, self.agent.refreshed(table.physical)):
+                    self.settle(table, [key])
+            elif mirrored:
+                self._follow(table, key, acknowledged, replied_at)
+            return acknowledged.reply.response
+
+    def settle(self, table: ServedTable, keys: Sequence[Key]) -> None:
+        """Settle different keys of a table, or record them as doubtful before returning."""
+        if len(keys) == 1:
+            self.reach(
+                table, keys, "Settle", lambda: settle(self.mirror, self.authority, table.shape, keys[0])
+            )
+        else:
+            self.reach(
+                table, keys, "Settle", lambda: settle_many(self.mirror, self.authority, table.shape, keys)
+            )
+
+    def reach(self, table: ServedTable, keys: Sequence[Key], name: str, act: Callable[[], None]) -> None:
+        """Do something to the mirror; where it fails, record the keys as doubtful before anybody is answered.
+
+        Args:
+            table: the table.
+            keys: the keys that it is about.
+            name: what it is, in telemetry.
+            act: does it.
+
+        Raises:
+            botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError: not even the doubt could be
+                recorded: mirror and authority are both out of reach.
+        """
+        reason: str | None = "the mirror write was interrupted"
+        outcome = "interrupted"
+        started = perf_counter()
+        try:
+            self.health.require()
+            act()
+            reason, outcome = None, OK
+        except MirrorUnavailable as failure:
+            reason, outcome = str(failure), type(failure).__name__
+        except Exception as failure:  # noqa: BLE001 - the write is acknowledged: only its mirroring failed
+            reason = outcome = type(failure).__name__
+        finally:
+            self._telemetry.operation(
+                table.logical, name, self.mirror.side, Role.MIRROR, perf_counter() - started, outcome
+            )
+            if reason is not None:
+                self._telemetry.record(MirrorFailed(table.logical, name, outcome))
+                self.doubt(table, keys, reason)
+
+    def doubt(self, table: ServedTable, keys: Sequence[Key], reason: str) -> None:
+        """Record keys whose mirrored state is in doubt, so that nobody reads it there.
+
+        Where the mirror takes the note, its own reads see it. Else it goes to the journal, and the mirror's
+        reads are stopped for the whole table until the journal is drained.
+
+        Raises:
+            botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError: neither could be done; this
+                process remembers the keys until it can be (see `record_again`).
+        """
+        if self._noted_by_mirror(table, keys, reason):
+            return
+        try:
+            for key in keys:
+                self.journal.record(table.shape, key)
+            self.agent.wait_until_reads_stopped(table.physical)
+        except BaseException:
+            with self._unrecorded_lock:
+                self._unrecorded.setdefault(table.physical, []).extend(keys)
+            raise
+
+    @property
+    def unrecorded(self) -> bool:
+        """Whether this process alone knows of some doubt: it must not end as if it had finished."""
+        return bool(self._unrecorded)
+
+    def record_again(self, table: ServedTable) -> bool:
+        """Record the doubts that could not be recorded when they came up; True where there were any.
+
+        Raises:
+            botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError: they still cannot be.
+        """
+        with self._unrecorded_lock:
+            keys = self._unrecorded.pop(table.physical, [])
+        if keys:
+            self.doubt(table, keys, "it could not be recorded before")
+        return bool(keys)
+
+    def _noted_by_mirror(self, table: ServedTable, keys: Sequence[Key], reason: str) -> bool:
+        if not self.health.up:
+            return False
+        try:
+            for key in keys:
+                self.mirror.mark_dirty(table.physical, key, nonce=uuid.uuid4().hex, reason=reason)
+        except MirrorUnavailable:
+            self.health.failed()
+            return False
+        except Exception as failure:  # noqa: BLE001 - a key that SQL cannot hold, say: the journal takes it
+            logger.warning(
+                "The mirror takes no note of a key of %s: %s", table.logical, type(failure).__name__
+            )
+            return False
+        return True
+
+    def _follow(self, table: ServedTable, key: Key, acknowledged: Acknowledged, replied_at: float) -> None:
+        if acknowledged.certain and acknowledged.stamp is not None:
+            self.reach(
+                table,
+                [key],
+                "WriteDirect",
+                lambda: self._write_directly(table, key, acknowledged, replied_at),
+            )
+        else:
+            self.settle(table, [key])
+
+    def _write_directly(
+        self, table: ServedTable, key: Key, acknowledged: Acknowledged, replied_at: float
+    ) -> None:
+        assert acknowledged.stamp is not None  # noqa: S101 - `_follow` saw to it
+        late = self.agent.clock.now() - replied_at > self._times.direct_window.total_seconds()
+        if late or not self.mirror.write_direct(
+            table.physical,
+            key,
+            acknowledged.reply.image,
+            stamp=acknowledged.stamp,
+            predecessor=acknowledged.reply.predecessor,
+        ):
+            settle(self.mirror, self.authority, table.shape, key)
+
+
+def mirrors(table: ServedTable, key: Key, view: View) -> bool:
+    """Whether writes of a key go to the mirror under a view."""
+    record = view.record
+    return record.stage.rule.mirrored and table.mirrors(key, record.dials.mirror_percent)

@@ -1,0 +1,141 @@
+"""Repair: settle what is recorded as doubtful, then let the mirror be read again.
+
+DESIGN, replication protocol, rules 4 and 6. Any number of repairs may run at once, in any process.
+"""
+
+import logging
+import uuid
+from dataclasses import dataclass
+
+from dualstore.replication.control import ControlTable, Gate
+from dualstore.replication.mirroring import Mirroring
+from dualstore.replication.served import ServedTable
+from dualstore.replication.settle import settle
+from dualstore.stores.base import DirtyKey
+
+logger = logging.getLogger(__name__)
+
+# Beyond δ by this factor: the clocks that measure it differ, and a request is on its way for a while.
+_REOPENING_FACTOR = 1.1
+_DIRTY_KEYS_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """What one repair of a table did.
+
+    Attributes:
+        settled: keys settled and cleared.
+        failed: keys that stay recorded: the SQL table refuses their item, or a side did not answer.
+        gate: the gate as the repair left it.
+    """
+
+    settled: int
+    failed: int
+    gate: Gate
+
+
+class Repair:
+    """Drains the dirty keys and the journal of a table.
+
+    Args:
+        mirroring: how the two sides are reached.
+        control: the control records.
+    """
+
+    def __init__(self, mirroring: Mirroring, control: ControlTable) -> None:
+        self._mirroring = mirroring
+        self._control = control
+        self._suspects_seen: frozenset[str] = frozenset()
+
+    def run(self, table: ServedTable) -> Repaired:
+        """Settle every recorded key of a table once; reopen its gate where the journal is then empty.
+
+        Raises:
+            MirrorUnavailable: the mirror does not answer at all.
+        """
+        left_over = self._mirroring.record_again(table)
+        settled, failed = self._drain_dirty(table)
+        record = self._mirroring.agent.view(table.physical).record
+        gate = record.gate
+        # Who died, or lost its connection, between its entry in the journal and the gate left the gate open.
+        if left_over or gate is not Gate.OPEN or record.suspects - self._suspects_seen:
+            more_settled, more_failed, gate = self._drain_and_reopen(table)
+            settled, failed = settled + more_settled, failed + more_failed
+            if not more_failed:
+                self._suspects_seen = record.suspects
+        return Repaired(settled, failed, gate)
+
+    def _drain_dirty(self, table: ServedTable) -> tuple[int, int]:
+        mirror = self._mirroring.mirror
+        entries = mirror.dirty_keys(table.physical, limit=_DIRTY_KEYS_AT_ONCE)
+        settled = 0
+        for entry in entries:
+            if self._settled(table, entry):
+                mirror.clear_dirty(table.physical, entry.key, nonce=entry.nonce)
+                settled += 1
+            elif len(entries) == _DIRTY_KEYS_AT_ONCE:
+                # To the end of the queue: the keys behind those that SQL refuses must come up too.
+                mirror.mark_dirty(
+                    table.physical, entry.key, nonce=uuid.uuid4().hex, reason="it could not be settled"
+                )
+        return settled, len(entries) - settled
+
+    def _drain_journal(self, table: ServedTable) -> tuple[int, int]:
+        settled = failed = 0
+        for entries in self._mirroring.journal.entries(table.shape):
+            done = [entry for entry in entries if self._settled_or_moved(table, entry)]
+            for entry in done:
+                self._mirroring.journal.clear(table.shape, entry)
+            settled, failed = settled + len(done), failed + len(entries) - len(done)
+        return settled, failed
+
+    def _drain_and_reopen(self, table: ServedTable) -> tuple[int, int, Gate]:
+        """Drain the journal; open the gate if nothing can have come in behind our back.
+
+        Whoever knew the gate shut before it was `reopening` has recorded its failure within a grant's
+        length of then, where the last look at the journal sees it; whoever knows it `reopening` shuts it,
+        which changes the generation that the opening depends on.
+        """
+        settled, failed = self._drain_journal(table)
+        record = self._control.read_all()[table.physical]
+        if failed or record.gate is Gate.OPEN:
+            return settled, failed, record.gate
+        reopening = self._control.change(record, gate=Gate.REOPENING)
+        if reopening is None:
+            return settled, failed, Gate.SHUT
+        agent = self._mirroring.agent
+        agent.clock.sleep(agent.read_grant.total_seconds() * _REOPENING_FACTOR)
+        more_settled, more_failed = self._drain_journal(table)
+        settled, failed = settled + more_settled, failed + more_failed
+        if failed:
+            return settled, failed, Gate.REOPENING
+        opened = self._control.change(reopening, gate=Gate.OPEN)
+        return settled, failed, Gate.SHUT if opened is None else Gate.OPEN
+
+    def _settled_or_moved(self, table: ServedTable, entry: DirtyKey) -> bool:
+        """Settle a journal entry's key, or hand its doubt over to the mirror that refuses the item.
+
+        A refused item must not keep the gate shut for the whole table: the mirror's own note of the key
+        is enough, since its reads look there.
+        """
+        if self._settled(table, entry):
+            return True
+        try:
+            self._mirroring.mirror.mark_dirty(
+                table.physical,
+                entry.key,
+                nonce=entry.nonce,
+                reason="found in the journal; could not be settled",
+            )
+        except Exception:  # noqa: BLE001 - as below; the gate stays shut for this key
+            return False
+        return True
+
+    def _settled(self, table: ServedTable, entry: DirtyKey) -> bool:
+        try:
+            settle(self._mirroring.mirror, self._mirroring.authority, table.shape, entry.key)
+        except Exception as failure:  # noqa: BLE001 - one key must not keep the others from being settled
+            logger.warning("A key of %s could not be settled: %s", table.logical, type(failure).__name__)
+            return False
+        return True

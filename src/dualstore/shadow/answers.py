@@ -1,0 +1,89 @@
+"""What a side answered to a read: a response, a refusal, or nothing that could be compared."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from dualstore.errors import RequestRejected, Unavailable, UnsupportedOperation
+from dualstore.operations import Operation, Response
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A refusal, by its code: AWS rewords the messages, region by region."""
+
+    code: str
+
+
+Answer: TypeAlias = Response | Refusal
+
+
+class NoAnswer(Exception):  # noqa: N818 - not an error of the comparison
+    """A side gave nothing to compare with.
+
+    Args:
+        outcome: an error code or the name of an error's class, for metrics.
+        comparable: whether another attempt may bring an answer.
+    """
+
+    def __init__(self, outcome: str, *, comparable: bool = True) -> None:
+        super().__init__(outcome)
+        self.outcome = outcome
+        self.comparable = comparable
+
+
+# Codes that say how busy a side is, not what it holds (Amazon DynamoDB, "Error handling").
+_TRANSIENT = frozenset(
+    {
+        "InternalServerError",
+        "LimitExceededException",
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "ServiceUnavailable",
+        "ThrottlingException",
+        "TransactionCanceledException",
+        "TransactionInProgressException",
+    }
+)
+
+
+def refusal(error: ClientError) -> Refusal:
+    """A refusal as an answer to compare.
+
+    Raises:
+        NoAnswer: it says only that the side is busy.
+    """
+    code = str(error.response.get("Error", {}).get("Code", type(error).__name__))
+    if code in _TRANSIENT:
+        raise NoAnswer(code)
+    return Refusal(code)
+
+
+def ask(read: Callable[[], Response]) -> Answer:
+    """Run a read and make of its outcome an answer to compare.
+
+    Raises:
+        NoAnswer: the side is unreachable, busy or in doubt, or does not carry out the operation.
+    """
+    try:
+        return read()
+    except ClientError as error:
+        return refusal(error)
+    except RequestRejected as error:
+        return Refusal(error.code)
+    except UnsupportedOperation as error:
+        raise NoAnswer(type(error).__name__, comparable=False) from error
+    except (Unavailable, BotoCoreError) as error:
+        raise NoAnswer(type(error).__name__) from error
+
+
+# DynamoDB's parameters from before expressions, which only DynamoDB itself carries out.
+_LEGACY = frozenset({"AttributesToGet", "ConditionalOperator", "KeyConditions", "QueryFilter", "ScanFilter"})
+
+
+def is_legacy(operation: Operation) -> bool:
+    """Whether a read uses parameters that one side alone understands."""
+    requests = operation.request.get("RequestItems", {}).values()
+    return not all(_LEGACY.isdisjoint(request) for request in (operation.request, *requests))

@@ -1,0 +1,395 @@
+"""The composition root: stores, replication, routing, shadow and flags of one process."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from random import random
+from typing import Any, Self, TypeVar
+
+import sqlalchemy
+from botocore.exceptions import BotoCoreError, ClientError
+from pynamodb.connection import Connection
+from pynamodb.models import Model
+from pynamodb.transactions import TransactGet, TransactWrite
+
+from dualstore import schema
+from dualstore.bind import bind_model, unbind_table
+from dualstore.client import RoutedClient
+from dualstore.config import Configuration, ShadowSettings, import_object, load
+from dualstore.errors import ConfigurationError
+from dualstore.flags import FlagSource, flags_of
+from dualstore.mapping import TableMapping, map_table, shape_of_model, unmapped_table
+from dualstore.operations import Operation, Response
+from dualstore.replication.agent import Agent, GrantTimes
+from dualstore.replication.control import BOOKKEEPING_TABLE, ControlTable
+from dualstore.replication.health import MirrorHealth
+from dualstore.replication.journal import Journal
+from dualstore.replication.mirroring import Mirroring, ReplicationTimes
+from dualstore.replication.registry import Registry
+from dualstore.replication.served import ServedTable
+from dualstore.repository import Repository, routed_transaction
+from dualstore.router import Router
+from dualstore.shadow import Shadow
+from dualstore.stages import Side
+from dualstore.store.maintenance import Maintenance
+from dualstore.store.table import MigratedTable
+from dualstore.stores.discrepancies import PostgresDiscrepancies
+from dualstore.stores.dynamo import DynamoClients, DynamoStore, dynamo_clients
+from dualstore.stores.postgres import PostgresStore
+from dualstore.telemetry import FlagUnusable, Telemetry, export
+
+M = TypeVar("M", bound=Model)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What may be tuned; every default is safe.
+
+    Attributes:
+        bookkeeping_table: the DynamoDB table of control records, journal and processes.
+        grants: how long a process may act on what it read.
+        replication: limits of a mirrored write.
+        statement_timeout: the longest that one round trip to PostgreSQL may take.
+        repair_pause: the time between two rounds of background repair.
+        shadow: the bounds of comparison reads.
+    """
+
+    bookkeeping_table: str = "dualstore"
+    grants: GrantTimes = field(default_factory=GrantTimes)
+    replication: ReplicationTimes = field(default_factory=ReplicationTimes)
+    statement_timeout: timedelta = timedelta(seconds=2)
+    repair_pause: timedelta = timedelta(seconds=1)
+    shadow: ShadowSettings = field(default_factory=ShadowSettings)
+
+
+class DualStore:
+    """One application process's way to both databases.
+
+    Nothing is opened before the first table is bound or named; `close`, or leaving the `with` block, ends
+    it cleanly: a process that ends without it makes its tables suspect until a verification.
+
+    Args:
+        engine: PostgreSQL, with the psycopg driver; its pool is used.
+        dynamodb: DynamoDB's clients, from `stores.dynamo_clients`.
+        flags: where stage and dials are asked for.
+        options: what may be tuned.
+        telemetry: counts what happens; a new one where none is given.
+    """
+
+    def __init__(
+        self,
+        *,
+        engine: sqlalchemy.Engine,
+        dynamodb: DynamoClients,
+        flags: FlagSource,
+        options: Options | None = None,
+        telemetry: Telemetry | None = None,
+    ) -> None:
+        self.engine = engine
+        self.flags = flags
+        self.options = options or Options()
+        self.telemetry = telemetry or Telemetry()
+        self._clients = dynamodb
+        self._started = False
+        self._owned: list[Any] = []
+        self._configured: Mapping[str, tuple[type[Model] | None, type[Any] | None]] = {}
+        self._mappings: dict[str, TableMapping] = {}
+        self._served: dict[str, ServedTable] = {}
+        self._tables: dict[str, MigratedTable] = {}
+        # Bookkeeping is idempotent or conditional: botocore may repeat it.
+        bookkeeping = DynamoStore(reads=dynamodb.reads, writes=dynamodb.reads)
+        table = self.options.bookkeeping_table
+        self._control = ControlTable(bookkeeping, table)
+        self._registry = Registry(bookkeeping, table)
+        self._agent = Agent(self._control, self._registry, flags, times=self.options.grants)
+        mirror = PostgresStore(engine, self._mappings, statement_timeout=self.options.statement_timeout)
+        self._health = MirrorHealth(partial(mirror.dirty_keys, "", limit=1))
+        self._mirroring = Mirroring(
+            DynamoStore(reads=dynamodb.reads, writes=dynamodb.writes),
+            mirror,
+            self._agent,
+            Journal(bookkeeping, table),
+            self._health,
+            telemetry=self.telemetry,
+            times=self.options.replication,
+        )
+        self._maintenance = Maintenance(
+            self._tables.values, self._health, self.telemetry, pause=self.options.repair_pause
+        )
+        shadow = self.options.shadow
+        self._shadow = Shadow(
+            self._read_side,
+            self._served,
+            telemetry=self.telemetry,
+            sink=PostgresDiscrepancies(engine),
+            queue_size=shadow.queue_size,
+            workers=shadow.workers,
+            timeout=timedelta(seconds=shadow.timeout_seconds),
+            rechecks=shadow.rechecks,
+            recheck_pause=timedelta(seconds=shadow.recheck_pause_seconds),
+        )
+        self._router = Router(self._mirroring, self._served, telemetry=self.telemetry, observe=self._observe)
+
+    @classmethod
+    def from_config(cls, path: str | Path | None = None) -> Self:
+        """Make a store as `dualstore.toml` and the environment say; see `config.load`.
+
+        Raises:
+            ConfigurationError: the configuration is wrong; the message names the place and the fix.
+        """
+        configuration = load(path)
+        settings = configuration.postgres
+        engine = sqlalchemy.create_engine(
+            settings.sqlalchemy_url,
+            pool_size=settings.pool_size,
+            max_overflow=settings.max_overflow,
+            pool_timeout=settings.pool_timeout_seconds,
+            connect_args={"connect_timeout": max(1, round(settings.connect_timeout_seconds))},
+        )
+        dynamo = configuration.dynamodb
+        clients = dynamo_clients(
+            endpoint_url=dynamo.endpoint_url,
+            region=dynamo.region,
+            connect_timeout=timedelta(seconds=dynamo.connect_timeout_seconds),
+            read_timeout=timedelta(seconds=dynamo.read_timeout_seconds),
+            max_pool_connections=dynamo.max_pool_connections,
+        )
+        telemetry = Telemetry()
+        store = cls(
+            engine=engine,
+            dynamodb=clients,
+            flags=flags_of(
+                configuration,
+                on_problem=lambda p: telemetry.record(FlagUnusable(p.table or "*", p.flag, p.kind)),
+            ),
+            options=_options(configuration),
+            telemetry=telemetry,
+        )
+        store._owned = [clients, engine]
+        store._configured = {
+            name: (
+                import_object(table.model, setting=f"tables.{name}.model") if table.model else None,
+                import_object(table.row, setting=f"tables.{name}.row") if table.row else None,
+            )
+            for name, table in configuration.tables.items()
+        }
+        return store
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Unbind every table, finish, and take this process out of the register."""
+        for table in self._served:
+            unbind_table(table, self._router)
+        self._shadow.close()
+        self._maintenance.close()
+        for served in self._served.values():
+            with suppress(ClientError, BotoCoreError):
+                self._mirroring.record_again(served)
+        self._agent.close(finished=not self._mirroring.unrecorded)
+        self.flags.close()
+        for owned in self._owned:
+            (owned.dispose if isinstance(owned, sqlalchemy.Engine) else partial(owned.__exit__))()
+
+    def prepare(self) -> None:
+        """Create the bookkeeping table in DynamoDB and upgrade the `dualstore` schema in PostgreSQL.
+
+        Both are harmless where they are there already. A service whose role may create neither leaves this
+        to `dualstore schema upgrade`.
+        """
+        client = self._clients.reads
+        name = self.options.bookkeeping_table
+        try:
+            client.create_table(TableName=name, **BOOKKEEPING_TABLE)
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ResourceInUseException":
+                raise
+        client.get_waiter("table_exists").wait(TableName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
+        schema.upgrade(self.engine)
+
+    def bind(self, model: type[Model], row: type[Any] | None = None, *, name: str | None = None) -> None:
+        """Route everything that PynamoDB does on the model's table; the application's code stays.
+
+        Args:
+            model: the PynamoDB model.
+            row: the SQLAlchemy model; None keeps the items in a table of key columns and overflow.
+            name: the table's logical name, in flags and metrics; None takes the table's own.
+
+        Raises:
+            MappingError: the SQL model cannot hold the table's items; the message says which column.
+            ConfigurationError: the model reaches another DynamoDB than this store, or is bound elsewhere.
+        """
+        self._bind(model, row, name)
+
+    def unbind(self, model: type[Model]) -> None:
+        """Let PynamoDB go to DynamoDB itself again: from here on its writes are not mirrored."""
+        unbind_table(shape_of_model(model).name, self._router)
+
+    @contextmanager
+    def bound(
+        self, model: type[Model], row: type[Any] | None = None, *, name: str | None = None
+    ) -> Iterator[None]:
+        """Bind within a block; a model that was bound before stays so."""
+        newly = self._bind(model, row, name)
+        try:
+            yield
+        finally:
+            if newly:
+                self.unbind(model)
+
+    def repository(
+        self, model: type[M], row: type[Any] | None = None, *, name: str | None = None
+    ) -> Repository[M]:
+        """Typed, routed data access on a model that itself stays unbound; arguments as for `bind`."""
+        table = self._serve_model(model, row, name)
+        return Repository(model, row, routes=self._router, tables=frozenset((table.physical,)))
+
+    def transact_write(self, **options: Any) -> AbstractContextManager[TransactWrite]:
+        """A routed PynamoDB `TransactWrite`; options are its own."""
+        transaction = TransactWrite(connection=self._pynamodb_connection(), **options)
+        return routed_transaction(transaction, routes=self._router, tables=frozenset(self._served))
+
+    def transact_get(self, **options: Any) -> AbstractContextManager[TransactGet]:
+        """A routed PynamoDB `TransactGet`; options are its own."""
+        transaction = TransactGet(connection=self._pynamodb_connection(), **options)
+        return routed_transaction(transaction, routes=self._router, tables=frozenset(self._served))
+
+    def client(self) -> RoutedClient:
+        """A boto3-client-shaped object that is routed where it touches a served table."""
+        return RoutedClient(self._clients.reads, self._router)
+
+    def table(self, name: str) -> MigratedTable:
+        """A table by its logical name: one that is bound, or that the configuration names.
+
+        Raises:
+            ConfigurationError: there is none of that name.
+        """
+        for table in self._tables.values():
+            if table.served.logical == name:
+                return table
+        if name not in self._configured:
+            known = sorted(self._configured.keys() | {t.served.logical for t in self._tables.values()})
+            raise ConfigurationError(
+                f"no table is called {name}; known: {', '.join(known) or 'none'}. Bind its model, or add a "
+                f"section [tables.{name}] to dualstore.toml"
+            )
+        model, row = self._configured[name]
+        if model is None:
+            raise ConfigurationError(f'tables.{name} names no model; add model = "package.module:Model"')
+        return self._serve_model(model, row, name)
+
+    def tables(self) -> list[MigratedTable]:
+        """Every table that is bound or that the configuration names."""
+        for name in self._configured:
+            self.table(name)
+        return list(self._tables.values())
+
+    def _bind(self, model: type[Model], row: type[Any] | None, name: str | None) -> bool:
+        self._serve_model(model, row, name)
+        return bind_model(model, self._router)
+
+    def _serve_model(self, model: type[Model], row: type[Any] | None, name: str | None) -> MigratedTable:
+        shape = shape_of_model(model)
+        served = self._tables.get(shape.name)
+        if served is not None:
+            _require_same_table(served, model, row, name)
+            return served
+        self._require_same_dynamodb(model)
+        logical = name or next(
+            (known for known, (other, _) in self._configured.items() if other is model), shape.name
+        )
+        mapping = map_table(logical, model, row) if row is not None else unmapped_table(logical, shape)
+        return self._serve(ServedTable(logical, shape), mapping)
+
+    def _serve(self, served: ServedTable, mapping: TableMapping) -> MigratedTable:
+        for other in self._mappings.values():
+            if other.table.fullname == mapping.table.fullname and other.shape.name != served.physical:
+                raise ConfigurationError(
+                    f"DynamoDB tables {other.shape.name} and {served.physical} would both be mirrored in SQL "
+                    f"table {mapping.table.fullname}, where their keys collide; give each a SQL model of its own"
+                )
+        self._mappings[served.physical] = mapping
+        self._agent.serve(served.physical, logical=served.logical)
+        table = MigratedTable(
+            served,
+            mapping,
+            engine=self.engine,
+            mirroring=self._mirroring,
+            agent=self._agent,
+            control=self._control,
+            registry=self._registry,
+        )
+        self._tables[served.physical] = table
+        self._served[served.physical] = served
+        if not self._started:
+            self._started = True
+            export(self.telemetry)
+            self._agent.start()
+            self._maintenance.start()
+        return table
+
+    def _observe(
+        self, table: ServedTable, operation: Operation, side: Side, answer: Response | ClientError
+    ) -> None:
+        """Hand the dialled share of reads to the shadow, once there is something to compare with."""
+        record = self._agent.view(table.physical).record
+        percent = record.dials.effective_shadow_percent(record.stage)
+        if percent and record.loaded and random() * 100 < percent:  # noqa: S311 - a sample, not a secret
+            self._shadow.submit(table, operation, side, answer)
+
+    def _read_side(self, side: Side, operation: Operation) -> Response:
+        if side is Side.POSTGRES:
+            return self._mirroring.mirror.execute_as_mirror(operation)
+        return self._mirroring.authority.execute(operation)
+
+    def _require_same_dynamodb(self, model: type[Model]) -> None:
+        """A model that reaches a stand-in must not be served from AWS, nor the other way round."""
+        host = getattr(model.Meta, "host", None)
+        ours = self._clients.reads.meta.endpoint_url
+        if host is not None and host.rstrip("/") != ours.rstrip("/"):
+            raise ConfigurationError(
+                f"{model.__name__}.Meta.host is {host}, but this store's DynamoDB is {ours}; set "
+                "dynamodb.endpoint_url in dualstore.toml to the model's host"
+            )
+
+    def _pynamodb_connection(self) -> Connection:
+        meta = self._clients.reads.meta
+        return Connection(region=meta.region_name, host=meta.endpoint_url)
+
+
+def _require_same_table(
+    served: MigratedTable, model: type[Model], row: type[Any] | None, name: str | None
+) -> None:
+    """A table is mirrored in one way only, by whatever model it is reached."""
+    if row is not None and row.__table__ is not served.mapping.table:
+        raise ConfigurationError(
+            f"table {served.physical} of {model.__name__} is already mirrored in SQL table "
+            f"{served.mapping.table.fullname}, not in that of {row.__name__}; use the same row model everywhere"
+        )
+    if name not in {None, served.served.logical}:
+        raise ConfigurationError(
+            f"table {served.physical} of {model.__name__} already goes by the name {served.served.logical}, "
+            f"not {name}; use one logical name everywhere"
+        )
+
+
+def _options(configuration: Configuration) -> Options:
+    control = configuration.control
+    return Options(
+        bookkeeping_table=configuration.dynamodb.bookkeeping_table,
+        grants=GrantTimes(
+            poll=timedelta(seconds=control.poll_interval_seconds),
+            read=timedelta(seconds=control.read_grant_seconds),
+            write=timedelta(seconds=control.write_grant_seconds),
+        ),
+        replication=ReplicationTimes(direct_window=timedelta(seconds=control.direct_write_window_seconds)),
+        statement_timeout=timedelta(seconds=configuration.postgres.statement_timeout_seconds),
+        shadow=configuration.shadow,
+    )

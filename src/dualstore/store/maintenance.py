@@ -1,0 +1,81 @@
+"""The repair that goes on in the background of every process that mirrors."""
+
+import logging
+import random
+import threading
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from dualstore.errors import DualStoreError
+from dualstore.replication.health import MirrorHealth
+from dualstore.store.table import MigratedTable
+from dualstore.telemetry import DirtySeen, GateSeen, StageSeen, Telemetry
+
+logger = logging.getLogger(__name__)
+
+_JOIN_SECONDS = 10.0
+
+
+class Maintenance:
+    """Probes a mirror that is down, and repairs the tables that mirror, again and again.
+
+    Args:
+        tables: gives the tables of this process.
+        health: whether the mirror is worth asking.
+        telemetry: told what is seen.
+        pause: the time between two rounds, on average: processes must not fall into step.
+    """
+
+    def __init__(
+        self,
+        tables: Callable[[], Iterable[MigratedTable]],
+        health: MirrorHealth,
+        telemetry: Telemetry,
+        *,
+        pause: timedelta = timedelta(seconds=1),
+    ) -> None:
+        self._tables = tables
+        self._health = health
+        self._telemetry = telemetry
+        self._pause_seconds = pause.total_seconds()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Go on in a thread of its own; harmless where it does already."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="dualstore-repair", daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """Stop, after the round at hand."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(_JOIN_SECONDS)
+            self._thread = None
+
+    def round(self) -> None:
+        """One round over all tables."""
+        mirror_up = self._health.probe()
+        for table in list(self._tables()):
+            record = table.view.record
+            self._telemetry.record(StageSeen(table.served.logical, record.stage, record.dials))
+            self._telemetry.record(GateSeen(table.served.logical, is_open=record.mirror_readable))
+            self._telemetry.record(table.journal_seen())
+            if not mirror_up:
+                continue
+            table.copy_control()
+            if record.stage.rule.mirrored:
+                repaired = table.repair()
+                self._telemetry.record(DirtySeen(table.served.logical, repaired.failed))
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._pause_seconds * random.uniform(0.5, 1.5)):  # noqa: S311 - jitter
+            try:
+                self.round()
+            except (DualStoreError, ClientError, BotoCoreError) as error:
+                logger.warning("A round of repair ended early: %s", type(error).__name__)
+            except Exception:
+                logger.exception("A round of repair failed; the next one follows")

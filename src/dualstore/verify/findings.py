@@ -1,0 +1,131 @@
+"""What a verification finds: differences that hold no values, and the counts around them."""
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from dualstore.items import STAMP, Item, Key, canonical, differing_paths, items_equal
+
+
+class Finding(StrEnum):
+    """What the two sides hold for one key, compared."""
+
+    EQUAL = "equal"
+    STAMP = "stamp"
+    """The same content, written by different writes."""
+    VALUE = "value"
+    MISSING_ON_POSTGRES = "missing_on_postgres"
+    MISSING_ON_DYNAMODB = "missing_on_dynamodb"
+
+    @property
+    def is_difference(self) -> bool:
+        """Whether an application could tell the sides apart."""
+        return self not in {Finding.EQUAL, Finding.STAMP}
+
+
+def compare_sides(dynamodb: Item | None, postgres: Item | None) -> Finding:
+    """Compare what both sides hold for one key: sets without order, numbers by value, `_dsp` left out."""
+    if dynamodb is None or postgres is None:
+        if dynamodb is not None:
+            return Finding.MISSING_ON_POSTGRES
+        return Finding.EQUAL if postgres is None else Finding.MISSING_ON_DYNAMODB
+    if not items_equal(dynamodb, postgres):
+        return Finding.VALUE
+    return Finding.EQUAL if dynamodb.get(STAMP) == postgres.get(STAMP) else Finding.STAMP
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What was found for one key at one moment, in a form that two moments can be compared by.
+
+    Attributes:
+        finding: what the comparison found.
+        paths: where the items differ; empty unless both sides hold the item.
+        state: differs where the item on DynamoDB or the row's revision does.
+    """
+
+    finding: Finding
+    paths: tuple[str, ...]
+    state: Hashable
+
+
+def observe_pair(dynamodb: Item | None, postgres: Item | None, *, revision: Hashable) -> Observation:
+    """Compare one key's items, and remember what they were without keeping them.
+
+    Args:
+        dynamodb: the item on DynamoDB, or None.
+        postgres: the item on PostgreSQL, or None.
+        revision: the revision of the row and tombstone, which changes with every write to the key.
+    """
+    finding = compare_sides(dynamodb, postgres)
+    if finding is Finding.EQUAL:
+        return Observation(finding, (), None)
+    both = dynamodb is not None and postgres is not None
+    paths = tuple(differing_paths(dynamodb, postgres)) if both else ()  # type: ignore[arg-type]
+    held = None if dynamodb is None else hash(canonical({"M": dynamodb}))
+    return Observation(finding, paths, (held, revision))
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A key whose items differ, and stay so.
+
+    Attributes:
+        key_hash: names the key without saying it (`items.key_hash`).
+        finding: how the sides differ.
+        paths: the attributes that differ, for `Finding.VALUE`.
+        repaired: whether the sides were found equal after the key had been settled.
+        key: the key itself, for whoever repairs; kept out of every text.
+    """
+
+    key_hash: str
+    finding: Finding
+    paths: tuple[str, ...] = ()
+    repaired: bool = False
+    key: Key = field(default_factory=dict, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """The result of one verification.
+
+    Attributes:
+        run_id: its row in `dualstore.runs`.
+        table: the table's physical DynamoDB name.
+        items_dynamodb: how many items the Scan read.
+        rows_postgres: how many rows the SQL table held after it.
+        equal: keys with the same content on both sides.
+        stamps_only: those of them that were last written by different writes.
+        differences: the first differences found; there may be more.
+        difference_count: how many there are.
+        repaired: how many of them are equal since they were settled.
+        moving: keys that did not hold still for long enough to be judged.
+        started: when the verification began.
+        finished: when it ended.
+    """
+
+    run_id: UUID
+    table: str
+    items_dynamodb: int
+    rows_postgres: int
+    equal: int
+    stamps_only: int
+    differences: tuple[Difference, ...]
+    difference_count: int
+    repaired: int
+    moving: int
+    started: datetime
+    finished: datetime
+
+    @property
+    def success_rate(self) -> float:
+        """The share of the keys compared that were found equal, before any repair; 1.0 for no keys."""
+        compared = self.equal + self.difference_count + self.moving
+        return self.equal / compared if compared else 1.0
+
+    @property
+    def proven(self) -> bool:
+        """Whether every key is known to be equal now: no difference is left, and none was left unjudged."""
+        return self.difference_count == self.repaired and not self.moving

@@ -1,0 +1,124 @@
+"""Looking again at keys that seemed to differ, until each is equal, truly different, or still moving."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from dualstore.errors import Unavailable
+from dualstore.items import Item, Key, TableShape, key_bytes
+from dualstore.operations import BatchGetItem
+from dualstore.stores.base import NOTHING, Mirror, Store
+from dualstore.stores.scan import transient_as_unavailable
+from dualstore.verify.findings import Finding, Observation, observe_pair
+
+# Amazon DynamoDB API Reference, BatchGetItem.
+_BATCH_GET_KEYS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A key that seemed to differ.
+
+    Attributes:
+        key: the key.
+        observation: what was seen of it, or None where only one side was looked at.
+    """
+
+    key: Key
+    observation: Observation | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a candidate; `observation` is None where it kept moving."""
+
+    key: Key
+    observation: Observation | None
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Both sides of one table, as a verification reads them."""
+
+    shape: TableShape
+    dynamodb: Store
+    postgres: Mirror
+
+    def observe(self, keys: Sequence[Key]) -> Iterator[tuple[Key, Observation]]:
+        """Look at keys on both sides, on PostgreSQL first.
+
+        What one round saw on PostgreSQL and the next sees there again did not change in between, and the
+        first round's look at DynamoDB lies in between: both sides were looked at *at one moment*.
+        """
+        states = self.postgres.items_of(self.shape.name, keys)
+        items = self._items_on_dynamodb(keys)
+        for key in keys:
+            name = key_bytes(self.shape.keys, key)
+            state = states.get(name)
+            yield (
+                key,
+                observe_pair(
+                    items.get(name),
+                    None if state is None else state.item,
+                    revision=NOTHING if state is None else state.revision,
+                ),
+            )
+
+    def _items_on_dynamodb(self, keys: Sequence[Key]) -> Mapping[bytes, Item]:
+        """The items of these keys, read consistently, by `items.key_bytes`."""
+        table, asked = self.shape.name, list(keys)
+        items: dict[bytes, Item] = {}
+        while asked:
+            some, asked = asked[:_BATCH_GET_KEYS], asked[_BATCH_GET_KEYS:]
+            operation = BatchGetItem({"RequestItems": {table: {"Keys": some, "ConsistentRead": True}}})
+            with transient_as_unavailable(f"BatchGetItem on table {table}"):
+                answer = self.dynamodb.execute(operation)
+            unprocessed = answer.get("UnprocessedKeys", {}).get(table, {}).get("Keys", [])
+            if len(unprocessed) == len(some):
+                raise Unavailable(f"BatchGetItem on table {table}: DynamoDB answered for none of the keys")
+            asked += unprocessed
+            items |= {key_bytes(self.shape.keys, item): item for item in answer["Responses"].get(table, ())}
+        return items
+
+
+def recheck(
+    sides: Sides,
+    candidates: Sequence[Candidate],
+    *,
+    rounds: int,
+    pause: timedelta,
+    sleep: Callable[[float], object] = time.sleep,
+) -> Iterator[Verdict]:
+    """Judge keys that seemed to differ.
+
+    A key is different when two looks, a pause apart, find the same difference between the same item and
+    the same revision of the row; a write on its way to the mirror has arrived by then.
+
+    Args:
+        sides: where to look.
+        candidates: the keys, each once.
+        rounds: how often to look at most.
+        pause: how long to wait before each look.
+        sleep: waits; takes seconds.
+
+    Yields:
+        One verdict for each candidate.
+    """
+    moving: Mapping[bytes, Candidate] = {
+        key_bytes(sides.shape.keys, candidate.key): candidate for candidate in candidates
+    }
+    for _ in range(rounds):
+        if not moving:
+            return
+        sleep(pause.total_seconds())
+        still: dict[bytes, Candidate] = {}
+        for key, seen in sides.observe([candidate.key for candidate in moving.values()]):
+            name = key_bytes(sides.shape.keys, key)
+            if seen.finding is Finding.EQUAL or seen == moving[name].observation:
+                yield Verdict(key, seen)
+            else:
+                still[name] = Candidate(key, seen)
+        moving = still
+    for candidate in moving.values():
+        yield Verdict(candidate.key, None)

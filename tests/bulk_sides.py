@@ -1,0 +1,233 @@
+"""A table on both sides, the way applications write it, and the jobs that copy and compare it."""
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import sqlalchemy as sa
+from pynamodb.attributes import NumberAttribute, UnicodeAttribute
+from pynamodb.models import Model
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from dualstore import schema
+from dualstore.backfill import Backfill
+from dualstore.items import Item, Key, items_equal, key_bytes, number
+from dualstore.mapping import Mirrored, TableMapping, map_table
+from dualstore.operations import DeleteItem, PutItem, Scan
+from dualstore.replication.settle import settle
+from dualstore.stores.base import Store
+from dualstore.stores.postgres import PostgresStore
+from dualstore.stores.postgres_load import PostgresLoad
+from dualstore.stores.postgres_runs import PostgresRuns
+from dualstore.stores.postgres_verify import PostgresSeenKeys
+from dualstore.verify import Verify
+
+
+class Base(DeclarativeBase):
+    type_annotation_map = {Decimal: sa.Numeric}  # noqa: RUF012
+
+
+class OrderRow(Mirrored, Base):
+    """A team's table, with rules of its own."""
+
+    __tablename__ = "orders"
+    __table_args__ = (sa.CheckConstraint("name <> 'forbidden'"), {"schema": "shop"})
+
+    customer: Mapped[str] = mapped_column(sa.Text(collation="C"), primary_key=True)
+    number: Mapped[Decimal] = mapped_column(sa.Numeric, primary_key=True)
+    name: Mapped[str | None]
+    code: Mapped[str | None] = mapped_column(unique=True)
+    total: Mapped[Decimal | None]
+
+
+def mapping_of(table: str) -> TableMapping:
+    """The mapping of a DynamoDB table of this physical name."""
+
+    class Order(Model):
+        class Meta:
+            table_name = table
+            region = "us-east-1"
+
+        customer = UnicodeAttribute(hash_key=True)
+        number = NumberAttribute(range_key=True)
+        name = UnicodeAttribute(null=True)
+        code = UnicodeAttribute(null=True)
+        total = NumberAttribute(null=True)
+
+    return map_table("orders", Order, OrderRow)
+
+
+def order(n: int, **attributes: Any) -> Item:
+    """An item; every seventh customer is the same."""
+    return {
+        "customer": {"S": f"customer-{n % 7}"},
+        "number": {"N": str(n)},
+        "name": {"S": f"order {n}"},
+        "lines": {"L": [{"M": {"price": {"N": f"{n}.5"}}}]},
+    } | attributes
+
+
+@dataclass(frozen=True)
+class BulkSides:
+    """One table on DynamoDB and PostgreSQL, and what works on it."""
+
+    mapping: TableMapping
+    engine: sa.Engine
+    dynamodb: Store
+    postgres: PostgresStore
+
+    @property
+    def table(self) -> str:
+        return self.mapping.shape.name
+
+    @property
+    def load(self) -> PostgresLoad:
+        return PostgresLoad(self.engine, self.mapping)
+
+    @property
+    def runs(self) -> PostgresRuns:
+        return PostgresRuns(self.engine)
+
+    def key(self, item: Item) -> Key:
+        return self.mapping.shape.keys.key_of(item)
+
+    def settle(self, key: Key) -> None:
+        settle(self.postgres, self.dynamodb, self.mapping.shape, key)
+
+    def put(self, *items: Item) -> None:
+        """Write items as they were written before there was dualstore."""
+        for item in items:
+            self.dynamodb.execute(PutItem({"TableName": self.table, "Item": item}))
+
+    def delete(self, key: Key) -> None:
+        """Delete an item as it was deleted before there was dualstore."""
+        self.dynamodb.execute(DeleteItem({"TableName": self.table, "Key": key}))
+
+    def mirror(self, item: Item, image: Item | None) -> None:
+        """Make PostgreSQL hold this image, whatever DynamoDB holds."""
+        key = self.key(item)
+        seen = self.postgres.state(self.table, key).revision
+        assert self.postgres.write_settled(self.table, key, image, seen=seen)
+
+    def dual_write(self, item: Item, image: Item | None) -> None:
+        """Put or delete an item as a bound model does: stamped, then mirrored onto its predecessor."""
+        key, stamp = self.key(item), uuid.uuid4().bytes
+        stamped = None if image is None else image | {"_dsv": {"B": stamp}}
+        request = {"TableName": self.table, "ReturnValues": "ALL_OLD"}
+        answer = self.dynamodb.execute(
+            DeleteItem(request | {"Key": key}) if stamped is None else PutItem(request | {"Item": stamped})
+        )
+        predecessor = answer.get("Attributes", {}).get("_dsv", {}).get("B")
+        predecessor = None if predecessor is None else bytes(predecessor)
+        known = "_dsv" in answer.get("Attributes", {}) or not answer.get("Attributes")
+        if not known or not self.postgres.write_direct(
+            self.table, key, stamped, stamp=stamp, predecessor=predecessor
+        ):
+            self.settle(key)
+
+    def backfill(self, **options: Any) -> Backfill:
+        defaults = {
+            "shape": self.mapping.shape,
+            "source": self.dynamodb,
+            "mirror": self.postgres,
+            "load": self.load,
+            "runs": self.runs,
+            "settle": self.settle,
+            "confirm_dualwrite": lambda: 1,
+            "segments": 3,
+            "page_items": 10,
+            "patience": timedelta(seconds=20),
+        }
+        return Backfill(**(defaults | options))
+
+    def verify(self, **options: Any) -> Verify:
+        defaults = {
+            "shape": self.mapping.shape,
+            "dynamodb": self.dynamodb,
+            "postgres": self.postgres,
+            "seen": lambda: PostgresSeenKeys(self.engine, self.mapping),
+            "runs": self.runs,
+            "pause": timedelta(milliseconds=20),
+        }
+        return Verify(**(defaults | options))
+
+    def items_on_dynamodb(self) -> dict[bytes, Item]:
+        """All items, by an independent way: one Scan after the other, no segments."""
+        items: dict[bytes, Item] = {}
+        request: dict[str, Any] = {"TableName": self.table, "ConsistentRead": True}
+        while True:
+            answer = self.dynamodb.execute(Scan(request))
+            items |= {key_bytes(self.mapping.shape.keys, self.key(item)): item for item in answer["Items"]}
+            if "LastEvaluatedKey" not in answer:
+                return items
+            request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+
+    def rows_on_postgres(self) -> dict[bytes, Item]:
+        """All items that rows hold, read by nothing but SQL and the codec."""
+        reads = ", ".join(self.mapping.read_expressions("t"))
+        with self.engine.connect() as connection:
+            rows = connection.exec_driver_sql(f"SELECT {reads} FROM shop.orders t").all()
+        items = [self.mapping.decode(row) for row in rows]
+        return {key_bytes(self.mapping.shape.keys, self.key(item)): item for item in items}
+
+    def assert_equal(self) -> None:
+        """Both sides hold the same items, and no key is both there and gone."""
+        dynamodb, postgres = self.items_on_dynamodb(), self.rows_on_postgres()
+        assert dynamodb.keys() == postgres.keys()
+        assert [key for key, item in dynamodb.items() if not items_equal(item, postgres[key])] == []
+        with self.engine.connect() as connection:
+            gone = connection.exec_driver_sql("SELECT key FROM dualstore.tombstones").scalars().all()
+        assert postgres.keys().isdisjoint(map(bytes, gone))
+
+    def numbers_of_dirty_keys(self) -> set[int]:
+        return {int(number(dirty.key["number"]["N"])) for dirty in self.postgres.dirty_keys(self.table)}
+
+    def empty(self) -> None:
+        """Forget everything on PostgreSQL."""
+        with self.engine.begin() as connection:
+            connection.exec_driver_sql(
+                "TRUNCATE shop.orders, dualstore.tombstones, dualstore.dirty, dualstore.runs CASCADE"
+            )
+
+
+@contextmanager
+def bulk_sides(url: str, dynamodb: Store, table: str) -> Iterator[BulkSides]:
+    """Both sides of a table, on a new database at this URL."""
+    with bulk_sides_at(url, dynamodb, table) as sides:
+        schema.upgrade(sides.engine)
+        with sides.engine.begin() as connection:
+            connection.exec_driver_sql("CREATE SCHEMA shop")
+        Base.metadata.create_all(sides.engine)
+        yield sides
+
+
+@contextmanager
+def bulk_sides_at(url: str, dynamodb: Store, table: str) -> Iterator[BulkSides]:
+    """Both sides of a table, on a database where `bulk_sides` has been."""
+    engine = sa.create_engine(url, pool_size=20)
+    try:
+        mapping = mapping_of(table)
+        postgres = PostgresStore(engine, {table: mapping}, statement_timeout=timedelta(seconds=10))
+        yield BulkSides(mapping, engine, dynamodb, postgres)
+    finally:
+        engine.dispose()
+
+
+def create_table(client: Any, table: str) -> None:
+    """Create the table on DynamoDB."""
+    client.create_table(
+        TableName=table,
+        KeySchema=[
+            {"AttributeName": "customer", "KeyType": "HASH"},
+            {"AttributeName": "number", "KeyType": "RANGE"},
+        ],
+        AttributeDefinitions=[
+            {"AttributeName": "customer", "AttributeType": "S"},
+            {"AttributeName": "number", "AttributeType": "N"},
+        ],
+        BillingMode="PAY_PER_REQUEST",
+    )
