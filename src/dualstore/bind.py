@@ -21,7 +21,13 @@ from dualstore.operations import OPERATIONS, Request, Response
 
 
 class Routes(Protocol):
-    """Carries out operations on some tables."""
+    """Carries out operations on some tables.
+
+    Attributes:
+        closed: whether writes are refused from now on; another store may then bind the table.
+    """
+
+    closed: bool
 
     def execute(self, name: str, request: Request) -> Response:
         """Carry out one operation."""
@@ -59,13 +65,14 @@ def bind_model(model: type[Model], routes: Routes) -> bool:
     table = model.Meta.table_name
     with _lock:
         before = _bound.get(table, _Binding(routes, frozenset()))
-        if before.routes is not routes:
+        if before.routes is not routes and not before.routes.closed:
             raise ConfigurationError(
                 f"table {table} is bound by another DualStore of this process; unbind it there first"
             )
-        _bound = {**_bound, table: _Binding(routes, before.models | {model})}
+        kept = before.models if before.routes is routes else frozenset()
+        _bound = {**_bound, table: _Binding(routes, kept | {model})}
         Connection._make_api_call = _make_api_call  # type: ignore[method-assign]  # noqa: SLF001
-    return model not in before.models
+    return model not in kept
 
 
 def unbind_table(table: str, routes: Routes) -> None:

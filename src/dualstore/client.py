@@ -47,10 +47,17 @@ class RoutedClient:
 
     def _call(self, method: str, operation: str) -> Callable[..., Response]:
         def call(**request: Any) -> Response:
-            if self._router.serves(OPERATIONS[operation](request).tables):
+            if self._router.serves(_tables_of(operation, request)):
                 return self._router.execute(operation, request)
             response: Response = getattr(self._client, method)(**request)
             return response
 
         call.__name__ = method
         return call
+
+
+def _tables_of(operation: str, request: dict[str, Any]) -> frozenset[str]:
+    try:
+        return OPERATIONS[operation](request).tables
+    except (KeyError, TypeError, AttributeError):
+        return frozenset()  # it names no table, which the wrapped client or DynamoDB refuses

@@ -77,6 +77,7 @@ class Router:
         self._telemetry = telemetry
         self._observe = observe
         self._mirror_reads_resume_at = 0.0
+        self.closed = False
         self._carry_out: dict[type[Operation], Callable[[ServedTable, Operation], Response]] = {
             GetItem: self._read,
             Query: self._read_listing,

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from contract import models, shapes
 from contract.divergences import divergence
 from contract.tables import TableUnderTest
-from dualstore.items import TableShape  # noqa: TC001 - dataclasses and pytest read annotations
+from dualstore.items import TableShape  # noqa: TC001 - one import, not worth a type-checking block
 from dualstore.mapping import TableMapping, unmapped_table
 from dualstore.schema import create_unmapped, upgrade
 from dualstore.stores import DynamoStore, MemoryStore, Store, dynamo_clients
@@ -35,16 +35,6 @@ class Subject:
     store: Any
     create: Callable[[str, str], None]
     drop: Callable[[str], None]
-
-
-@contextlib.contextmanager
-def memory() -> Iterator[Subject]:
-    tables: dict[str, TableShape] = {}
-    yield Subject(
-        store=MemoryStore(tables),
-        create=lambda kind, name: tables.update({name: shapes.shape(kind, name)}),
-        drop=tables.pop,
-    )
 
 
 @pytest.fixture(scope="session")
@@ -97,9 +87,13 @@ def postgres_mapped_subject(postgres_engine: sa.Engine) -> Subject:
 
 
 @pytest.fixture(scope="session")
-def memory_subject() -> Iterator[Subject]:
-    with memory() as subject:
-        yield subject
+def memory_subject() -> Subject:
+    tables: dict[str, TableShape] = {}
+    return Subject(
+        store=MemoryStore(tables),
+        create=lambda kind, name: tables.update({name: shapes.shape(kind, name)}),
+        drop=tables.pop,
+    )
 
 
 @pytest.fixture

@@ -11,8 +11,13 @@ from dualstore.items import normalized_item
 from dualstore.operations import parse
 from dualstore.stores import Store
 
-S = lambda text: {"S": text}  # noqa: E731
-N = lambda number: {"N": str(number)}  # noqa: E731
+
+def S(text: str) -> dict[str, str]:  # noqa: N802 - reads as DynamoDB writes it
+    return {"S": text}
+
+
+def N(number: object) -> dict[str, str]:  # noqa: N802 - reads as DynamoDB writes it
+    return {"N": str(number)}
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from dualstore.expressions.projections import project, projection
 from dualstore.expressions.tokens import MAX_EXPRESSION_SIZE_BYTES
 from dualstore.expressions.update_application import apply_update
 from dualstore.expressions.update_parser import update
-from dualstore.expressions.update_text import with_set_actions
+from dualstore.expressions.update_text import creates_item, with_set_actions
 from dualstore.expressions.updates import Update, touched_paths, updates_key
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "apply_update",
     "attributes_read",
     "condition",
+    "creates_item",
     "evaluate",
     "key_condition",
     "matches",

@@ -142,9 +142,10 @@ def _invalid_operator(operator: str) -> RequestRejected:
 
 
 def _name(attribute: Attribute) -> str:
-    if len(attribute.path) > 1:
+    name, *nested = attribute.path
+    if nested:
         raise invalid("KeyConditionExpressions cannot have conditions on nested attributes")
-    return str(attribute.path[0])
+    return str(name)
 
 
 def _check_types(key: KeyAttribute, wanted: SortCondition) -> None:

@@ -1,9 +1,12 @@
-"""Adding actions to the text of someone else's UpdateExpression."""
+"""What can be told from, and added to, the text of someone else's UpdateExpression."""
+
+from functools import lru_cache
 
 from dualstore.expressions.paths import reported_as
-from dualstore.expressions.tokens import tokens
+from dualstore.expressions.tokens import CACHED_TEXTS, tokens
 
 
+@lru_cache(CACHED_TEXTS)
 def with_set_actions(text: str | None, actions: str) -> str:
     """Add SET actions to an UpdateExpression.
 
@@ -27,3 +30,22 @@ def with_set_actions(text: str | None, actions: str) -> str:
             behind = token.start + len(token.text)
             return f"{text[:behind]} {actions},{text[behind:]}"
     return f"{text} SET {actions}"
+
+
+@lru_cache(CACHED_TEXTS)
+def creates_item(text: str | None) -> bool:
+    """Whether an update makes an item where there is none.
+
+    One that only removes (REMOVE, DELETE) leaves nothing where nothing was (ScyllaDB issue 5862, seen on
+    AWS); one without an expression makes an item of its key.
+
+    Args:
+        text: the UpdateExpression; None or empty where there is none.
+
+    Raises:
+        RequestRejected: the expression does not consist of tokens.
+    """
+    if not text:
+        return True
+    with reported_as("UpdateExpression"):
+        return any(token.is_keyword("SET") or token.is_keyword("ADD") for token in tokens(text))

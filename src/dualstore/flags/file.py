@@ -124,7 +124,10 @@ class FileFlags:
                 super().init(all_data)  # type: ignore[no-untyped-call]
                 reloaded()
 
+        client: LDClient | None = None
         for _ in range(_START_ATTEMPTS):
+            if client is not None:
+                client.close()  # type: ignore[no-untyped-call]
             before = signature(self._path)
             client = LDClient(
                 Config(
@@ -143,7 +146,7 @@ class FileFlags:
             # The SDK reads the file first and notes its time second; a change in between is never seen.
             if signature(self._path) == before:
                 break
-            client.close()  # type: ignore[no-untyped-call]
+        assert client is not None  # noqa: S101 - there is at least one attempt
         client.data_source_status_provider.add_listener(self._status_changed)
         if not client.is_initialized():
             self._unreachable()

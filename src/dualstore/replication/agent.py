@@ -107,7 +107,8 @@ class Agent:
         self._views: Mapping[str, View] = {}
         self._refreshing = threading.Lock()
         self._granted_at = -math.inf
-        self._beaten: Mapping[str, int] | None = None
+        self._beaten: Mapping[str, int] = {}
+        self._closed = False
         self._looked_at = -math.inf
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -145,9 +146,14 @@ class Agent:
         Raises:
             botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError: the grant has lapsed, and the
                 control record cannot be read: the authority is out of reach.
+            Unavailable: this process has left the register.
         """
         state = self._tables[table]
         with state.lock:
+            if self._closed:
+                raise Unavailable(
+                    f"a write of {table} was refused: its DualStore is closed. Finish the work first"
+                )
             view = self._views[table]
             generation = view.record.generation
             state.unfinished[generation] += 1
@@ -173,21 +179,34 @@ class Agent:
             beat: beat in any case: a lapsed write grant is wanted back.
         """
         with self._refreshing:
-            asked_at = self.clock.now()
-            records = self._control.read_all()
-            missing = self._tables.keys() - records.keys()
-            if missing:
-                raise Unavailable(
-                    f"the control record of {min(missing)} is gone; run `dualstore schema upgrade`"
-                )
+            while not self._refreshed(beat=beat):
+                beat = True
+
+    def _refreshed(self, *, beat: bool) -> bool:
+        """Read once, and beat where that is due; False where nobody could see this process before.
+
+        Whoever waits for those that lag must find this process in the register *before* it reads what it
+        acts on: a grant may not rest on a read that is older than its entry.
+        """
+        if self._closed:
+            raise Unavailable("this process has left the register: its DualStore is closed")
+        asked_at = self.clock.now()
+        records = self._control.read_all()
+        missing = self._tables.keys() - records.keys()
+        if missing:
+            raise Unavailable(f"the control record of {min(missing)} is gone; run `dualstore schema upgrade`")
+        self._install(records, asked_at)
+        confirmed = self.confirmed()
+        if beat or confirmed != self._beaten or self._beat_is_due(asked_at):
+            seen = self._registry.beat(confirmed) and confirmed.keys() <= self._beaten.keys()
+            self._beaten = confirmed
+            if not seen:
+                return False
+            # A grant to write is good only after the beat that follows its read: a process whose beat stands
+            # still for a grant's length is thereby known not to write.
+            self._granted_at = asked_at
             self._install(records, asked_at)
-            confirmed = self.confirmed()
-            if beat or confirmed != self._beaten or self._beat_is_due(asked_at):
-                self._registry.beat(confirmed)
-                # A grant to write is good only after the beat that follows its read: a process whose beat
-                # stands still for a grant's length is thereby known not to write.
-                self._granted_at, self._beaten = asked_at, confirmed
-                self._install(records, asked_at)
+        return True
 
     def _install(self, records: Mapping[str, ControlRecord], asked_at: float) -> None:
         self._views = {
@@ -219,10 +238,8 @@ class Agent:
         is shut nobody waits".
         """
         state = self._tables[table]
-        if (
-            self._views[table].record.gate is not Gate.SHUT
-            or self.clock.now() >= self._views[table].read_until
-        ):
+        view = self._views[table]  # once: the agent's thread may put another one in its place
+        if view.record.gate is not Gate.SHUT or self.clock.now() >= view.read_until:
             self._control.shut_gate(table)
             self.refresh()
         while (shut_since := state.shut_since) is not None:
@@ -250,6 +267,9 @@ class Agent:
         if self._thread is not None:
             self._thread.join(timeout.total_seconds())
             self._thread = None
+        for state in self._tables.values():
+            with state.lock:  # nothing begins from here on
+                self._closed = True
         deadline = self.clock.now() + timeout.total_seconds()
         while finished and any(state.unfinished for state in self._tables.values()):
             finished = self.clock.now() <= deadline
@@ -331,9 +351,14 @@ class Agent:
                 self._registry.remove(entry)
 
     def _suspect(self, entry: ProcessEntry, table: str) -> bool:
-        """Make a table suspect; True once that stands, or where nothing of it was mirrored."""
+        """Make a table suspect; True once that stands, or where the process owes the mirror nothing.
+
+        Where nothing is mirrored, a process that had not confirmed that may yet write the mirror.
+        """
         record = self._control.read_all().get(table)
-        if record is None or not record.stage.rule.mirrored or entry.id in record.suspects:
+        if record is None or entry.id in record.suspects:
+            return True
+        if not record.stage.rule.mirrored and entry.confirmed[table] >= record.generation:
             return True
         return self._control.change(record, suspects=record.suspects | {entry.id}) is not None
 
@@ -342,8 +367,10 @@ def _note_gate(state: _Table, record: ControlRecord, now: float) -> None:
     """Remember since when this process has known the gate shut, and reads not dialled."""
     if record.gate is Gate.OPEN:
         state.shut_since = None
-    elif state.shut_since is None or state.shut_since[0] != record.gate_sequence:
+    elif state.shut_since is None or record.gate_sequence > state.shut_since[0] + 1:
         state.shut_since = (record.gate_sequence, now)
+    else:  # one movement leads from shut to reopening, or back; through open it takes two
+        state.shut_since = (record.gate_sequence, state.shut_since[1])
     if record.dials.postgres_read_percent:
         state.unread_since = None
     elif state.unread_since is None or state.unread_since[0] != record.generation:

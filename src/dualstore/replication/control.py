@@ -5,7 +5,7 @@ one consistent Query answers for all tables of a process. Every change is condit
 was seen, so that two changes never merge. DESIGN, replication protocol, rules 6 and 8.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from enum import StrEnum
@@ -163,13 +163,17 @@ class ControlTable:
 
 def query_partition(store: Store, table: str, partition: str) -> list[Item]:
     """All items of one partition of the bookkeeping table, read consistently."""
+    return [item for page in query_pages(store, table, partition) for item in page]
+
+
+def query_pages(store: Store, table: str, partition: str) -> Iterator[list[Item]]:
+    """The items of one partition of the bookkeeping table, page by page, read consistently."""
     request: dict[str, Any] = {
         "TableName": table,
         "KeyConditionExpression": f"{_PARTITION} = :p",
         "ExpressionAttributeValues": {":p": {"S": partition}},
         "ConsistentRead": True,
     }
-    items: list[Item] = []
     while True:
         try:
             response = store.execute(Query(request))
@@ -180,9 +184,9 @@ def query_partition(store: Store, table: str, partition: str) -> list[Item]:
                     "`DualStore.prepare()` and `dualstore schema upgrade` create it"
                 ) from error
             raise
-        items.extend(response["Items"])
+        yield response["Items"]
         if "LastEvaluatedKey" not in response:
-            return items
+            return
         request = {**request, "ExclusiveStartKey": response["LastEvaluatedKey"]}
 
 

@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 
 from dualstore.items import Key, TableShape, key_bytes
 from dualstore.operations import DeleteItem, PutItem
-from dualstore.replication.control import query_partition
+from dualstore.replication.control import query_pages
 from dualstore.stores.base import DirtyKey, Store
 
 # One partition takes 1,000 writes a second (AWS, "Burst and adaptive capacity"): an outage of the mirror
@@ -45,10 +45,9 @@ class Journal:
         self._store.execute(PutItem({"TableName": self._table, "Item": item}))
 
     def entries(self, shape: TableShape) -> Iterator[Sequence[DirtyKey]]:
-        """The entries of a table, shard after shard; each shard is read consistently when it is reached."""
+        """The entries of a table in pages, each read consistently when it is reached."""
         for shard in range(SHARDS):
-            items = query_partition(self._store, self._table, _partition(shape.name, shard))
-            if items:
+            for items in filter(None, query_pages(self._store, self._table, _partition(shape.name, shard))):
                 yield [
                     DirtyKey(
                         table=shape.name,

@@ -114,20 +114,25 @@ def _carry_out(
                     raise
                 # 400 KB, 4 MB: the stamps may be what did not fit.
                 response = _repeated(mirroring, unstamped, lost_replies)
+            _for_each(_mirrored(mirroring, touched, views), mirroring.settle)
         except BaseException as error:
             if lost_replies or not isinstance(error, Exception):
-                for table, keys in _mirrored(touched, views):
-                    mirroring.doubt(table, keys, "the authority's reply was lost")
+                reason = "the authority's reply was lost"
+                _for_each(
+                    _mirrored(mirroring, touched, views),
+                    lambda table, keys: mirroring.doubt(table, keys, reason),
+                )
             raise
-        for table, keys in _mirrored(touched, views):
-            mirroring.settle(table, keys)
-        late = [name for name, view in views.items() if mirroring.agent.clock.now() >= view.write_until]
-        if late:
-            # The reply came too late to be acted on: since then others may have begun to mirror.
-            views = {name: mirroring.agent.refreshed(name) for name in late}
-            for table, keys in _mirrored([one for one in touched if one.table.physical in views], views):
-                mirroring.settle(table, keys)
         return response
+
+
+def _for_each(
+    groups: Iterator[tuple[ServedTable, list[Key]]], act: Callable[[ServedTable, list[Key]], None]
+) -> None:
+    """Do it for every table, though it fails for one; then raise what was raised last."""
+    with ExitStack() as stack:
+        for table, keys in groups:
+            stack.callback(act, table, keys)
 
 
 def _is_invalid(error: ClientError) -> bool:
@@ -156,11 +161,14 @@ def _repeated(mirroring: Mirroring, operation: Operation, lost_replies: list[Exc
     raise AssertionError("the retry loop neither returned nor raised")
 
 
-def _mirrored(touched: list[_Touched], views: Mapping[str, View]) -> Iterator[tuple[ServedTable, list[Key]]]:
+def _mirrored(
+    mirroring: Mirroring, touched: list[_Touched], views: Mapping[str, View]
+) -> Iterator[tuple[ServedTable, list[Key]]]:
     """The keys to bring after, each once, by table."""
     by_table: dict[str, tuple[ServedTable, dict[bytes, Key]]] = {}
     for one in touched:
-        if mirrors(one.table, one.key, views[one.table.physical]):
+        view = views[one.table.physical]
+        if mirrors(one.table, one.key, view) or mirroring.began_to_mirror(one.table, one.key, view):
             keys = by_table.setdefault(one.table.physical, (one.table, {}))[1]
             keys[key_bytes(one.table.shape.keys, one.key)] = one.key
     for table, keys in by_table.values():

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from time import perf_counter
 
-from dualstore.errors import MirrorUnavailable, RequestRejected
+from dualstore.errors import MirrorRefused, MirrorUnavailable, RequestRejected
 from dualstore.items import Key
 from dualstore.operations import ConditionalWrite, Response
 from dualstore.replication.agent import Agent, View
@@ -92,22 +92,26 @@ class Mirroring:
             mirrored = mirrors(table, key, view)
             try:
                 acknowledged = write(self.authority, operation, mirrored=mirrored, policy=self._times.retries)
+                self._follow(table, key, view, acknowledged, mirrored=mirrored)
             except WriteRefused as refused:
-                if refused.doubtful and mirrored:
+                if refused.doubtful and (mirrored or self.began_to_mirror(table, key, view)):
                     self.doubt(table, [key], "the authority's reply was lost")
                 raise refused.error from None
-            except BaseException:  # a signal, a killed greenlet: the request may be on its way
-                if mirrored:
+            except BaseException:  # a signal, a killed greenlet: wherever it struck, the write may be done
+                if mirrored or self.began_to_mirror(table, key, view):
                     self.doubt(table, [key], "the write was interrupted")
                 raise
-            replied_at = self.agent.clock.now()
-            if replied_at >= view.write_until:
-                # The reply came too late to be acted on: others may believe this process dead by now.
-                if mirrored or mirrors(table, key, self.agent.refreshed(table.physical)):
-                    self.settle(table, [key])
-            elif mirrored:
-                self._follow(table, key, acknowledged, replied_at)
             return acknowledged.reply.response
+
+    def began_to_mirror(self, table: ServedTable, key: Key, view: View) -> bool:
+        """Whether, the grant of a view having lapsed, others may by now mirror a key; in doubt: yes."""
+        if self.agent.clock.now() < view.write_until:
+            return False
+        try:
+            return mirrors(table, key, self.agent.refreshed(table.physical))
+        except Exception as failure:  # noqa: BLE001 - whatever keeps it from being known
+            logger.warning("The stage of %s is not known: %s", table.logical, type(failure).__name__)
+            return True
 
     def settle(self, table: ServedTable, keys: Sequence[Key]) -> None:
         """Settle different keys of a table, or record them as doubtful before returning."""
@@ -138,8 +142,7 @@ class Mirroring:
         started = perf_counter()
         try:
             self.health.require()
-            act()
-            reason, outcome = None, OK
+            reason, outcome = self._tried(act)
         except MirrorUnavailable as failure:
             reason, outcome = str(failure), type(failure).__name__
         except Exception as failure:  # noqa: BLE001 - the write is acknowledged: only its mirroring failed
@@ -152,6 +155,18 @@ class Mirroring:
                 self._telemetry.record(MirrorFailed(table.logical, name, outcome))
                 self.doubt(table, keys, reason)
 
+    def _tried(self, act: Callable[[], None]) -> tuple[str | None, str]:
+        """Do something to the mirror, and remember how it bears it."""
+        try:
+            act()
+        except MirrorRefused as refusal:  # it answers, and refuses one item
+            return str(refusal), type(refusal).__name__
+        except MirrorUnavailable:
+            self.health.strained()
+            raise
+        self.health.relieved()
+        return None, OK
+
     def doubt(self, table: ServedTable, keys: Sequence[Key], reason: str) -> None:
         """Record keys whose mirrored state is in doubt, so that nobody reads it there.
 
@@ -162,9 +177,9 @@ class Mirroring:
             botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError: neither could be done; this
                 process remembers the keys until it can be (see `record_again`).
         """
-        if self._noted_by_mirror(table, keys, reason):
-            return
         try:
+            if self._noted_by_mirror(table, keys, reason):
+                return
             for key in keys:
                 self.journal.record(table.shape, key)
             self.agent.wait_until_reads_stopped(table.physical)
@@ -206,23 +221,26 @@ class Mirroring:
             return False
         return True
 
-    def _follow(self, table: ServedTable, key: Key, acknowledged: Acknowledged, replied_at: float) -> None:
-        if acknowledged.certain and acknowledged.stamp is not None:
+    def _follow(
+        self, table: ServedTable, key: Key, view: View, acknowledged: Acknowledged, *, mirrored: bool
+    ) -> None:
+        """Bring the mirror after an acknowledged write."""
+        replied_at = self.agent.clock.now()
+        if replied_at >= view.write_until:
+            # The reply came too late to be acted on: others may believe this process dead by now.
+            if mirrored or self.began_to_mirror(table, key, view):
+                self.settle(table, [key])
+        elif mirrored and acknowledged.certain and acknowledged.stamp is not None:
+            until = min(view.write_until, replied_at + self._times.direct_window.total_seconds())
             self.reach(
-                table,
-                [key],
-                "WriteDirect",
-                lambda: self._write_directly(table, key, acknowledged, replied_at),
+                table, [key], "WriteDirect", lambda: self._write_directly(table, key, acknowledged, until)
             )
-        else:
+        elif mirrored:
             self.settle(table, [key])
 
-    def _write_directly(
-        self, table: ServedTable, key: Key, acknowledged: Acknowledged, replied_at: float
-    ) -> None:
+    def _write_directly(self, table: ServedTable, key: Key, acknowledged: Acknowledged, until: float) -> None:
         assert acknowledged.stamp is not None  # noqa: S101 - `_follow` saw to it
-        late = self.agent.clock.now() - replied_at > self._times.direct_window.total_seconds()
-        if late or not self.mirror.write_direct(
+        if self.agent.clock.now() >= until or not self.mirror.write_direct(
             table.physical,
             key,
             acknowledged.reply.image,

@@ -61,15 +61,20 @@ class Registry:
     _beat: int = 0
     _watched: dict[str, tuple[int, float]] = field(default_factory=dict)
 
-    def beat(self, confirmed: Mapping[str, int]) -> None:
+    def beat(self, confirmed: Mapping[str, int]) -> bool:
         """Write this process's entry anew.
 
         A process that was taken for dead finds its entry gone and goes on under a new name: whatever it
         had not finished is already suspect under the old one.
+
+        Returns:
+            Whether the entry was there before this beat, so that others could see this process.
         """
+        known = bool(self._beat)
         if not self._write(confirmed):
-            self.id, self._beat = uuid.uuid4().hex, 0
+            self.id, self._beat, known = uuid.uuid4().hex, 0, False
             self._write(confirmed)
+        return known
 
     def leave(self) -> None:
         """Take this process's entry out: it has nothing unfinished."""

@@ -125,7 +125,7 @@ class Repair:
             self._mirroring.mirror.mark_dirty(
                 table.physical,
                 entry.key,
-                nonce=entry.nonce,
+                nonce=uuid.uuid4().hex,  # the journal's could replace that of a newer failure
                 reason="found in the journal; could not be settled",
             )
         except Exception:  # noqa: BLE001 - as below; the gate stays shut for this key
@@ -134,7 +134,8 @@ class Repair:
 
     def _settled(self, table: ServedTable, entry: DirtyKey) -> bool:
         try:
-            settle(self._mirroring.mirror, self._mirroring.authority, table.shape, entry.key)
+            with self._mirroring.agent.writing(table.physical):  # so that a change of stage waits for it
+                settle(self._mirroring.mirror, self._mirroring.authority, table.shape, entry.key)
         except Exception as failure:  # noqa: BLE001 - one key must not keep the others from being settled
             logger.warning("A key of %s could not be settled: %s", table.logical, type(failure).__name__)
             return False

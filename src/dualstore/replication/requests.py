@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dualstore.expressions import project, touched_paths, update, with_set_actions
-from dualstore.expressions.updates import Add, Set
-from dualstore.items import PREDECESSOR, STAMP, Item, Key, KeySchema, without_stamps
+from dualstore.expressions import creates_item, project, touched_paths, with_set_actions
+from dualstore.items import PREDECESSOR, STAMP, Item, Key, KeySchema, normalized_item, without_stamps
 from dualstore.operations import ConditionalWrite, DeleteItem, PutItem, Request, Response, UpdateItem
 from dualstore.replication.stamps import predecessor_of, stamp_of
 
@@ -97,11 +96,7 @@ def may_create(request: Request) -> bool:
     Raises:
         RequestRejected: the expression is not one.
     """
-    text = request.get("UpdateExpression")
-    if text is None:
-        return True
-    names, values = request.get("ExpressionAttributeNames"), request.get("ExpressionAttributeValues")
-    return any(isinstance(action, Set | Add) for action in update(text, names or {}, values or {}).actions)
+    return creates_item(request.get("UpdateExpression"))
 
 
 def put_with_stamp(request: Request, stamp: bytes) -> dict[str, Any]:
@@ -151,7 +146,8 @@ def read_reply(operation: ConditionalWrite, sent: Request, response: Response, *
     if isinstance(operation, UpdateItem):
         return _read_update(operation, sent, response, returned)
     shown = returned if asked == "ALL_OLD" else None
-    image = sent["Item"] if isinstance(operation, PutItem) else None
+    # As DynamoDB stores it: `1.0` is `1`.
+    image = normalized_item(sent["Item"]) if isinstance(operation, PutItem) else None
     return Reply(_with_attributes(response, shown), known=True, predecessor=stamp_of(returned), image=image)
 
 

@@ -27,8 +27,8 @@ class Step:
 def next_step(record: ControlRecord, requested: Requested, *, reads_stopped: bool) -> Step:
     """The next step from a record towards what was asked for.
 
-    Mirroring of a key may end only after reads of the mirror have: `postgres_read_percent` goes to 0 first,
-    and the rest follows when no process can hold a grant from before.
+    Mirroring of a key may end only after reads of the mirror have: a request for both sets
+    `postgres_read_percent` to 0 first, and the rest follows when no process can hold a grant from before.
 
     Args:
         record: the control record.

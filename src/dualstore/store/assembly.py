@@ -185,15 +185,21 @@ class DualStore:
         self.close()
 
     def close(self) -> None:
-        """Unbind every table, finish, and take this process out of the register."""
-        for table in self._served:
-            unbind_table(table, self._router)
+        """Finish, and take this process out of the register.
+
+        A bound table that is mirrored stays bound, and its writes are refused from now on: a thread that
+        still works must not go to DynamoDB alone. `unbind` sets it free.
+        """
+        self._router.closed = True
         self._shadow.close()
         self._maintenance.close()
         for served in self._served.values():
             with suppress(ClientError, BotoCoreError):
                 self._mirroring.record_again(served)
         self._agent.close(finished=not self._mirroring.unrecorded)
+        for physical in self._served:
+            if not self._agent.view(physical).record.stage.rule.mirrored:
+                unbind_table(physical, self._router)
         self.flags.close()
         for owned in self._owned:
             (owned.dispose if isinstance(owned, sqlalchemy.Engine) else partial(owned.__exit__))()
@@ -313,7 +319,7 @@ class DualStore:
             if other.table.fullname == mapping.table.fullname and other.shape.name != served.physical:
                 raise ConfigurationError(
                     f"DynamoDB tables {other.shape.name} and {served.physical} would both be mirrored in SQL "
-                    f"table {mapping.table.fullname}, where their keys collide; give each a SQL model of its own"
+                    f"table {mapping.table.fullname}, where their keys collide; give each one of its own"
                 )
         self._mappings[served.physical] = mapping
         self._agent.serve(served.physical, logical=served.logical)
@@ -371,7 +377,7 @@ def _require_same_table(
     if row is not None and row.__table__ is not served.mapping.table:
         raise ConfigurationError(
             f"table {served.physical} of {model.__name__} is already mirrored in SQL table "
-            f"{served.mapping.table.fullname}, not in that of {row.__name__}; use the same row model everywhere"
+            f"{served.mapping.table.fullname}, not in that of {row.__name__}; use one row model everywhere"
         )
     if name not in {None, served.served.logical}:
         raise ConfigurationError(

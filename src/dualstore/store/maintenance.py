@@ -60,22 +60,26 @@ class Maintenance:
         """One round over all tables."""
         mirror_up = self._health.probe()
         for table in list(self._tables()):
-            record = table.view.record
-            self._telemetry.record(StageSeen(table.served.logical, record.stage, record.dials))
-            self._telemetry.record(GateSeen(table.served.logical, is_open=record.mirror_readable))
+            try:
+                self._attend(table, mirror_up=mirror_up)
+            except (DualStoreError, ClientError, BotoCoreError) as error:
+                logger.warning("Repair of %s ended early: %s", table.served.logical, type(error).__name__)
+
+    def _attend(self, table: MigratedTable, *, mirror_up: bool) -> None:
+        record = table.view.record
+        self._telemetry.record(StageSeen(table.served.logical, record.stage, record.dials))
+        self._telemetry.record(GateSeen(table.served.logical, is_open=record.mirror_readable))
+        if not mirror_up:
+            return
+        table.copy_control()
+        if record.stage.rule.mirrored:
+            repaired = table.repair()
+            self._telemetry.record(DirtySeen(table.served.logical, repaired.failed))
             self._telemetry.record(table.journal_seen())
-            if not mirror_up:
-                continue
-            table.copy_control()
-            if record.stage.rule.mirrored:
-                repaired = table.repair()
-                self._telemetry.record(DirtySeen(table.served.logical, repaired.failed))
 
     def _run(self) -> None:
         while not self._stop.wait(self._pause_seconds * random.uniform(0.5, 1.5)):  # noqa: S311 - jitter
             try:
                 self.round()
-            except (DualStoreError, ClientError, BotoCoreError) as error:
-                logger.warning("A round of repair ended early: %s", type(error).__name__)
             except Exception:
                 logger.exception("A round of repair failed; the next one follows")

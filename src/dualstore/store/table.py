@@ -211,6 +211,11 @@ class MigratedTable:
             IllegalTransition, Unavailable: not every live process mirrors every write.
             SchemaError: the `dualstore` schema or the SQL table is missing.
         """
+        if not self._record().mirrors_every_key:
+            self.confirm_dualwrite()  # says why not
+        # A page that is being loaded may bring a row back that was deleted meanwhile, until the run's end:
+        # nobody reads the mirror before that.
+        self._decide(lambda _: {"loaded": False})
         since = self.confirm_dualwrite()
         result = Backfill(
             shape=self.served.shape,
@@ -295,9 +300,12 @@ class MigratedTable:
         """What waits in the journal; asked for only where it can be anything: while the gate is not open."""
         if self.view.record.gate is Gate.OPEN:
             return JournalSeen(self.served.logical, 0)
-        waiting = [e for entries in self._mirroring.journal.entries(self.served.shape) for e in entries]
-        oldest = min((entry.since for entry in waiting), default=time.time())
-        return JournalSeen(self.served.logical, len(waiting), max(0.0, time.time() - oldest))
+        now = time.time()
+        keys, oldest = 0, now
+        for entries in self._mirroring.journal.entries(self.served.shape):
+            keys += len(entries)
+            oldest = min(oldest, *(entry.since for entry in entries))
+        return JournalSeen(self.served.logical, keys, now - oldest)
 
     def repair(self) -> Repaired:
         """Settle every key that is recorded as doubtful, once.
@@ -309,7 +317,8 @@ class MigratedTable:
         return self._repair.run(self.served)
 
     def _settle(self, key: Key) -> None:
-        settle(self._mirroring.mirror, self._mirroring.authority, self.served.shape, key)
+        with self._agent.writing(self.physical):  # so that a change of stage waits for it
+            settle(self._mirroring.mirror, self._mirroring.authority, self.served.shape, key)
 
     def _record(self) -> ControlRecord:
         return self._control.read_all()[self.physical]

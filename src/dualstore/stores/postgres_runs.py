@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, LiteralString
 from uuid import UUID, uuid4
 
 from psycopg.types.json import Jsonb
@@ -196,7 +196,7 @@ class PostgresRuns:
                 [PieceState.DONE, run.id, PieceState.COPIED],
             )
 
-    def _run(self, query: str, parameters: Sequence[Any]) -> Run | None:
+    def _run(self, query: LiteralString, parameters: Sequence[Any]) -> Run | None:
         with transaction(self._engine, "Looking for a run") as cursor:
             cursor.execute(query, parameters)
             row = cursor.fetchone()

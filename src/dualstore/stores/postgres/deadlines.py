@@ -15,6 +15,7 @@ from typing import Any
 
 import psycopg
 import sqlalchemy
+from sqlalchemy import event
 
 _thread = threading.local()
 
@@ -40,10 +41,10 @@ def deadline(patience: timedelta) -> Iterator[None]:
 
 def install(engine: sqlalchemy.Engine) -> None:
     """Let connections of this engine keep the deadlines that `deadline` sets; others notice nothing."""
-    if not sqlalchemy.event.contains(engine, "do_connect", _limit_connect):
-        sqlalchemy.event.listen(engine, "do_connect", _limit_connect)
+    if not event.contains(engine, "do_connect", _limit_connect):
+        event.listen(engine, "do_connect", _limit_connect)
         # Before SQLAlchemy's own listener, which asks the first connection for the server's version.
-        sqlalchemy.event.listen(engine, "connect", _on_connect, insert=True)
+        event.listen(engine, "connect", _on_connect, insert=True)
 
 
 def bind(connection: psycopg.Connection[Any]) -> None:

@@ -8,13 +8,20 @@ from enum import Enum
 from typing import TypeVar
 
 import psycopg
-import sqlalchemy
 from psycopg import errors as pg
+from sqlalchemy import exc
 
-from dualstore.errors import MirrorUnavailable, OutcomeUnknown, RequestRejected, Unavailable, invalid
+from dualstore.errors import (
+    MirrorRefused,
+    MirrorUnavailable,
+    OutcomeUnknown,
+    RequestRejected,
+    Unavailable,
+    invalid,
+)
 from dualstore.stores.postgres.deadlines import DeadlinePassed
 
-CAUGHT = (psycopg.Error, sqlalchemy.exc.SQLAlchemyError)
+CAUGHT = (psycopg.Error, exc.SQLAlchemyError)
 """What the driver and the pool raise."""
 
 
@@ -35,12 +42,12 @@ class Fault(Enum):
 
 
 _FAULTS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Fault], ...] = (
-    ((DeadlinePassed, pg.ConnectionTimeout, sqlalchemy.exc.TimeoutError), Fault.LATE),
+    ((DeadlinePassed, pg.ConnectionTimeout, exc.TimeoutError), Fault.LATE),
     ((pg.QueryCanceled, pg.LockNotAvailable), Fault.LATE),
     ((pg.SerializationFailure, pg.DeadlockDetected), Fault.CONTENTION),
     ((pg.UndefinedTable, pg.UndefinedColumn, pg.InvalidSchemaName, pg.UndefinedObject), Fault.SCHEMA),
-    # Class 22, data exceptions; 23, integrity violations; P0001, a trigger that raises; 54000, a row or key too
-    # long for its table or index.
+    # Class 22, data exceptions; 23, integrity violations; P0001, a trigger that raises; 54000, a row or key
+    # too long for its table or index.
     (
         (psycopg.DataError, psycopg.IntegrityError, pg.RaiseException, pg.ProgramLimitExceeded),
         Fault.REFUSED,
@@ -78,8 +85,9 @@ def unavailable(error: BaseException, doing: str, kind: type[U]) -> U:
 
 
 def as_mirror(error: BaseException, doing: str) -> MirrorUnavailable:
-    """What a failed operation of a mirror is reported as (see `unavailable`)."""
-    return unavailable(error, doing, MirrorUnavailable)
+    """What a failed operation of a mirror is reported as: refused by the SQL table, or not answered."""
+    refused = fault_of(error) in {Fault.REFUSED, Fault.SCHEMA}
+    return unavailable(error, doing, MirrorRefused if refused else MirrorUnavailable)
 
 
 def as_store(error: BaseException, doing: str) -> Unavailable | RequestRejected:

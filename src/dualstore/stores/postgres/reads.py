@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from dualstore.errors import MirrorUnavailable
+from dualstore.errors import MirrorDirty
 from dualstore.items import Item, Key, TableShape, key_bytes
 from dualstore.operations import (
     BatchGetItem,
@@ -48,7 +48,7 @@ def read_undoubted(catalog: Catalog, session: Session, operation: Operation) -> 
     first row is read, in the same round trip. GetItem, the most frequent, looks in its own statement.
 
     Raises:
-        MirrorUnavailable: one is.
+        MirrorDirty: one is.
         RequestRejected: as DynamoDB would.
     """
     if not isinstance(operation, GetItem):
@@ -123,7 +123,7 @@ def _item(statements: TableStatements, rows: list[Row]) -> Item | None:
     return statements.mapping.decode(rows[0]) if rows else None
 
 
-def _in_doubt(operation: Operation) -> MirrorUnavailable:
-    return MirrorUnavailable(
+def _in_doubt(operation: Operation) -> MirrorDirty:
+    return MirrorDirty(
         f"{operation.name} on {', '.join(sorted(operation.tables))} covers keys in doubt: ask the authority"
     )

@@ -5,7 +5,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, LiteralString, TypeVar, cast
 
 import psycopg
 import sqlalchemy
@@ -59,20 +59,20 @@ class Session:
 
     def rows(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
         """Run one statement; its rows."""
-        return self._cursor().execute(statement, values).fetchall()
+        return _execute(self._cursor(), (statement, values)).fetchall()
 
     def batch(self, *statements: Statement) -> list[list[Row]]:
         """Run several statements in one round trip; the rows of each (none for BEGIN and COMMIT)."""
         if len(statements) == 1:
-            return [self._fetched(self._cursor().execute(*statements[0]))]
+            return [self._fetched(_execute(self._cursor(), statements[0]))]
         cursors = [self._cursor() for _ in statements]
         failure: psycopg.Error | None = None
         try:
             with self._connection.pipeline():
                 # Passed over the end of the block: psycopg would log the failures that follow from it.
                 try:
-                    for cursor, (text, values) in zip(cursors, statements, strict=True):
-                        cursor.execute(text, values)
+                    for cursor, statement in zip(cursors, statements, strict=True):
+                        _execute(cursor, statement)
                 except psycopg.Error as error:
                     failure = error
         except psycopg.Error as error:
@@ -87,6 +87,12 @@ class Session:
 
     def _cursor(self) -> psycopg.RawCursor[TupleRow]:
         return psycopg.RawCursor(self._connection, row_factory=tuple_row)
+
+
+def _execute(cursor: psycopg.RawCursor[TupleRow], statement: Statement) -> psycopg.RawCursor[TupleRow]:
+    text, values = statement
+    # Composed of quoted names only, which a type checker cannot see.
+    return cursor.execute(cast("LiteralString", text), values)
 
 
 class Sessions:

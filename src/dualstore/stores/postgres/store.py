@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import ClassVar
 
 import sqlalchemy
 
@@ -36,7 +35,7 @@ class PostgresStore(PostgresMirror):
         ConfigurationError: the engine has another driver.
     """
 
-    side: ClassVar[Side] = Side.POSTGRES
+    side = Side.POSTGRES
 
     def __init__(
         self,
