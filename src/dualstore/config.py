@@ -169,7 +169,7 @@ class Configuration(_Section):
     tables: dict[LogicalName, TableSettings] = Field(default_factory=dict)
 
 
-class _Sources(BaseSettings, Configuration):
+class _Sources(BaseSettings, Configuration):  # pyright: ignore[reportIncompatibleVariableOverride]
     """Merges what the file says (passed in) with the environment, which wins."""
 
     model_config = SettingsConfigDict(

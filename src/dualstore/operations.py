@@ -238,7 +238,7 @@ class Transaction(Operation):
 
     @property
     def actions(self) -> tuple[tuple[str, Mapping[str, Any]], ...]:
-        """The actions in order, each as its kind (Get, Put, Update, Delete, ConditionCheck) and parameters."""
+        """The actions in order, each as its kind (Get, Put, Update, Delete, ConditionCheck) and body."""
         return tuple((kind, body) for entry in self.request["TransactItems"] for kind, body in entry.items())
 
     @property

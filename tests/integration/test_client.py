@@ -121,7 +121,7 @@ def test_what_is_no_item_operation_is_the_clients_own_and_partiql_is_refused(
 def test_a_request_that_names_no_table_is_refused_by_the_client_itself(
     store: DualStore, deployment: Deployment, method: str, request_: dict[str, Any]
 ) -> None:
-    with pytest.raises(Exception) as refused:  # noqa: PT011, B017 - what it is, the next lines say
+    with pytest.raises(Exception) as refused:
         getattr(deployment.clients.reads, method)(**request_)
     with pytest.raises(refused.type):
         getattr(store.client(), method)(**request_)

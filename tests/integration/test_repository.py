@@ -128,7 +128,7 @@ def test_pynamodbs_own_exceptions_are_raised(repository: Repository[Any], answer
 def test_a_batch_that_fails_in_its_body_is_committed_as_pynamodb_does_it(
     repository: Repository[Any], answers: Any, p: str
 ) -> None:
-    with pytest.raises(RuntimeError), repository.batch_write() as batch:
+    with pytest.raises(RuntimeError), repository.batch_write() as batch:  # noqa: PT012 - the commit is after
         batch.save(repository.model(p, 1))
         raise RuntimeError
     assert repository.get(p, 1).sk == 1
@@ -146,7 +146,7 @@ def test_transactions_of_the_store_are_routed(
     with store.transact_get() as reading:
         futures = [reading.get(model, p, sk) for sk in (1, 2)]
     assert [future.get().name for future in futures] == ["uno", "two"]
-    with pytest.raises(TransactWriteError), store.transact_write() as transaction:
+    with pytest.raises(TransactWriteError), store.transact_write() as transaction:  # noqa: PT012 - its end
         transaction.delete(model(p, 1), condition=model.name == "one", add_version_condition=False)
         transaction.save(model(p, 4))
     assert {1, 2} <= {item.sk for item in repository.query(p)}

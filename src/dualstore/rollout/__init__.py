@@ -1,0 +1,1 @@
+"""The rollout: plans, gates, monitoring. Nothing is here yet."""

@@ -19,7 +19,7 @@ from dualstore import schema
 from dualstore.bind import bind_model, unbind_table
 from dualstore.client import RoutedClient
 from dualstore.config import Configuration, ShadowSettings, import_object, load
-from dualstore.errors import ConfigurationError
+from dualstore.errors import ConfigurationError, MirrorDirty
 from dualstore.flags import FlagSource, flags_of
 from dualstore.mapping import TableMapping, map_table, shape_of_model, unmapped_table
 from dualstore.operations import Operation, Response
@@ -347,13 +347,16 @@ class DualStore:
         """Hand the dialled share of reads to the shadow, once there is something to compare with."""
         record = self._agent.view(table.physical).record
         percent = record.dials.effective_shadow_percent(record.stage)
-        if percent and record.loaded and random() * 100 < percent:  # noqa: S311 - a sample, not a secret
+        if percent and record.mirror_readable and random() * 100 < percent:  # noqa: S311 - a sample
             self._shadow.submit(table, operation, side, answer)
 
     def _read_side(self, side: Side, operation: Operation) -> Response:
-        if side is Side.POSTGRES:
-            return self._mirroring.mirror.execute_as_mirror(operation)
-        return self._mirroring.authority.execute(operation)
+        if side is Side.DYNAMODB:
+            return self._mirroring.authority.execute(operation)
+        for table in operation.tables:
+            if not self._agent.view(table).record.mirror_readable:
+                raise MirrorDirty(f"{table} is known to be behind on the mirror: there is nothing to compare")
+        return self._mirroring.mirror.execute_as_mirror(operation)
 
     def _require_same_dynamodb(self, model: type[Model]) -> None:
         """A model that reaches a stand-in must not be served from AWS, nor the other way round."""

@@ -124,7 +124,7 @@ class _Statements:
             "seen": sql.Identifier("pg_temp", "dualstore_seen"),
             "keys": sql.SQL(", ").join(name for name, _ in columns),
             "read": sql.SQL(", ").join(
-                sql.SQL("t.{}::{}").format(name, sql.SQL(read_as))
+                sql.SQL("t.{}::{}").format(name, sql.SQL(read_as))  # pyright: ignore[reportArgumentType]
                 if read_as
                 else sql.SQL("t.{}").format(name)
                 for name, read_as in columns

@@ -1,0 +1,1 @@
+"""What users' tests need: real servers, started and ended by context managers."""

@@ -1,6 +1,5 @@
 """One write at the authority: lost replies, retries, and what its caller is told."""
 
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -9,7 +8,15 @@ from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeou
 
 from dualstore.errors import RequestRejected, client_error
 from dualstore.items import PREDECESSOR, STAMP
-from dualstore.operations import ConditionalWrite, DeleteItem, GetItem, Operation, PutItem, Response, UpdateItem
+from dualstore.operations import (
+    ConditionalWrite,
+    DeleteItem,
+    GetItem,
+    Operation,
+    PutItem,
+    Response,
+    UpdateItem,
+)
 from dualstore.replication.authority import Acknowledged, RetryPolicy, WriteRefused, write
 from dualstore.stores.memory import MemoryStore
 from unit.replication.processes import SHAPE, TABLE, stored
@@ -18,7 +25,7 @@ KEY = {"id": {"S": "a"}}
 AT_ONCE = RetryPolicy(attempts=4, first_wait=timedelta(), longest_wait=timedelta())
 LOST = ReadTimeoutError(endpoint_url="simulated")
 NEVER_SENT = EndpointConnectionError(endpoint_url="simulated")
-NOT_A_LARGE_ITEM_BYTES = 409_600
+LARGEST_ITEM_BYTES = 409_600
 
 
 def throttled(name: str) -> ClientError:
@@ -37,7 +44,7 @@ class Unreliable:
         self.side = self.store.side
         self.fates = list(fates)
         self.sent: list[Operation] = []
-        self.between: Callable[[int], None] = lambda _: None
+        self.between = lambda attempt: None
 
     def execute(self, operation: Operation) -> Response:
         self.between(len(self.sent))
@@ -74,7 +81,7 @@ BOTH = pytest.mark.parametrize("mirrored", [False, True])
 
 
 @BOTH
-def test_each_attempt_has_a_stamp_of_its_own(mirrored: bool) -> None:
+def test_each_attempt_has_a_stamp_of_its_own(mirrored) -> None:
     store = Unreliable(LOST, throttled("PutItem"))
     acknowledged = send(store, put(), mirrored=mirrored)
     stamps = [each.request["Item"][STAMP]["B"] for each in store.sent]
@@ -84,7 +91,7 @@ def test_each_attempt_has_a_stamp_of_its_own(mirrored: bool) -> None:
 
 
 @BOTH
-def test_a_create_whose_reply_was_lost_is_recognised_by_its_own_stamp(mirrored: bool) -> None:
+def test_a_create_whose_reply_was_lost_is_recognised_by_its_own_stamp(mirrored) -> None:
     store = Unreliable("lost")
     acknowledged = send(store, put(**CREATE), mirrored=mirrored)
     assert acknowledged.reply.response.keys() == {"ResponseMetadata"}
@@ -94,7 +101,7 @@ def test_a_create_whose_reply_was_lost_is_recognised_by_its_own_stamp(mirrored: 
 
 @BOTH
 @pytest.mark.parametrize("failure", ["lost", server_error("UpdateItem")])
-def test_an_increment_whose_reply_was_lost_counts_once(failure: Any, mirrored: bool) -> None:
+def test_an_increment_whose_reply_was_lost_counts_once(failure: Any, mirrored) -> None:
     store = Unreliable(failure, "lost", failure)
     send(store, count(), mirrored=mirrored)
     assert stored(store.store)["n"] == {"N": "1"}
@@ -102,7 +109,7 @@ def test_an_increment_whose_reply_was_lost_counts_once(failure: Any, mirrored: b
 
 @BOTH
 @pytest.mark.parametrize("returned", ["ALL_NEW", "UPDATED_NEW"])
-def test_the_values_that_a_lost_reply_carried_are_recovered(returned: str, mirrored: bool) -> None:
+def test_the_values_that_a_lost_reply_carried_are_recovered(returned: str, mirrored) -> None:
     acknowledged = send(Unreliable("lost"), count(ReturnValues=returned), mirrored=mirrored)
     whole = {**KEY, "n": {"N": "1"}}
     assert acknowledged.reply.response["Attributes"] == (
@@ -168,10 +175,17 @@ def test_a_refusal_after_a_lost_request_is_the_callers_own() -> None:
     assert "Item" not in refused.value.error.response
 
 
-@pytest.mark.parametrize("final", [throttled("UpdateItem"),
-                                   client_error("UpdateItem", RequestRejected("AccessDeniedException", "")),
-                                   client_error("UpdateItem", RequestRejected("ValidationException", ""))])  # fmt: skip
-def test_after_a_lost_reply_no_other_error_tells_the_caller_that_nothing_was_written(final: ClientError) -> None:
+@pytest.mark.parametrize(
+    "final",
+    [
+        throttled("UpdateItem"),
+        client_error("UpdateItem", RequestRejected("AccessDeniedException", "")),
+        client_error("UpdateItem", RequestRejected("ValidationException", "")),
+    ],
+)
+def test_after_a_lost_reply_no_other_error_tells_the_caller_that_nothing_was_written(
+    final: ClientError,
+) -> None:
     store = Unreliable("lost", *[final] * 3)
     with pytest.raises(WriteRefused) as refused:
         send(store, count())
@@ -219,7 +233,7 @@ def test_a_deleted_item_that_went_with_the_reply_is_not_reported_as_never_there(
 
 
 @BOTH
-def test_a_throttled_write_is_tried_again_and_leaves_no_doubt(mirrored: bool) -> None:
+def test_a_throttled_write_is_tried_again_and_leaves_no_doubt(mirrored) -> None:
     store = Unreliable(throttled("UpdateItem"), NEVER_SENT, throttled("UpdateItem"))
     acknowledged = send(store, count(), mirrored=mirrored)
     assert acknowledged.certain is mirrored
@@ -239,11 +253,11 @@ def large(value_bytes: int, **options: Any) -> PutItem:
     return PutItem({"TableName": TABLE, "Item": {**KEY, "v": {"S": "x" * value_bytes}}, **options})
 
 
-LARGEST = NOT_A_LARGE_ITEM_BYTES - len("id" "a" "v")
+LARGEST = LARGEST_ITEM_BYTES - len("idav")
 
 
 @BOTH
-def test_an_item_of_the_largest_size_is_written_without_a_stamp(mirrored: bool) -> None:
+def test_an_item_of_the_largest_size_is_written_without_a_stamp(mirrored) -> None:
     store = Unreliable()
     acknowledged = send(store, large(LARGEST), mirrored=mirrored)
     assert (acknowledged.stamp, acknowledged.certain) == (None, False)
@@ -272,7 +286,7 @@ def test_an_unstamped_write_whose_reply_was_lost_is_not_repeated() -> None:
 
 @BOTH
 @pytest.mark.parametrize("returned", ["NONE", "ALL_NEW", "UPDATED_NEW"])
-def test_an_update_that_only_takes_away_does_not_create_the_item(returned: str, mirrored: bool) -> None:
+def test_an_update_that_only_takes_away_does_not_create_the_item(returned: str, mirrored) -> None:
     store = Unreliable()
     removal = {"TableName": TABLE, "Key": KEY, "UpdateExpression": "REMOVE v", "ReturnValues": returned}
     acknowledged = send(store, UpdateItem(removal), mirrored=mirrored)
@@ -303,7 +317,7 @@ def test_a_legacy_update_whose_reply_was_lost_is_not_repeated() -> None:
 @pytest.mark.parametrize("unstamped", [False, True])
 @pytest.mark.parametrize("lost", [False, True])
 def test_the_item_that_a_condition_met_is_shown_without_stamps_and_only_to_whom_asked(
-    lost: bool, unstamped: bool, mirrored: bool
+    lost, unstamped, mirrored
 ) -> None:
     store = Unreliable()
     send(store, put("before"))

@@ -108,7 +108,7 @@ def test_shutting_the_gate_of_a_table_without_a_record_makes_none(control: Contr
     ],
 )
 def test_a_mirror_is_readable_only_where_nothing_speaks_against_it(
-    control: ControlTable, changes: dict[str, object], readable: bool
+    control: ControlTable, changes: dict[str, object], readable
 ) -> None:
     record = control.change(only(control), **{"stage": Stage.DUALWRITE, "loaded": True, **changes})
     assert record is not None

@@ -185,7 +185,7 @@ def test_a_condition_check_is_neither_stamped_nor_settled(world: World, process:
         ("BatchWriteItem", {"RequestItems": {TABLE: [{"DeleteRequest": {"Key": {"id": {"N": "x"}}}}]}}),
         ("BatchWriteItem", {"RequestItems": {TABLE: [{"PutRequest": {"Item": {"v": {"S": "x"}}}}]}}),
         ("BatchWriteItem", {"RequestItems": {TABLE: [put(), put()]}}),
-        ("TransactWriteItems", {"TransactItems": [{"Delete": {"TableName": TABLE, "Key": {"id": {"S": ""}}}}]}),
+        ("TransactWriteItems", {"TransactItems": [{"Put": {"TableName": TABLE, "Item": item("")}}]}),
         ("PutItem", {"TableName": TABLE, "Item": {"id": {"N": "1"}}}),
     ],
 )  # fmt: skip
