@@ -110,16 +110,7 @@ class Router:
         served = [self._tables[table] for table in operation.tables if table in self._tables]
         if not served:
             return self._mirroring.authority.execute(operation)
-        started = perf_counter()
-        outcome = OK
-        try:
-            return self._carry_out[type(operation)](served[0], operation)
-        except Exception as error:
-            outcome = error_code(error) or type(error).__name__
-            raise
-        finally:
-            if not operation.reads:
-                self._count(served[0], operation, Side.DYNAMODB, Role.AUTHORITATIVE, started, outcome)
+        return self._carry_out[type(operation)](served[0], operation)
 
     def serves(self, tables: frozenset[str]) -> bool:
         """Whether an operation on these physical tables concerns a served one."""

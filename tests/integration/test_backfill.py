@@ -12,7 +12,7 @@ from dualstore.backfill import Phase
 from dualstore.errors import ConfigurationError, SchemaError, Unavailable
 from dualstore.items import key_bytes, without_stamps
 from dualstore.operations import Scan
-from dualstore.stores import postgres_runs
+from dualstore.stores import postgres_load, postgres_runs
 from dualstore.stores.memory import MemoryStore
 from dualstore.stores.postgres_runs import RunState, TakenOver
 
@@ -97,6 +97,94 @@ def test_rows_that_are_there_already_stay_and_what_differs_is_settled(sides: Bul
 
     sides.assert_equal()
     assert (result.totals.items, result.totals.inserted, result.totals.settled) == (30, 28, 1)
+
+
+def test_a_row_whose_item_was_deleted_while_nothing_was_mirrored_is_settled(sides: BulkSides):
+    sides.put(*(order(n) for n in range(30)))
+    sides.backfill().run()
+    gone = [order(n) for n in (0, 7, 29)]
+    for item in gone:
+        sides.delete(sides.key(item))
+    sides.put(order(3, name={"S": "changed unmirrored"}), order(30))
+    settled = []
+
+    result = sides.backfill(
+        confirm_dualwrite=lambda: 2, settle=lambda key: (settled.append(key), sides.settle(key))
+    ).run()
+
+    sides.assert_equal()
+    assert result.succeeded
+    assert (result.totals.rows_looked_up, result.totals.items, result.totals.inserted) == (30, 28, 1)
+    assert settled == [*sorted(map(sides.key, gone), key=str), sides.key(order(3))]
+    assert result.totals.settled == 4
+
+
+def test_rows_from_before_a_run_are_looked_up_page_by_page_and_no_others(sides: BulkSides, monkeypatch):
+    monkeypatch.setattr(postgres_load, "_ROW_PAGE_ROWS", 4)
+    sides.put(*(order(n) for n in range(20)))
+    sides.backfill().run()
+    for n in range(0, 20, 3):
+        sides.delete(sides.key(order(n)))
+    reports = []
+
+    def write_at_the_far_end(progress):
+        reports.append(progress)
+        sides.dual_write(order(6, customer={"S": "z"}), order(6, customer={"S": "z"}))
+
+    result = sides.backfill(confirm_dualwrite=lambda: 2, progress=write_at_the_far_end).run()
+
+    sides.assert_equal()
+    assert result.totals.rows_looked_up == 20
+    looked_up = [each.rows_looked_up for each in reports if each.phase is Phase.CLEARING]
+    assert looked_up[0] == 4
+    assert looked_up == sorted(looked_up)
+    assert max(later - earlier for earlier, later in itertools.pairwise(looked_up)) == 4
+
+
+def test_a_unique_value_that_a_row_is_left_with_can_be_taken_by_another_item(sides: BulkSides):
+    sides.put(order(1, code={"S": "once"}))
+    sides.backfill().run()
+    sides.delete(sides.key(order(1)))
+    sides.put(order(2, code={"S": "once"}))
+
+    assert sides.backfill(confirm_dualwrite=lambda: 2).run().succeeded
+
+    sides.assert_equal()
+
+
+def test_a_row_from_before_the_run_that_is_not_yet_committed_is_waited_for(sides: BulkSides):
+    waited = threading.Event()
+
+    def report(progress):
+        if progress.waiting_for:
+            waited.set()
+
+    with sides.engine.connect() as writing:
+        writing.exec_driver_sql("INSERT INTO shop.orders (customer, number) VALUES ('gone', 1)")
+        copying = threading.Thread(target=sides.backfill(progress=report).run)
+        copying.start()
+        assert waited.wait(20)
+        writing.commit()
+    copying.join(20)
+
+    assert not copying.is_alive()
+    sides.assert_equal()
+
+
+def test_a_row_that_is_left_over_and_cannot_be_removed_is_marked_dirty(sides: BulkSides):
+    sides.mirror(order(1), order(1))
+    with sides.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE TABLE shop.lines (customer text, number numeric,"
+            " FOREIGN KEY (customer, number) REFERENCES shop.orders)"
+        )
+        connection.exec_driver_sql("INSERT INTO shop.lines SELECT customer, number FROM shop.orders")
+
+    result = sides.backfill().run()
+
+    assert result.state is RunState.FINISHED_WITH_FAILURES
+    assert result.totals.failed == 1
+    assert sides.numbers_of_dirty_keys() == {1}
 
 
 def test_an_item_that_is_deleted_after_its_page_was_read_does_not_come_back(sides: BulkSides):
@@ -251,6 +339,17 @@ def test_a_worker_whose_piece_was_taken_over_loads_nothing_more(sides: BulkSides
     assert not sides.rows_on_postgres()
 
 
+def test_a_worker_that_outlives_its_run_loads_nothing_more(sides: BulkSides):
+    run = sides.runs.start("backfill", TABLE, {"epoch": 1}, pieces=1)
+    outliving = sides.load.piece(sides.runs.claim(run.id, 0))
+    sides.backfill(confirm_dualwrite=lambda: 2).run()
+
+    with pytest.raises(TakenOver):
+        sides.load.load(outliving, [order(1)], next_start=None, on_failure=pytest.fail)
+
+    assert not sides.rows_on_postgres()
+
+
 def test_a_run_of_an_earlier_epoch_is_not_resumed(sides: BulkSides):
     sides.put(*(order(n) for n in range(30)))
     first = _killed(sides, progress=_raise_on(2))
@@ -290,7 +389,10 @@ class Steps:
 
     METHODS = {  # noqa: RUF012
         "source": {"execute"},
-        "load": {"load", "wait_for_older_writers", "tombstoned_keys"},
+        "load": {
+            *("draw_revision", "wait_for_writers", "row_page", "pass_rows"),
+            *("load", "wait_for_older_writers", "tombstoned_keys"),
+        },
         "runs": {"start", "pieces", "claim", "done", "finish"},
         "mirror": {"items_of", "mark_dirty"},
     }
@@ -345,7 +447,7 @@ class Steps:
 
 
 def _prepare_both(sides):
-    """Rows that are equal, older, gone since, forbidden; and most not there yet."""
+    """Rows that are equal, older, gone since, forbidden, left over; and most not there yet."""
     sides.empty()
     for n in range(30):
         sides.put(order(n))
@@ -353,13 +455,16 @@ def _prepare_both(sides):
     sides.mirror(order(1), order(1))
     sides.mirror(order(2), order(2, name={"S": "an older image"}))
     sides.mirror(order(3), None)
+    sides.mirror(order(30), order(30))
 
 
 def test_killed_at_any_step_it_resumes_without_loss_or_doubles(sides: BulkSides):
     _prepare_both(sides)
     clean = Steps()
     clean.backfill(sides).run()
-    assert {"before load", "after load", "before settle", "after mark_dirty"} <= set(clean.names)
+    assert {"before load", "after load", "before settle", "after mark_dirty", "after pass_rows"} <= set(
+        clean.names
+    )
     assert len(clean.names) > 40
 
     for die_at in range(1, len(clean.names) + 1):

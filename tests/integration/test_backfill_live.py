@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 
 from bulk_sides import BulkSides, bulk_sides, create_table, order
+from dualstore import Stage
 from dualstore.backfill import Phase
 from dualstore.errors import ConfigurationError
+from dualstore.flags import StaticFlags
 from dualstore.stores.dynamo import DynamoStore
 from dualstore.testing.servers import PostgresServer
+from integration.deployment import Deployment, mirrored
 
 _PROGRAM = """
 import sys
@@ -157,3 +160,41 @@ def test_hot_keys_deleted_and_created_again_during_the_copy_end_equal(sides: Bul
     verification = sides.verify().run()
     assert verification.proven
     assert verification.items_dynamodb == verification.rows_postgres
+
+
+@pytest.mark.parametrize(
+    ("unmirrored", "mirrored_again"),
+    [
+        ({"stage": Stage.OFF}, {"stage": Stage.DUALWRITE}),
+        ({"mirror_percent": 0.0}, {"mirror_percent": 100.0}),
+    ],
+    ids=["off", "mirror-percent 0"],
+)
+def test_an_item_deleted_while_its_key_was_not_mirrored_is_gone_after_the_next_backfill(
+    deployment: Deployment, unmirrored, mirrored_again
+):
+    model, row = deployment.table()
+    flags = StaticFlags()
+    with deployment.store(flags) as store:
+        store.bind(model, row, name="orders")
+        flags.set("orders", stage=Stage.DUALWRITE)
+        table = store.table("orders")
+        table.wait_until(lambda record: record.mirrors_every_key)
+        for sk in range(1100):
+            model("before", sk).save()
+        assert table.backfill(segments=2).succeeded
+        flags.set("orders", **unmirrored)
+        table.wait_until(lambda record: not record.mirrors_every_key)
+        for sk in (0, 500, 999, 1099):
+            model("before", sk).delete(add_version_condition=False)
+        model("after", 1).save()
+        assert len(mirrored(store, table.physical, "before")) == 1100
+        flags.set("orders", **mirrored_again)
+        table.wait_until(lambda record: record.mirrors_every_key)
+
+        result = table.backfill(segments=2)
+
+        assert result.succeeded
+        assert (result.totals.rows_looked_up, result.totals.settled) == (1100, 4)
+        assert len(mirrored(store, table.physical, "before")) == 1096
+        assert table.verify(segments=1, workers=1).proven

@@ -14,11 +14,12 @@ from dualstore.stores.base import Mirror, Store
 from dualstore.stores.bulk import each_segment, patiently
 from dualstore.stores.postgres_load import Piece, PostgresLoad
 from dualstore.stores.postgres_runs import PostgresRuns, Run, RunState
-from dualstore.stores.scan import read_page, transient_as_unavailable
+from dualstore.stores.scan import read_items, read_page, transient_as_unavailable
 
 KIND = "backfill"
 # A second try tells a passing trouble of the mirror from a row that its table refuses.
 _SETTLE_TRIES = 2
+_FIRST_REVISION = "first_revision"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class BackfillResult:
 
     @property
     def succeeded(self) -> bool:
-        """Whether every item was loaded or settled."""
+        """Whether every key was loaded or settled."""
         return self.state is RunState.FINISHED
 
 
@@ -47,9 +48,15 @@ class BackfillResult:
 class Backfill:
     """Copies a DynamoDB table into the SQL table it is mapped to, while both take writes.
 
-    The table is read by a parallel, consistent Scan. Each page is loaded in one transaction with its
-    checkpoint: a row is inserted only where there is neither row nor tombstone, keys that differ are
-    settled. A run that was interrupted, however, goes on where it stood when it is run again.
+    Rows that were there before are looked up at the source first, and settled where their item is gone: it
+    was deleted while its key was not mirrored, and no Scan tells of it. Then the table is read by a parallel,
+    consistent Scan. Each page is loaded in one transaction with its checkpoint: a row is inserted only where
+    there is neither row nor tombstone, keys that differ are settled. A run that was interrupted, however,
+    goes on where it stood when it is run again.
+
+    Nobody may read the mirror while a run is unfinished. Rows may still be left over, or out of date; and a
+    page that is being loaded does not see a deletion that is acknowledged meanwhile, so that a deleted item
+    can be back until the run has settled its key.
 
     Attributes:
         shape: the table; `shape.name` is its physical DynamoDB name.
@@ -58,9 +65,10 @@ class Backfill:
         load: loads pages into the SQL table.
         runs: the ledger of runs.
         settle: settles one key.
-        confirm_dualwrite: raises unless every live process has confirmed `dualwrite`, with no earlier
-            operation in flight. Returns the epoch since which this has held without a break, or None
-            where epochs are not kept: a run of another epoch is not resumed, since writes passed it by.
+        confirm_dualwrite: raises unless every live process mirrors every write, with no earlier operation
+            in flight, and has stopped reading the mirror; reads stay stopped until a run has come to its
+            end. Returns the epoch since which every write has been mirrored without a break, or None where
+            epochs are not kept: a run of another epoch is not resumed, since writes passed it by.
         segments: how many segments a new run is scanned in; a resumed one keeps its own.
         workers: how many threads, each with one connection and one page.
         page_items: the most items in a page; None leaves it to DynamoDB, which ends a page at 1 MB.
@@ -88,7 +96,7 @@ class Backfill:
     progress: Callable[[BackfillProgress], None] = lambda _: None
 
     def run(self) -> BackfillResult:
-        """Copy the table, or what is left of it.
+        """Copy the table, or go on with a run that was interrupted.
 
         Raises:
             ConfigurationError: the run to resume cannot be resumed, or dual writes are not confirmed.
@@ -101,10 +109,11 @@ class Backfill:
         epoch = self.confirm_dualwrite()
         with self.runs.exclusive(KIND, self.shape.name):
             run = self._run_to_do(epoch)
-            pieces = [self.load.piece(row) for row in self.runs.pieces(run)]
-            board = Board(pieces, self.progress)
-            copy = _Copy(self, run, len(pieces), board)
-            each_segment(copy.segment, [piece.row.number for piece in pieces], workers=self.workers)
+            *segments, left_overs = [self.load.piece(row) for row in self.runs.pieces(run)]
+            board = Board(segments, left_overs, self.progress)
+            copy = _Copy(self, run, len(segments), board)
+            copy.clear(left_overs)
+            each_segment(copy.segment, [piece.row.number for piece in segments], workers=self.workers)
             copy.close()
             totals = board.progress()
             state = RunState.FINISHED_WITH_FAILURES if totals.failed else RunState.FINISHED
@@ -131,8 +140,16 @@ class Backfill:
                 f"run {self.resume} is not an unfinished backfill of table {table}; leave out `resume` to "
                 "go on with the unfinished one, or to start a new one"
             )
-        parameters = {"segments": self.segments, "epoch": epoch, "started": datetime.now(UTC).isoformat()}
-        return self.runs.start(KIND, table, parameters, pieces=self.segments)
+        parameters = {
+            "segments": self.segments,
+            "epoch": epoch,
+            "started": datetime.now(UTC).isoformat(),
+            # Drawn after dual writes were confirmed and a former run was abandoned: whatever was written
+            # without either has an earlier one.
+            _FIRST_REVISION: self.load.draw_revision(),
+        }
+        # One piece for each segment, and one for the rows from before the run.
+        return self.runs.start(KIND, table, parameters, pieces=self.segments + 1)
 
 
 class _Copy:
@@ -145,14 +162,35 @@ class _Copy:
         self._board = board
         self._pace = Pace(plan.items_per_second)
 
+    def clear(self, left_overs: Piece) -> None:
+        """Settle the keys of the rows from before the run whose items are gone, or what is left of them.
+
+        Before anything is loaded: such a row may hold a unique value that another item has by now. Only rows
+        with earlier revisions are looked up, once all of these can be seen: a later one was written while
+        every deletion was mirrored.
+        """
+        if not left_overs.read_to_the_end:
+            patiently(lambda _: self._plan.load.wait_for_writers(*self._waiting()), self._plan.patience)
+        self._work(left_overs.row.number, self._look_up, self._board.left_overs_advanced, threading.Event())
+
     def segment(self, number: int, stop: threading.Event) -> None:
         """Load what is left of a segment, and settle the keys that differed."""
+        self._work(number, self._load, self._board.segment_advanced, stop)
+
+    def _work(
+        self,
+        number: int,
+        read: Callable[[Piece], Piece],
+        advanced: Callable[[Piece], None],
+        stop: threading.Event,
+    ) -> None:
+        """Read what is left of a piece, page by page, and settle the keys that each page leaves unsettled."""
         piece = self._claimed(number)
         try:
             while not stop.is_set() and (piece.unsettled or not piece.read_to_the_end):
                 before = piece.row.items
-                piece = self._step_patiently(piece)
-                self._board.advanced(piece)
+                piece = self._step_patiently(piece, read)
+                advanced(piece)
                 stop.wait(self._pace.delay_after(piece.row.items - before).total_seconds())
         except DualStoreError as error:
             self._plan.runs.note_error(piece.row, str(error))
@@ -168,9 +206,7 @@ class _Copy:
     def _close(self) -> None:
         plan = self._plan
         self._board.phase(Phase.WAITING)
-        plan.load.wait_for_older_writers(
-            plan.closing_patience, lambda count: self._board.phase(Phase.WAITING, waiting_for=count)
-        )
+        plan.load.wait_for_older_writers(*self._waiting())
         self._board.phase(Phase.CLOSING)
         for keys in plan.load.tombstoned_keys():
             states = plan.mirror.items_of(plan.shape.name, keys)
@@ -185,23 +221,40 @@ class _Copy:
                 self._board.overlaps_settled(len(overlapping), failed=self._settle(overlapping))
         plan.runs.done(self._run)
 
+    def _waiting(self) -> tuple[timedelta, Callable[[int], None]]:
+        """How long to wait for others' transactions, and where to report it."""
+        return self._plan.closing_patience, lambda count: self._board.phase(Phase.WAITING, waiting_for=count)
+
     def _claimed(self, number: int) -> Piece:
         plan = self._plan
         return patiently(lambda _: plan.load.piece(plan.runs.claim(self._run.id, number)), plan.patience)
 
-    def _step_patiently(self, piece: Piece) -> Piece:
+    def _step_patiently(self, piece: Piece, read: Callable[[Piece], Piece]) -> Piece:
         """One step of a piece; after a failure, from where the ledger says that the piece stands."""
 
         def attempt(number: int) -> Piece:
-            return self._step(piece if number == 1 else self._claimed(piece.row.number))
+            return self._step(piece if number == 1 else self._claimed(piece.row.number), read)
 
         return patiently(attempt, self._plan.patience)
 
-    def _step(self, piece: Piece) -> Piece:
-        """Settle the keys that are left from the last page or, if there are none, load the next one."""
+    def _step(self, piece: Piece, read: Callable[[Piece], Piece]) -> Piece:
+        """Settle the keys that are left from the last page or, if there are none, read the next one."""
         if piece.unsettled:
             failed = self._settle(piece.unsettled)
             return replace(piece, unsettled=(), failed=piece.failed + failed)
+        return read(piece)
+
+    def _look_up(self, piece: Piece) -> Piece:
+        """Look up the next page of rows at the source, and leave the keys unsettled that it does not have."""
+        plan = self._plan
+        page = plan.load.row_page(revision=self._run.parameters[_FIRST_REVISION], start=piece.start)
+        items = read_items(plan.source, plan.shape, page.older)
+        there = {key_bytes(plan.shape.keys, item) for item in items}
+        gone = [key for key in page.older if key_bytes(plan.shape.keys, key) not in there]
+        return plan.load.pass_rows(piece, page, unsettled=gone)
+
+    def _load(self, piece: Piece) -> Piece:
+        """Load the next page of a segment."""
         plan = self._plan
         page = read_page(
             plan.source,
@@ -242,6 +295,7 @@ def _summary(totals: BackfillProgress) -> dict[str, Any]:
         "inserted": totals.inserted,
         "settled": totals.settled,
         "failed": totals.failed,
+        "rows_looked_up": totals.rows_looked_up,
         "bytes": totals.bytes,
         "seconds": totals.elapsed.total_seconds(),
     }

@@ -155,9 +155,9 @@ class ControlTable:
         try:
             self._store.execute(operation)
         except ClientError as error:
-            if error.response["Error"]["Code"] != _CONDITION_FAILED:
-                raise
-            return False
+            if error.response["Error"]["Code"] == _CONDITION_FAILED:
+                return False
+            raise _explained(error, self._name) from error
         return True
 
 
@@ -178,16 +178,21 @@ def query_pages(store: Store, table: str, partition: str) -> Iterator[list[Item]
         try:
             response = store.execute(Query(request))
         except ClientError as error:
-            if error.response["Error"]["Code"] == "ResourceNotFoundException":
-                raise Unavailable(
-                    f"the bookkeeping table {table!r} does not exist in DynamoDB; "
-                    "`DualStore.prepare()` and `dualstore schema upgrade` create it"
-                ) from error
-            raise
+            raise _explained(error, table) from error
         yield response["Items"]
         if "LastEvaluatedKey" not in response:
             return
         request = {**request, "ExclusiveStartKey": response["LastEvaluatedKey"]}
+
+
+def _explained(error: ClientError, table: str) -> Unavailable:
+    """The error to raise for one of the bookkeeping table: where it is missing, what to do."""
+    if error.response["Error"]["Code"] != "ResourceNotFoundException":
+        raise error
+    return Unavailable(
+        f"the bookkeeping table {table!r} does not exist in DynamoDB; "
+        "`dualstore schema upgrade` and `DualStore.prepare()` create it"
+    )
 
 
 def _item(record: ControlRecord) -> Item:

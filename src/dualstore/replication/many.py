@@ -102,18 +102,22 @@ def _carry_out(
     mirroring: Mirroring, touched: list[_Touched], stamped: Operation, unstamped: Operation
 ) -> Response:
     """Send an operation that may be repeated, then settle what it touched."""
+    if not touched:
+        return mirroring.authority.execute(unstamped)
     with ExitStack() as stack:
         names = sorted({one.table.physical for one in touched})
         views = {name: stack.enter_context(mirroring.agent.writing(name)) for name in names}
         lost_replies: list[Exception] = []
         try:
             try:
-                response = _repeated(mirroring, stamped, lost_replies)
+                with mirroring.timed(touched[0].table, stamped):
+                    response = _repeated(mirroring, stamped, lost_replies)
             except ClientError as error:
                 if not _is_invalid(error):
                     raise
                 # 400 KB, 4 MB: the stamps may be what did not fit.
-                response = _repeated(mirroring, unstamped, lost_replies)
+                with mirroring.timed(touched[0].table, unstamped):
+                    response = _repeated(mirroring, unstamped, lost_replies)
             _for_each(_mirrored(mirroring, touched, views), mirroring.settle)
         except BaseException as error:
             if lost_replies or not isinstance(error, Exception):

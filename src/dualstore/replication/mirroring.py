@@ -6,25 +6,28 @@ DESIGN, replication protocol, rules 2, 4 and 6.
 import logging
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from time import perf_counter
 
 from dualstore.errors import MirrorRefused, MirrorUnavailable, RequestRejected
 from dualstore.items import Key
-from dualstore.operations import ConditionalWrite, Response
+from dualstore.operations import ConditionalWrite, Operation, Response
 from dualstore.replication.agent import Agent, View
-from dualstore.replication.authority import Acknowledged, RetryPolicy, WriteRefused, write
+from dualstore.replication.authority import Acknowledged, RetryPolicy, WriteRefused, error_code, write
 from dualstore.replication.health import MirrorHealth
 from dualstore.replication.journal import Journal
 from dualstore.replication.requests import key_of
 from dualstore.replication.served import ServedTable
 from dualstore.replication.settle import settle, settle_many
 from dualstore.stores.base import Mirror, Store
-from dualstore.telemetry import OK, MirrorFailed, Role, Telemetry
+from dualstore.telemetry import OK, GrantExpired, MirrorFailed, Role, Settled, Telemetry
 
 logger = logging.getLogger(__name__)
+
+_SETTLE = "Settle"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,7 @@ class Mirroring:
         with self.agent.writing(table.physical) as view:
             mirrored = mirrors(table, key, view)
             try:
-                acknowledged = write(self.authority, operation, mirrored=mirrored, policy=self._times.retries)
+                acknowledged = self._write_authority(table, operation, mirrored=mirrored)
                 self._follow(table, key, view, acknowledged, mirrored=mirrored)
             except WriteRefused as refused:
                 if refused.doubtful and (mirrored or self.began_to_mirror(table, key, view)):
@@ -103,10 +106,35 @@ class Mirroring:
                 raise
             return acknowledged.reply.response
 
+    def _write_authority(
+        self, table: ServedTable, operation: ConditionalWrite, *, mirrored: bool
+    ) -> Acknowledged:
+        with self.timed(table, operation):
+            return write(self.authority, operation, mirrored=mirrored, policy=self._times.retries)
+
+    @contextmanager
+    def timed(self, table: ServedTable, operation: Operation) -> Iterator[None]:
+        """Count what the authority answers within the block, and how long it takes."""
+        outcome = OK
+        started = perf_counter()
+        try:
+            yield
+        except WriteRefused as refused:
+            outcome = error_code(refused.error) or type(refused.error).__name__
+            raise
+        except BaseException as error:
+            outcome = error_code(error) or type(error).__name__
+            raise
+        finally:
+            seconds = perf_counter() - started
+            side, role = self.mirror.side.other, Role.AUTHORITATIVE
+            self._telemetry.operation(table.logical, operation.name, side, role, seconds, outcome)
+
     def began_to_mirror(self, table: ServedTable, key: Key, view: View) -> bool:
         """Whether, the grant of a view having lapsed, others may by now mirror a key; in doubt: yes."""
         if self.agent.clock.now() < view.write_until:
             return False
+        self._telemetry.record(GrantExpired(table.logical, "write"))
         try:
             return mirrors(table, key, self.agent.refreshed(table.physical))
         except Exception as failure:  # noqa: BLE001 - whatever keeps it from being known
@@ -117,11 +145,11 @@ class Mirroring:
         """Settle different keys of a table, or record them as doubtful before returning."""
         if len(keys) == 1:
             self.reach(
-                table, keys, "Settle", lambda: settle(self.mirror, self.authority, table.shape, keys[0])
+                table, keys, _SETTLE, lambda: settle(self.mirror, self.authority, table.shape, keys[0])
             )
         else:
             self.reach(
-                table, keys, "Settle", lambda: settle_many(self.mirror, self.authority, table.shape, keys)
+                table, keys, _SETTLE, lambda: settle_many(self.mirror, self.authority, table.shape, keys)
             )
 
     def reach(self, table: ServedTable, keys: Sequence[Key], name: str, act: Callable[[], None]) -> None:
@@ -148,6 +176,9 @@ class Mirroring:
         except Exception as failure:  # noqa: BLE001 - the write is acknowledged: only its mirroring failed
             reason = outcome = type(failure).__name__
         finally:
+            if name == _SETTLE:
+                verdict = "done" if reason is None else "failed"
+                self._telemetry.record(Settled(table.logical, "write", verdict))
             self._telemetry.operation(
                 table.logical, name, self.mirror.side, Role.MIRROR, perf_counter() - started, outcome
             )
@@ -248,6 +279,7 @@ class Mirroring:
             predecessor=acknowledged.reply.predecessor,
         ):
             settle(self.mirror, self.authority, table.shape, key)
+            self._telemetry.record(Settled(table.logical, "predecessor", "done"))
 
 
 def mirrors(table: ServedTable, key: Key, view: View) -> bool:

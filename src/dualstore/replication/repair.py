@@ -5,8 +5,10 @@ DESIGN, replication protocol, rules 4 and 6. Any number of repairs may run at on
 
 import logging
 import uuid
+from collections import Counter
 from dataclasses import dataclass
 
+from dualstore.errors import MirrorUnavailable
 from dualstore.replication.control import ControlTable, Gate
 from dualstore.replication.mirroring import Mirroring
 from dualstore.replication.served import ServedTable
@@ -47,6 +49,7 @@ class Repair:
         self._mirroring = mirroring
         self._control = control
         self._suspects_seen: frozenset[str] = frozenset()
+        self._reasons: Counter[str] = Counter()
 
     def run(self, table: ServedTable) -> Repaired:
         """Settle every recorded key of a table once; reopen its gate where the journal is then empty.
@@ -64,6 +67,9 @@ class Repair:
             settled, failed = settled + more_settled, failed + more_failed
             if not more_failed:
                 self._suspects_seen = record.suspects
+        for reason, keys in self._reasons.items():
+            logger.warning("%d keys of %s could not be settled: %s", keys, table.logical, reason)
+        self._reasons.clear()
         return Repaired(settled, failed, gate)
 
     def _drain_dirty(self, table: ServedTable) -> tuple[int, int]:
@@ -136,7 +142,10 @@ class Repair:
         try:
             with self._mirroring.agent.writing(table.physical):  # so that a change of stage waits for it
                 settle(self._mirroring.mirror, self._mirroring.authority, table.shape, entry.key)
+        except MirrorUnavailable as failure:
+            self._reasons[str(failure)] += 1
+            return False
         except Exception as failure:  # noqa: BLE001 - one key must not keep the others from being settled
-            logger.warning("A key of %s could not be settled: %s", table.logical, type(failure).__name__)
+            self._reasons[type(failure).__name__] += 1
             return False
         return True

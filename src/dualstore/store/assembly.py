@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -95,7 +95,7 @@ class DualStore:
         self._clients = dynamodb
         self._started = False
         self._owned: list[Any] = []
-        self._configured: Mapping[str, tuple[type[Model] | None, type[Any] | None]] = {}
+        self._configured: Mapping[str, tuple[type[Model] | None, type[Any] | None, str | None]] = {}
         self._mappings: dict[str, TableMapping] = {}
         self._served: dict[str, ServedTable] = {}
         self._tables: dict[str, MigratedTable] = {}
@@ -173,6 +173,7 @@ class DualStore:
             name: (
                 import_object(table.model, setting=f"tables.{name}.model") if table.model else None,
                 import_object(table.row, setting=f"tables.{name}.row") if table.row else None,
+                table.physical_name,
             )
             for name, table in configuration.tables.items()
         }
@@ -286,10 +287,11 @@ class DualStore:
                 f"no table is called {name}; known: {', '.join(known) or 'none'}. Bind its model, or add a "
                 f"section [tables.{name}] to dualstore.toml"
             )
-        model, row = self._configured[name]
-        if model is None:
-            raise ConfigurationError(f'tables.{name} names no model; add model = "package.module:Model"')
-        return self._serve_model(model, row, name)
+        model, row, physical = self._configured[name]
+        if model is not None:
+            return self._serve_model(model, row, name, physical=physical)
+        shape = DynamoStore(reads=self._clients.reads, writes=self._clients.writes).describe(physical or name)
+        return self._serve(ServedTable(name, shape), unmapped_table(name, shape))
 
     def tables(self) -> list[MigratedTable]:
         """Every table that is bound or that the configuration names."""
@@ -301,18 +303,21 @@ class DualStore:
         self._serve_model(model, row, name)
         return bind_model(model, self._router)
 
-    def _serve_model(self, model: type[Model], row: type[Any] | None, name: str | None) -> MigratedTable:
+    def _serve_model(
+        self, model: type[Model], row: type[Any] | None, name: str | None, *, physical: str | None = None
+    ) -> MigratedTable:
         shape = shape_of_model(model)
+        shape = replace(shape, name=physical or shape.name)
         served = self._tables.get(shape.name)
         if served is not None:
             _require_same_table(served, model, row, name)
             return served
         self._require_same_dynamodb(model)
         logical = name or next(
-            (known for known, (other, _) in self._configured.items() if other is model), shape.name
+            (known for known, (other, _, _) in self._configured.items() if other is model), shape.name
         )
         mapping = map_table(logical, model, row) if row is not None else unmapped_table(logical, shape)
-        return self._serve(ServedTable(logical, shape), mapping)
+        return self._serve(ServedTable(logical, shape), replace(mapping, shape=shape))
 
     def _serve(self, served: ServedTable, mapping: TableMapping) -> MigratedTable:
         for other in self._mappings.values():

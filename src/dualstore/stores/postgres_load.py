@@ -1,6 +1,5 @@
 """Loading a page of items into its SQL table: COPY, merge where nothing is, and the checkpoint with them."""
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -16,22 +15,22 @@ from dualstore.items import Item, Key, item_size_bytes, key_bytes
 from dualstore.mapping import TableMapping
 from dualstore.stores.key_bytes import key_from_bytes
 from dualstore.stores.postgres.faults import Fault, fault_of, unavailable
-from dualstore.stores.postgres_runs import PieceRow, PieceState, TakenOver
+from dualstore.stores.postgres_runs import PieceRow, PieceState, RunState, TakenOver
 from dualstore.stores.postgres_transaction import Cursor, transaction
+from dualstore.stores.postgres_waiting import outlast_readers_and_writers, outlast_writers
 
 _TOMBSTONE_PAGE_KEYS = 1000
-_FIRST_PAUSE_S = 0.01
-_LONGEST_PAUSE_S = 1.0
+_ROW_PAGE_ROWS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One segment of a backfill and how far it has come.
+    """One piece of a backfill, a segment or the rows from before it, and how far it has come.
 
     Attributes:
         row: its row in the ledger.
         start: where the next page begins; None before the first page, and after the last.
-        unsettled: keys of the last page that differed: to be settled before the piece goes on.
+        unsettled: keys of the last page to be settled before the piece goes on.
         failed: how many items no SQL row could hold.
     """
 
@@ -44,6 +43,19 @@ class Piece:
     def read_to_the_end(self) -> bool:
         """Whether the last page has been loaded; keys may still be unsettled."""
         return self.row.state in {PieceState.COPIED, PieceState.DONE}
+
+
+@dataclass(frozen=True, slots=True)
+class RowPage:
+    """Some rows of the SQL table, next to each other in the order of its primary key.
+
+    Attributes:
+        older: the keys of those that were last written before the revision asked for.
+        next_start: the key behind which the next page begins, or None after the last page.
+    """
+
+    older: Sequence[Key]
+    next_start: Key | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +89,7 @@ class PostgresLoad:
         self._keys = mapping.shape.keys
         self._table = mapping.shape.name
         self._sql = _Statements(mapping)
+        self._table_sql = self._sql.table.as_string(None)
 
     def check(self) -> None:
         """See that the mapped SQL table is there.
@@ -85,7 +98,7 @@ class PostgresLoad:
             SchemaError: it is not.
             Unavailable: PostgreSQL could not be reached.
         """
-        name = self._sql.table.as_string(None)
+        name = self._table_sql
         with transaction(self._engine, f"Looking for the SQL table {name}") as cursor:
             cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [name])
             if cursor.fetchone() != (True,):
@@ -133,16 +146,53 @@ class PostgresLoad:
         with transaction(self._engine, f"Loading a page of {self._table}") as cursor:
             cursor.execute(self._sql.create_staging)
             merged = self._merge(cursor, items, on_failure)
-            loaded = self._advanced(piece, merged, items, next_start)
+            loaded = self._advanced(
+                piece, merged, next_start, items=len(items), size_bytes=sum(map(item_size_bytes, items))
+            )
             self._checkpoint(cursor, loaded)
         return loaded
 
-    def wait_for_older_writers(self, patience: timedelta, waiting: Callable[[int], None]) -> None:
-        """Wait until no transaction is left that may have looked at the table before the last page's COMMIT.
+    def draw_revision(self) -> int:
+        """A new revision: greater than that of every write so far, smaller than that of every later one."""
+        with transaction(self._engine, "Drawing a revision") as cursor:
+            cursor.execute("SELECT nextval('dualstore.revision')")
+            (revision,) = cursor.fetchone() or (0,)
+        return int(revision)
 
-        Such a transaction may have seen no row where there is one now, and left a tombstone beside it.
-        `pg_snapshot_xmin` alone would miss one that has only read so far: it has no transaction id yet.
-        It does hold a lock on a table it has read, and one that locks the table later will see the rows.
+    def row_page(self, *, revision: int, start: Key | None) -> RowPage:
+        """Read a page of the SQL table, to find the rows that were last written before a revision.
+
+        Every page reads the same number of rows, however few of them are so old.
+
+        Args:
+            revision: from `draw_revision`.
+            start: where the page before ended, or None for the first page.
+        """
+        after = () if start is None else self._mapping.encode_key(start)
+        with transaction(self._engine, f"Reading the keys of the rows of {self._table}") as cursor:
+            cursor.execute(self._sql.rows_after if after else self._sql.rows, [revision, *after])
+            rows = [(self._decoded(key), older) for *key, older in cursor]
+        return RowPage(
+            older=[key for key, older in rows if older],
+            next_start=rows[-1][0] if len(rows) == _ROW_PAGE_ROWS else None,
+        )
+
+    def pass_rows(self, piece: Piece, page: RowPage, *, unsettled: Sequence[Key]) -> Piece:
+        """Move a piece's checkpoint past a page of rows; the errors are those of `load`.
+
+        Args:
+            piece: the piece, as this worker's claim or its last page left it; nothing is left unsettled.
+            page: the page.
+            unsettled: which of its keys to settle next.
+        """
+        with transaction(self._engine, f"Passing a page of rows of {self._table}") as cursor:
+            found = _Merged(unsettled=tuple(unsettled))
+            passed = self._advanced(piece, found, page.next_start, items=len(page.older), size_bytes=0)
+            self._checkpoint(cursor, passed)
+        return passed
+
+    def wait_for_writers(self, patience: timedelta, waiting: Callable[[int], None]) -> None:
+        """Wait until every row that was given a revision so far is there to be seen, or was rolled back.
 
         Args:
             patience: how long to wait at most.
@@ -151,27 +201,17 @@ class PostgresLoad:
         Raises:
             Unavailable: some are still there.
         """
+        doing = f"Waiting for transactions that have written to the SQL table of {self._table}"
+        outlast_writers(self._engine, self._table_sql, doing, patience, waiting)
+
+    def wait_for_older_writers(self, patience: timedelta, waiting: Callable[[int], None]) -> None:
+        """Wait until no transaction is left that may have looked at the table before the last page's COMMIT.
+
+        Such a transaction may have seen no row where there is one now, and left a tombstone beside it.
+        Arguments and errors are those of `wait_for_writers`.
+        """
         doing = f"Waiting for transactions older than the copy of {self._table}"
-        with transaction(self._engine, doing) as cursor:
-            cursor.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text")
-            (horizon,) = cursor.fetchone() or (None,)
-            older = self._lockers(cursor)
-        give_up = time.monotonic() + patience.total_seconds()
-        pause = _FIRST_PAUSE_S
-        while True:
-            with transaction(self._engine, doing) as cursor:
-                older &= self._lockers(cursor)
-                cursor.execute("SELECT pg_snapshot_xmin(pg_current_snapshot()) >= %s::text::xid8", [horizon])
-                if not older and cursor.fetchone() == (True,):
-                    return
-            if time.monotonic() >= give_up:
-                raise Unavailable(
-                    f"{doing}: {len(older) or 'some'} still run after {patience}; look for old entries of "
-                    "pg_stat_activity.xact_start (or pg_prepared_xacts), end them, and resume the run"
-                )
-            waiting(len(older))
-            time.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE_S)
+        outlast_readers_and_writers(self._engine, self._table_sql, doing, patience, waiting)
 
     def tombstoned_keys(self) -> Iterator[Sequence[Key]]:
         """The keys of the table that have a tombstone, in pages of bounded size."""
@@ -193,6 +233,10 @@ class PostgresLoad:
     def _key(self, encoded: bytes) -> Key:
         return key_from_bytes(self._keys, encoded)
 
+    def _decoded(self, values: Sequence[Any]) -> Key:
+        columns = self._mapping.key_columns
+        return {column.attribute: column.decode(value) for column, value in zip(columns, values, strict=True)}
+
     def _merge(
         self, cursor: Cursor, items: Sequence[Item], on_failure: Callable[[Key, str], None]
     ) -> _Merged:
@@ -203,7 +247,7 @@ class PostgresLoad:
             with cursor.connection.transaction():
                 return self._merge_all(cursor, items)
         except psycopg.Error as error:
-            if not _blames_a_row(error):
+            if fault_of(error) is not Fault.REFUSED:
                 raise
             reason = str(unavailable(error, f"a row of {self._table}", Unavailable))
         if len(items) == 1:
@@ -231,7 +275,7 @@ class PostgresLoad:
         return _Merged(inserted, tuple(self._key(bytes(key)) for (key,) in cursor))
 
     def _advanced(
-        self, piece: Piece, merged: _Merged, items: Sequence[Item], next_start: Key | None
+        self, piece: Piece, merged: _Merged, next_start: Key | None, *, items: int, size_bytes: int
     ) -> Piece:
         failed = piece.failed + merged.failed
         row = replace(
@@ -242,24 +286,21 @@ class PostgresLoad:
                 "unsettled": [key_bytes(self._keys, key).hex() for key in merged.unsettled],
                 "failed": failed,
             },
-            items=piece.row.items + len(items),
+            items=piece.row.items + items,
             inserted=piece.row.inserted + merged.inserted,
             settled=piece.row.settled + len(merged.unsettled),
-            size_bytes=piece.row.size_bytes + sum(map(item_size_bytes, items)),
+            size_bytes=piece.row.size_bytes + size_bytes,
         )
         return Piece(row, start=next_start, unsettled=merged.unsettled, failed=failed)
-
-    def _lockers(self, cursor: Cursor) -> set[str]:
-        """The other transactions that hold a lock of readers or writers on the tables looked at."""
-        cursor.execute(_LOCKERS, [self._sql.table.as_string(None)])
-        return {transaction_name for (transaction_name,) in cursor}
 
     def _checkpoint(self, cursor: Cursor, piece: Piece) -> None:
         row = piece.row
         cursor.execute(
             "UPDATE dualstore.run_pieces SET state = %s, cursor = %s, items = %s, inserted = %s,"
             " settled = %s, bytes = %s, transaction_id = pg_current_xact_id()::text::bigint, error = NULL,"
-            " updated_at = clock_timestamp() WHERE run_id = %s AND piece = %s AND attempts = %s",
+            " updated_at = clock_timestamp() WHERE run_id = %s AND piece = %s AND attempts = %s"
+            # A worker that outlives its run may hold a page that writes have passed by since.
+            " AND EXISTS (SELECT FROM dualstore.runs WHERE id = run_id AND state = %s)",
             [
                 *(
                     row.state,
@@ -269,31 +310,14 @@ class PostgresLoad:
                     row.settled,
                     row.size_bytes,
                 ),
-                *(row.run_id, row.number, row.attempt),
+                *(row.run_id, row.number, row.attempt, RunState.RUNNING),
             ],
         )
         if cursor.rowcount != 1:
-            raise TakenOver(f"Piece {row.number} of run {row.run_id} was taken over by another worker")
+            raise TakenOver(
+                f"Piece {row.number} of run {row.run_id} was taken over by another worker, or its run ended"
+            )
 
-
-# PostgreSQL, "Error Codes": program limit exceeded (a value too long for an index), raised by a trigger.
-_ROW_CLASSES = frozenset({"54", "P0"})
-
-
-def _blames_a_row(error: psycopg.Error) -> bool:
-    """Whether a row, not the connection or the schema, is what PostgreSQL refuses."""
-    return fault_of(error) is Fault.REFUSED or (error.sqlstate or "")[:2] in _ROW_CLASSES
-
-
-# Whoever has read or written a table in a transaction holds such a lock on it until the end. VACUUM, ANALYZE
-# and CREATE INDEX CONCURRENTLY hold another one, possibly for hours, and write no rows.
-_LOCKERS = """
-    SELECT DISTINCT virtualtransaction FROM pg_locks
-    WHERE locktype = 'relation' AND granted AND mode <> 'ShareUpdateExclusiveLock'
-      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-      AND relation IN (to_regclass(%s)::oid, 'dualstore.tombstones'::regclass::oid)
-      AND pid IS DISTINCT FROM pg_backend_pid()
-"""
 
 _STAGING = sql.Identifier("pg_temp", "dualstore_staging")
 _KEY = sql.Identifier("dualstore_key")
@@ -344,3 +368,18 @@ class _Statements:
             "SELECT s.{key} FROM {staging} s LEFT JOIN {table} t ON {same_key}"
             " WHERE t.dualstore_revision IS NULL OR {differs} OR {buried}"
         ).format(**names)
+        # `dualstore_revision` has no index: a page is bounded by the rows it reads, not by those it finds.
+        rows = sql.SQL("SELECT {}, t.dualstore_revision < %s FROM {} t").format(
+            sql.SQL(", ").join(map(_composed, mapping.read_expressions("t")[: len(keys)])), self.table
+        )
+        behind = sql.SQL(" WHERE ({}) > ({})").format(
+            names["keys"], sql.SQL(", ").join(_composed(f"%s::{type_}") for type_ in mapping.key_types)
+        )
+        in_order = sql.SQL(" ORDER BY {} LIMIT {}").format(names["keys"], _ROW_PAGE_ROWS)
+        self.rows = rows + in_order
+        self.rows_after = rows + behind + in_order
+
+
+def _composed(text: str) -> sql.SQL:
+    """SQL that the mapping has composed of quoted names and type names, which a type checker cannot see."""
+    return sql.SQL(text)  # pyright: ignore[reportArgumentType]

@@ -1,4 +1,4 @@
-"""Reading a whole table through the seam: consistent Scan pages, segment by segment."""
+"""Reading a whole table through the seam, consistently: Scan pages, segment by segment, and many keys."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,10 +8,13 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from dualstore.errors import Unavailable
-from dualstore.items import Item, Key
-from dualstore.operations import Scan
+from dualstore.items import Item, Key, TableShape
+from dualstore.operations import BatchGetItem, Scan
 from dualstore.stores.base import Store
 from dualstore.stores.dynamo import Outcome, outcome
+
+# Amazon DynamoDB API Reference, BatchGetItem.
+_BATCH_GET_KEYS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +75,31 @@ def read_page(
     with transient_as_unavailable(f"Scan of table {table}, segment {segment} of {segments}"):
         response = store.execute(Scan(request))
     return Page(response.get("Items", ()), response.get("LastEvaluatedKey"))
+
+
+def read_items(store: Store, shape: TableShape, keys: Sequence[Key]) -> Iterator[Item]:
+    """Read the items of many different keys, consistently; those without an item are left out.
+
+    Args:
+        store: the store that holds the table.
+        shape: the table.
+        keys: the keys, each once.
+
+    Yields:
+        The items as they are stored, in any order; no more than one answer, of 16 MB, is held at a time.
+
+    Raises:
+        Unavailable: throttled or out of reach; trying again is right.
+    """
+    doing, asked = f"BatchGetItem on table {shape.name}", list(keys)
+    while asked:
+        some, asked = asked[:_BATCH_GET_KEYS], asked[_BATCH_GET_KEYS:]
+        with transient_as_unavailable(doing):
+            response = store.execute(
+                BatchGetItem({"RequestItems": {shape.name: {"Keys": some, "ConsistentRead": True}}})
+            )
+        unprocessed = response.get("UnprocessedKeys", {}).get(shape.name, {}).get("Keys", [])
+        if len(unprocessed) == len(some):
+            raise Unavailable(f"{doing}: DynamoDB answered for none of the keys; try again")
+        asked += unprocessed
+        yield from response.get("Responses", {}).get(shape.name, ())

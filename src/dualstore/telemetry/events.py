@@ -60,7 +60,7 @@ class MirrorFailed:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """A key was settled, or was tried: why, and whether the mirror was `same`, `changed` or `failed`."""
+    """Settling keys was tried: why, and whether it was `done` or `failed`."""
 
     table: str
     reason: str

@@ -5,15 +5,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from dualstore.errors import Unavailable
 from dualstore.items import Item, Key, TableShape, key_bytes
-from dualstore.operations import BatchGetItem
 from dualstore.stores.base import NOTHING, Mirror, Store
-from dualstore.stores.scan import transient_as_unavailable
+from dualstore.stores.scan import read_items
 from dualstore.verify.findings import Finding, Observation, observe_pair
-
-# Amazon DynamoDB API Reference, BatchGetItem.
-_BATCH_GET_KEYS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,19 +62,8 @@ class Sides:
 
     def _items_on_dynamodb(self, keys: Sequence[Key]) -> Mapping[bytes, Item]:
         """The items of these keys, read consistently, by `items.key_bytes`."""
-        table, asked = self.shape.name, list(keys)
-        items: dict[bytes, Item] = {}
-        while asked:
-            some, asked = asked[:_BATCH_GET_KEYS], asked[_BATCH_GET_KEYS:]
-            operation = BatchGetItem({"RequestItems": {table: {"Keys": some, "ConsistentRead": True}}})
-            with transient_as_unavailable(f"BatchGetItem on table {table}"):
-                answer = self.dynamodb.execute(operation)
-            unprocessed = answer.get("UnprocessedKeys", {}).get(table, {}).get("Keys", [])
-            if len(unprocessed) == len(some):
-                raise Unavailable(f"BatchGetItem on table {table}: DynamoDB answered for none of the keys")
-            asked += unprocessed
-            items |= {key_bytes(self.shape.keys, item): item for item in answer["Responses"].get(table, ())}
-        return items
+        keys_of = self.shape.keys
+        return {key_bytes(keys_of, item): item for item in read_items(self.dynamodb, self.shape, keys)}
 
 
 def recheck(

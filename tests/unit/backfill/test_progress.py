@@ -15,11 +15,15 @@ def piece(number, *, state=PieceState.COPYING, items=0, inserted=0, settled=0, f
     )
 
 
+def board(*segments, left_overs=None, report=lambda _: None):
+    return Board(segments, left_overs or piece(len(segments)), report)
+
+
 def test_progress_is_the_sum_of_all_pieces_and_counts_what_former_attempts_did():
     reports = []
-    board = Board([piece(0, items=5, inserted=4, failed=1), piece(1)], reports.append)
+    copied = board(piece(0, items=5, inserted=4, failed=1), piece(1), report=reports.append)
 
-    board.advanced(piece(1, state=PieceState.COPIED, items=7, inserted=5, settled=2))
+    copied.segment_advanced(piece(1, state=PieceState.COPIED, items=7, inserted=5, settled=2))
 
     (report,) = reports
     assert (report.items, report.inserted, report.settled, report.failed) == (12, 9, 2, 1)
@@ -28,20 +32,33 @@ def test_progress_is_the_sum_of_all_pieces_and_counts_what_former_attempts_did()
 
 
 def test_a_piece_that_advances_again_replaces_its_own_counts():
-    board = Board([piece(0)], lambda _: None)
+    copied = board(piece(0))
 
-    board.advanced(piece(0, items=5))
-    board.advanced(piece(0, items=9))
+    copied.segment_advanced(piece(0, items=5))
+    copied.segment_advanced(piece(0, items=9))
 
-    assert board.progress().items == 9
+    assert copied.progress().items == 9
+
+
+def test_rows_from_before_the_run_are_no_segment_but_their_keys_are_settled_or_failed():
+    reports = []
+    copied = board(piece(0, items=5, settled=1), report=reports.append)
+
+    copied.left_overs_advanced(piece(1, state=PieceState.COPIED, items=7, settled=3, failed=1))
+
+    (report,) = reports
+    assert report.phase is Phase.CLEARING
+    assert (report.items, report.bytes, report.rows_looked_up) == (5, 50, 7)
+    assert (report.settled, report.failed) == (4, 1)
+    assert (report.segments_done, report.segments_total) == (0, 1)
 
 
 def test_keys_settled_at_the_end_are_counted_with_the_others():
-    board = Board([piece(0, settled=2)], lambda _: None)
+    copied = board(piece(0, settled=2))
 
-    board.overlaps_settled(3, failed=1)
+    copied.overlaps_settled(3, failed=1)
 
-    assert (board.progress().settled, board.progress().failed) == (5, 1)
+    assert (copied.progress().settled, copied.progress().failed) == (5, 1)
 
 
 class Clock:

@@ -46,10 +46,13 @@ _FAULTS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Faul
     ((pg.QueryCanceled, pg.LockNotAvailable), Fault.LATE),
     ((pg.SerializationFailure, pg.DeadlockDetected), Fault.CONTENTION),
     ((pg.UndefinedTable, pg.UndefinedColumn, pg.InvalidSchemaName, pg.UndefinedObject), Fault.SCHEMA),
-    # Class 22, data exceptions; 23, integrity violations; P0001, a trigger that raises; 54000, a row or key
-    # too long for its table or index.
+    # Class 22, data exceptions; 23, integrity violations; 54000 and 54001, a row or key too long for its
+    # table or index; class P0, a trigger of the team's own that raises or asserts.
     (
-        (psycopg.DataError, psycopg.IntegrityError, pg.RaiseException, pg.ProgramLimitExceeded),
+        (
+            *(psycopg.DataError, psycopg.IntegrityError, pg.ProgramLimitExceeded, pg.StatementTooComplex),
+            *(pg.PlpgsqlError, pg.RaiseException, pg.NoDataFound, pg.TooManyRows, pg.AssertFailure),
+        ),
         Fault.REFUSED,
     ),
     # Refused logins, too many connections, server shutting down, broken sockets.
