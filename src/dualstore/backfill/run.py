@@ -76,6 +76,8 @@ class Backfill:
         resume: the run to resume; None resumes the table's unfinished run, if there is one.
         patience: how long to wait for a database that is away, each time.
         closing_patience: how long to wait for transactions older than the copy.
+        loaded: called with what `confirm_dualwrite` returned when all is copied, before another backfill of
+            the table can begin: the mirror may be read again.
         progress: called after each page, never by two threads at once.
     """
 
@@ -93,6 +95,7 @@ class Backfill:
     resume: UUID | None = None
     patience: timedelta = timedelta(minutes=1)
     closing_patience: timedelta = timedelta(minutes=10)
+    loaded: Callable[[int | None], None] = lambda _: None
     progress: Callable[[BackfillProgress], None] = lambda _: None
 
     def run(self) -> BackfillResult:
@@ -106,8 +109,8 @@ class Backfill:
         """
         self.runs.check()
         self.load.check()
-        epoch = self.confirm_dualwrite()
         with self.runs.exclusive(KIND, self.shape.name):
+            epoch = self.confirm_dualwrite()
             run = self._run_to_do(epoch)
             *segments, left_overs = [self.load.piece(row) for row in self.runs.pieces(run)]
             board = Board(segments, left_overs, self.progress)
@@ -118,6 +121,7 @@ class Backfill:
             totals = board.progress()
             state = RunState.FINISHED_WITH_FAILURES if totals.failed else RunState.FINISHED
             self.runs.finish(run, state, _summary(totals))
+            self.loaded(epoch)
         return BackfillResult(run.id, self.shape.name, state, totals)
 
     def _run_to_do(self, epoch: int | None) -> Run:

@@ -9,7 +9,7 @@ import logging
 import math
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -109,6 +109,7 @@ class Agent:
         self._granted_at = -math.inf
         self._beaten: Mapping[str, int] = {}
         self._closed = False
+        self._left = False
         self._looked_at = -math.inf
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -188,7 +189,7 @@ class Agent:
         Whoever waits for those that lag must find this process in the register *before* it reads what it
         acts on: a grant may not rest on a read that is older than its entry.
         """
-        if self._closed:
+        if self._left:
             raise Unavailable("this process has left the register: its DualStore is closed")
         asked_at = self.clock.now()
         records = self._control.read_all()
@@ -255,12 +256,15 @@ class Agent:
             self._thread = threading.Thread(target=self._run, name="dualstore-agent", daemon=True)
             self._thread.start()
 
-    def close(self, *, finished: bool = True, timeout: timedelta = timedelta(seconds=10)) -> None:
+    def close(
+        self, *, finish: Callable[[], bool] = lambda: True, timeout: timedelta = timedelta(seconds=10)
+    ) -> None:
         """Stop; take this process out of the register if it has finished all its writes.
 
         Args:
-            finished: whether nothing is left to be recorded for the mirror. Otherwise this process stays
-                registered until its silence makes its tables suspect.
+            finish: called when no write is unfinished any more; tells whether nothing is left to be recorded
+                for the mirror. Otherwise this process stays registered until its silence makes its tables
+                suspect.
             timeout: the longest wait for unfinished writes.
         """
         self._stop.set()
@@ -271,12 +275,19 @@ class Agent:
             with state.lock:  # nothing begins from here on
                 self._closed = True
         deadline = self.clock.now() + timeout.total_seconds()
-        while finished and any(state.unfinished for state in self._tables.values()):
-            finished = self.clock.now() <= deadline
+        while any(state.unfinished for state in self._tables.values()) and self.clock.now() <= deadline:
             self.clock.sleep(0.01)
-        if not finished:
-            logger.warning("Writes are still unfinished: this process stays registered until it is silent")
-            return
+        finished = finish() and not any(state.unfinished for state in self._tables.values())
+        with self._refreshing:  # one that is under way must not come back into the register
+            self._left = True
+            if finished:
+                self._leave()
+            else:
+                logger.warning(
+                    "Writes are still unfinished: this process stays registered until it is silent"
+                )
+
+    def _leave(self) -> None:
         try:
             self._registry.leave()
         except (ClientError, BotoCoreError) as error:

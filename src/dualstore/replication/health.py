@@ -37,7 +37,9 @@ class MirrorHealth:
             logger.warning("The mirror cannot be reached: failed mirror writes go to the journal")
 
     def strained(self) -> None:
-        """A write failed, not for what it wrote: try none for a while."""
+        """A write failed, not for what it wrote: try none for a while. Failures side by side count once."""
+        if self._pause_seconds and self._clock.now() < self._resume_at:
+            return
         doubled = max(_FIRST_PAUSE_SECONDS, 2 * self._pause_seconds)
         self._pause_seconds = min(doubled, _LONGEST_PAUSE_SECONDS)
         self._resume_at = self._clock.now() + self._pause_seconds

@@ -169,10 +169,13 @@ def _mirrored(
     mirroring: Mirroring, touched: list[_Touched], views: Mapping[str, View]
 ) -> Iterator[tuple[ServedTable, list[Key]]]:
     """The keys to bring after, each once, by table."""
+    served = {one.table.physical: one.table for one in touched}
+    later = {name: mirroring.later_view(table, views[name]) for name, table in served.items()}
     by_table: dict[str, tuple[ServedTable, dict[bytes, Key]]] = {}
     for one in touched:
-        view = views[one.table.physical]
-        if mirrors(one.table, one.key, view) or mirroring.began_to_mirror(one.table, one.key, view):
+        now = later[one.table.physical]
+        began_to = now is None or mirrors(one.table, one.key, now)
+        if began_to or mirrors(one.table, one.key, views[one.table.physical]):
             keys = by_table.setdefault(one.table.physical, (one.table, {}))[1]
             keys[key_bytes(one.table.shape.keys, one.key)] = one.key
     for table, keys in by_table.values():

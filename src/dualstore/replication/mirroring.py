@@ -132,14 +132,22 @@ class Mirroring:
 
     def began_to_mirror(self, table: ServedTable, key: Key, view: View) -> bool:
         """Whether, the grant of a view having lapsed, others may by now mirror a key; in doubt: yes."""
+        later = self.later_view(table, view)
+        return later is None or mirrors(table, key, later)
+
+    def later_view(self, table: ServedTable, view: View) -> View | None:
+        """What holds where the grant of a view has lapsed: a view read now, or None where it is not known.
+
+        The view itself, where its grant still stands.
+        """
         if self.agent.clock.now() < view.write_until:
-            return False
+            return view
         self._telemetry.record(GrantExpired(table.logical, "write"))
         try:
-            return mirrors(table, key, self.agent.refreshed(table.physical))
+            return self.agent.refreshed(table.physical)
         except Exception as failure:  # noqa: BLE001 - whatever keeps it from being known
             logger.warning("The stage of %s is not known: %s", table.logical, type(failure).__name__)
-            return True
+            return None
 
     def settle(self, table: ServedTable, keys: Sequence[Key]) -> None:
         """Settle different keys of a table, or record them as doubtful before returning."""

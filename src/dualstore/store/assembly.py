@@ -19,7 +19,7 @@ from dualstore import schema
 from dualstore.bind import bind_model, unbind_table
 from dualstore.client import RoutedClient
 from dualstore.config import Configuration, ShadowSettings, import_object, load
-from dualstore.errors import ConfigurationError, MirrorDirty
+from dualstore.errors import ConfigurationError, DualStoreError, MirrorDirty
 from dualstore.flags import FlagSource, flags_of
 from dualstore.mapping import TableMapping, map_table, shape_of_model, unmapped_table
 from dualstore.operations import Operation, Response
@@ -194,16 +194,19 @@ class DualStore:
         self._router.closed = True
         self._shadow.close()
         self._maintenance.close()
-        for served in self._served.values():
-            with suppress(ClientError, BotoCoreError):
-                self._mirroring.record_again(served)
-        self._agent.close(finished=not self._mirroring.unrecorded)
+        self._agent.close(finish=self._recorded_all)
         for physical in self._served:
             if not self._agent.view(physical).record.stage.rule.mirrored:
                 unbind_table(physical, self._router)
         self.flags.close()
         for owned in self._owned:
             (owned.dispose if isinstance(owned, sqlalchemy.Engine) else partial(owned.__exit__))()
+
+    def _recorded_all(self) -> bool:
+        for served in self._served.values():
+            with suppress(ClientError, BotoCoreError, DualStoreError):
+                self._mirroring.record_again(served)
+        return not self._mirroring.unrecorded
 
     def prepare(self) -> None:
         """Create the bookkeeping table in DynamoDB and upgrade the `dualstore` schema in PostgreSQL.

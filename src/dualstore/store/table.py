@@ -211,28 +211,36 @@ class MigratedTable:
             IllegalTransition, Unavailable: not every live process mirrors every write.
             SchemaError: the `dualstore` schema or the SQL table is missing.
         """
-        if not self._record().mirrors_every_key:
-            self.confirm_dualwrite()  # says why not
-        # A page that is being loaded may bring a row back that was deleted meanwhile, until the run's end:
-        # nobody reads the mirror before that.
-        self._decide(lambda _: {"loaded": False})
-        since = self.confirm_dualwrite()
-        result = Backfill(
+        return Backfill(
             shape=self.served.shape,
             source=self._mirroring.authority,
             mirror=self._mirroring.mirror,
             load=PostgresLoad(self._engine, self.mapping),
             runs=PostgresRuns(self._engine),
             settle=self._settle,
-            confirm_dualwrite=self.confirm_dualwrite,
+            confirm_dualwrite=self._stop_reads_and_confirm_dualwrite,
+            loaded=self._declare_loaded,
             segments=segments,
             workers=workers,
             items_per_second=items_per_second,
             progress=progress,
         ).run()
-        # An item that SQL refuses is marked dirty, so that no read of the mirror misses it.
+
+    def _stop_reads_and_confirm_dualwrite(self) -> int:
+        """As `confirm_dualwrite`, with nobody reading the mirror from then on.
+
+        A page that is being loaded may bring a row back that was deleted meanwhile, until the run's end.
+        """
+        if self._record().mirrors_every_key:
+            self._decide(lambda _: {"loaded": False})
+        return self.confirm_dualwrite()
+
+    def _declare_loaded(self, since: int | None) -> None:
+        """The mirror holds the history, unless writes have passed it by since the copy began.
+
+        An item that SQL refuses is marked dirty, so that no read of the mirror misses it.
+        """
         self._decide(lambda record: {"loaded": record.mirrored_since == since and record.mirrors_every_key})
-        return result
 
     def verify(
         self,

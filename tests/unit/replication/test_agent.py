@@ -150,7 +150,7 @@ def test_a_process_that_ends_with_a_write_unfinished_stays_registered(world: Wor
 
 
 def test_a_process_that_alone_knows_of_a_doubt_stays_registered(process: Process) -> None:
-    process.agent.close(finished=False)
+    process.agent.close(finish=lambda: False)
     assert len(process.registry.processes()) == 1
 
 

@@ -1,0 +1,23 @@
+"""`dualstore …`: the commands together."""
+
+from importlib.metadata import version
+
+import click
+
+from dualstore.cli.demonstrate import demo
+from dualstore.cli.schema import schema
+from dualstore.cli.tables import backfill, dial, repair, status, verify
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("dualstore"), prog_name="dualstore")
+def main() -> None:
+    """Move a running service from DynamoDB to PostgreSQL.
+
+    Every command ends with 0 when done, 1 when there are differences or a gate is not met, 2 on wrong
+    usage, 3 when something could not be reached.
+    """
+
+
+for each in (demo, schema, status, dial, backfill, verify, repair):
+    main.add_command(each)
