@@ -5,6 +5,7 @@ key must not clear the entry of a failure that came after its read.
 """
 
 import hashlib
+import random
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -45,8 +46,11 @@ class Journal:
         self._store.execute(PutItem({"TableName": self._table, "Item": item}))
 
     def entries(self, shape: TableShape) -> Iterator[Sequence[DirtyKey]]:
-        """The entries of a table in pages, each read consistently when it is reached."""
-        for shard in range(SHARDS):
+        """The entries of a table in pages, each read consistently when it is reached.
+
+        In an order of its own each time: many processes repair at once, and each is to find work of its own.
+        """
+        for shard in random.sample(range(SHARDS), SHARDS):
             for items in filter(None, query_pages(self._store, self._table, _partition(shape.name, shard))):
                 yield [
                     DirtyKey(

@@ -4,6 +4,7 @@ DESIGN, replication protocol, rules 4 and 6. Any number of repairs may run at on
 """
 
 import logging
+import random
 import uuid
 from collections import Counter
 from dataclasses import dataclass
@@ -76,7 +77,7 @@ class Repair:
         mirror = self._mirroring.mirror
         entries = mirror.dirty_keys(table.physical, limit=_DIRTY_KEYS_AT_ONCE)
         settled = 0
-        for entry in entries:
+        for entry in random.sample(entries, len(entries)):  # other processes are at the same ones
             if self._settled(table, entry):
                 mirror.clear_dirty(table.physical, entry.key, nonce=entry.nonce)
                 settled += 1
