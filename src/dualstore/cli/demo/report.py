@@ -28,7 +28,7 @@ def write_report(
     """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(
-        files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
+        files("dualstore.cli.demo").joinpath("report.html.j2").read_text(encoding="utf-8")
     )
     whole = figures(timeline.total, timeline.now)
     page = template.render(
