@@ -71,7 +71,8 @@ class Maintenance:
         self._telemetry.record(GateSeen(table.served.logical, is_open=record.mirror_readable))
         if not mirror_up:
             return
-        table.copy_control()
+        if record.stage.rule.mirrored or table.control_is_copied:
+            table.copy_control()  # before anything is mirrored there need be no PostgreSQL at all
         if record.stage.rule.mirrored:
             repaired = table.repair()
             self._telemetry.record(DirtySeen(table.served.logical, repaired.failed))

@@ -279,6 +279,11 @@ class MigratedTable:
             self._decide(lambda record: {"suspects": record.suspects - suspects})
         return verification
 
+    @property
+    def control_is_copied(self) -> bool:
+        """Whether this process has copied the control record to PostgreSQL, at this stage or another."""
+        return self._copied_generation is not None
+
     def copy_control(self) -> None:
         """Copy the control record to PostgreSQL, if this process has not copied it yet.
 

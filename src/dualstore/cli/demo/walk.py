@@ -78,7 +78,7 @@ STEPS = {
     "crash": "a process is killed after its write to DynamoDB, before its write to PostgreSQL",
     "0 %": "the reads are dialled back, as one would in an emergency",
     "50 % again": "and forward again",
-    "100 %": "PostgreSQL answers every read",
+    "100 %": "PostgreSQL answers every read by key; listings that both sides order differently stay",
     "rush": "all callers rush at the same four airports, again and again; both sides are compared after each",
     "drain": "the traffic ends, and what is in doubt is settled",
 }
