@@ -30,7 +30,7 @@ def test_a_batch_gets_the_items_that_exist(things: TableUnderTest):
         things.put({**key(number), "a": N(number)})
     found = get(things, [key(3), key(99), key(1)], ConsistentRead=True)
     assert found["UnprocessedKeys"] == {}
-    assert sorted(found["Responses"][things.name], key=str) == [
+    assert sorted(found["Responses"][things.name], key=lambda item: item["sk"]["N"]) == [
         {**key(1), "a": N(1)},
         {**key(3), "a": N(3)},
     ]

@@ -27,7 +27,7 @@ from dualstore.items import Item
 from dualstore.mapping import Mirrored
 from dualstore.replication.agent import GrantTimes
 from dualstore.stages import Side
-from dualstore.store.assembly import Options
+from dualstore.store import Options
 from dualstore.store.table import MigratedTable
 from dualstore.stores.dynamo import DynamoClients, dynamo_clients
 from dualstore.telemetry import Role

@@ -16,7 +16,7 @@ from dualstore.items import STAMP
 from dualstore.replication.agent import GrantTimes
 from dualstore.replication.control import Gate
 from dualstore.stages import Side
-from dualstore.store.assembly import Options
+from dualstore.store import Options
 from integration.deployment import (
     WHOLE_MIGRATION,
     Deployment,

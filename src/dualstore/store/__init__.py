@@ -1,6 +1,7 @@
 """`DualStore`: everything an application needs to live on two databases, put together."""
 
 from dualstore.store.assembly import DualStore
+from dualstore.store.options import Options
 from dualstore.store.table import MigratedTable, TableStatus
 
-__all__ = ["DualStore", "MigratedTable", "TableStatus"]
+__all__ = ["DualStore", "MigratedTable", "Options", "TableStatus"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -18,16 +18,16 @@ from pynamodb.transactions import TransactGet, TransactWrite
 from dualstore import schema
 from dualstore.bind import bind_model, unbind_table
 from dualstore.client import RoutedClient
-from dualstore.config import Configuration, ShadowSettings, import_object, load
+from dualstore.config import import_object, load
 from dualstore.errors import ConfigurationError, DualStoreError, MirrorDirty
 from dualstore.flags import FlagSource, flags_of
 from dualstore.mapping import TableMapping, map_table, shape_of_model, unmapped_table
 from dualstore.operations import Operation, Response
-from dualstore.replication.agent import Agent, GrantTimes
+from dualstore.replication.agent import Agent
 from dualstore.replication.control import BOOKKEEPING_TABLE, ControlTable
 from dualstore.replication.health import MirrorHealth
 from dualstore.replication.journal import Journal
-from dualstore.replication.mirroring import Mirroring, ReplicationTimes
+from dualstore.replication.mirroring import Mirroring
 from dualstore.replication.registry import Registry
 from dualstore.replication.served import ServedTable
 from dualstore.repository import Repository, routed_transaction
@@ -35,6 +35,7 @@ from dualstore.router import Router
 from dualstore.shadow import Shadow
 from dualstore.stages import Side
 from dualstore.store.maintenance import Maintenance
+from dualstore.store.options import Options, options_of
 from dualstore.store.table import MigratedTable
 from dualstore.stores.discrepancies import PostgresDiscrepancies
 from dualstore.stores.dynamo import DynamoClients, DynamoStore, dynamo_clients
@@ -42,27 +43,6 @@ from dualstore.stores.postgres import PostgresStore
 from dualstore.telemetry import FlagUnusable, Telemetry, export
 
 M = TypeVar("M", bound=Model)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What may be tuned; every default is safe.
-
-    Attributes:
-        bookkeeping_table: the DynamoDB table of control records, journal and processes.
-        grants: how long a process may act on what it read.
-        replication: limits of a mirrored write.
-        statement_timeout: the longest that one round trip to PostgreSQL may take.
-        repair_pause: the time between two rounds of background repair.
-        shadow: the bounds of comparison reads.
-    """
-
-    bookkeeping_table: str = "dualstore"
-    grants: GrantTimes = field(default_factory=GrantTimes)
-    replication: ReplicationTimes = field(default_factory=ReplicationTimes)
-    statement_timeout: timedelta = timedelta(seconds=2)
-    repair_pause: timedelta = timedelta(seconds=1)
-    shadow: ShadowSettings = field(default_factory=ShadowSettings)
 
 
 class DualStore:
@@ -165,7 +145,7 @@ class DualStore:
                 configuration,
                 on_problem=lambda p: telemetry.record(FlagUnusable(p.table or "*", p.flag, p.kind)),
             ),
-            options=_options(configuration),
+            options=options_of(configuration),
             telemetry=telemetry,
         )
         store._owned = [clients, engine]
@@ -395,18 +375,3 @@ def _require_same_table(
             f"table {served.physical} of {model.__name__} already goes by the name {served.served.logical}, "
             f"not {name}; use one logical name everywhere"
         )
-
-
-def _options(configuration: Configuration) -> Options:
-    control = configuration.control
-    return Options(
-        bookkeeping_table=configuration.dynamodb.bookkeeping_table,
-        grants=GrantTimes(
-            poll=timedelta(seconds=control.poll_interval_seconds),
-            read=timedelta(seconds=control.read_grant_seconds),
-            write=timedelta(seconds=control.write_grant_seconds),
-        ),
-        replication=ReplicationTimes(direct_window=timedelta(seconds=control.direct_write_window_seconds)),
-        statement_timeout=timedelta(seconds=configuration.postgres.statement_timeout_seconds),
-        shadow=configuration.shadow,
-    )
