@@ -86,9 +86,6 @@ DIVERGENCES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             f"{_START_KEYS}[empty]",
         ),
         "ScannedCount counts the item at which the page ended twice": ("test_a_page_ends_after_a_megabyte",),
-        "pages of a segment leave out binary keys": (
-            "test_keys_of_every_type_are_scanned_in_pages[binaries]",
-        ),
         "indexes give what they hold, whatever is asked": (
             "test_a_filter_on_what_an_index_lacks_is_refused",
             "test_a_projection_on_what_a_global_index_lacks_is_refused",
