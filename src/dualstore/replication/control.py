@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 
 from dualstore.errors import Unavailable
 from dualstore.items import Item
-from dualstore.operations import PutItem, Query, UpdateItem
+from dualstore.operations import DeleteItem, PutItem, Query, UpdateItem
 from dualstore.stages import Dials, Stage
 from dualstore.stores.base import Store
 
@@ -115,7 +115,7 @@ class ControlTable:
             "Item": first,
             "ConditionExpression": f"attribute_not_exists({_PARTITION})",
         }
-        self._conditionally(PutItem(request))
+        carried_out(self._store, PutItem(request))
 
     def change(self, seen: ControlRecord, **changes: Any) -> ControlRecord | None:
         """Change a record, if it is still as it was seen.
@@ -137,7 +137,7 @@ class ControlTable:
             "ConditionExpression": "generation = :seen",
             "ExpressionAttributeValues": {":seen": {"N": str(seen.generation)}},
         }
-        return wanted if self._conditionally(PutItem(request)) else None
+        return wanted if carried_out(self._store, PutItem(request)) else None
 
     def shut_gate(self, table: str) -> None:
         """Shut the gate whatever else is being decided; harmless where it is shut."""
@@ -148,17 +148,18 @@ class ControlTable:
             "ConditionExpression": "attribute_exists(gate) AND gate <> :shut",
             "ExpressionAttributeValues": {":shut": {"S": Gate.SHUT}, ":one": {"N": "1"}},
         }
-        self._conditionally(UpdateItem(request))
+        carried_out(self._store, UpdateItem(request))
 
-    def _conditionally(self, operation: PutItem | UpdateItem) -> bool:
-        """Carry out a conditional write; False where its condition fails."""
-        try:
-            self._store.execute(operation)
-        except ClientError as error:
-            if error.response["Error"]["Code"] == _CONDITION_FAILED:
-                return False
-            raise _explained(error, self._name) from error
-        return True
+
+def carried_out(store: Store, operation: PutItem | UpdateItem | DeleteItem) -> bool:
+    """Carry out a write of the bookkeeping table; False where its condition fails."""
+    try:
+        store.execute(operation)
+    except ClientError as error:
+        if error.response["Error"]["Code"] == _CONDITION_FAILED:
+            return False
+        raise _explained(error, operation.table) from error
+    return True
 
 
 def query_partition(store: Store, table: str, partition: str) -> list[Item]:

@@ -11,11 +11,10 @@ import uuid
 from collections.abc import Iterator, Sequence
 
 import xxhash
-from botocore.exceptions import ClientError
 
 from dualstore.items import Key, TableShape, key_bytes
 from dualstore.operations import DeleteItem, PutItem
-from dualstore.replication.control import query_pages
+from dualstore.replication.control import carried_out, query_pages
 from dualstore.stores.base import DirtyKey, Store
 
 # One partition takes 1,000 writes a second (AWS, "Burst and adaptive capacity"): an outage of the mirror
@@ -70,13 +69,7 @@ class Journal:
             "ConditionExpression": "nonce = :nonce",
             "ExpressionAttributeValues": {":nonce": {"S": entry.nonce}},
         }
-        try:
-            self._store.execute(DeleteItem(request))
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
-                raise
-            return False
-        return True
+        return carried_out(self._store, DeleteItem(request))
 
 
 def _place(shape: TableShape, key: Key) -> Key:

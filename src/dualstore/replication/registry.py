@@ -13,12 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
-from botocore.exceptions import ClientError
-
 from dualstore.items import Item
 from dualstore.operations import DeleteItem, PutItem
 from dualstore.replication.clocks import SYSTEM_CLOCK, Clock
-from dualstore.replication.control import query_partition
+from dualstore.replication.control import carried_out, query_partition
 from dualstore.stores.base import Store
 
 _PROCESS = "process"
@@ -107,7 +105,7 @@ class Registry:
             "ConditionExpression": "beat = :seen",
             "ExpressionAttributeValues": {":seen": {"N": str(entry.beat)}},
         }
-        _refused(self.store, DeleteItem(request))
+        carried_out(self.store, DeleteItem(request))
 
     def _write(self, confirmed: Mapping[str, int]) -> bool:
         request = {
@@ -123,20 +121,10 @@ class Registry:
         }
         if self._beat:
             request["ConditionExpression"] = "attribute_exists(pk)"
-        if _refused(self.store, PutItem(request)):
+        if not carried_out(self.store, PutItem(request)):
             return False
         self._beat += 1
         return True
-
-
-def _refused(store: Store, operation: PutItem | DeleteItem) -> bool:
-    try:
-        store.execute(operation)
-    except ClientError as error:
-        if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
-            raise
-        return True
-    return False
 
 
 def _key(process: str) -> Item:
