@@ -163,10 +163,6 @@ def normalized(value: AttributeValue) -> AttributeValue:
     return {kind: _NORMALIZED[kind](content)} if kind in _NORMALIZED else value
 
 
-def _normalized_number(text: str) -> str:
-    return format(number(text), "f")
-
-
 _NORMALIZED: dict[str, Callable[[Any], Any]] = {
     "N": lambda text: number_text(number(text)),
     "B": bytes,

@@ -14,7 +14,6 @@ from sqlalchemy import exc
 from dualstore.errors import (
     MirrorRefused,
     MirrorUnavailable,
-    OutcomeUnknown,
     RequestRejected,
     Unavailable,
     invalid,
@@ -101,13 +100,6 @@ def as_store(error: BaseException, doing: str) -> Unavailable | RequestRejected:
 def refusal(error: BaseException, doing: str) -> RequestRejected | None:
     """The refusal of an item that breaks a rule of its SQL table; None where that is not what happened."""
     return invalid(_message(driver_error(error), doing)) if fault_of(error) is Fault.REFUSED else None
-
-
-def as_unknown(error: BaseException, doing: str) -> Unavailable | RequestRejected:
-    """What a commit is reported as: without an answer it may have happened."""
-    if fault_of(error) in {Fault.LOST, Fault.LATE}:
-        return unavailable(error, doing, OutcomeUnknown)
-    return as_store(error, doing)
 
 
 def _message(error: BaseException, doing: str) -> str:

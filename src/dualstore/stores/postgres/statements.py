@@ -246,10 +246,6 @@ class TableStatements:
         return ", ".join((*self.mapping.read_expressions("t"), f"t.{REVISION}"))
 
     @cached_property
-    def _placeholders(self) -> tuple[str, ...]:
-        return tuple(f"${n}::{type_}" for n, type_ in enumerate(self.mapping.cast_types, 1))
-
-    @cached_property
     def _row(self) -> str:
         return f"SELECT FROM {self.table} WHERE {self._key}"
 
@@ -260,12 +256,12 @@ class TableStatements:
     def _insert(self) -> str:
         return (
             f"INSERT INTO {self.table} AS t ({', '.join(self.names)}, {REVISION}) "
-            f"SELECT {', '.join(self._placeholders)}, {_NEXT}"
+            f"SELECT {', '.join(self.mapping.placeholders)}, {_NEXT}"
         )
 
     @cached_property
     def _assignments(self) -> str:
-        pairs = list(zip(self.names, self._placeholders, strict=True))
+        pairs = list(zip(self.names, self.mapping.placeholders, strict=True))
         return ", ".join(f"{name} = {value}" for name, value in pairs[len(self.key_names) :])
 
     @cached_property
