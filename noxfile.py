@@ -113,6 +113,28 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def simulate(session: nox.Session) -> None:
+    """A million schedules of the protocol. `nox -s simulate -- --schedules 10000 --scenario flipping`."""
+    session.install("-e", ".", *group("test"))
+    session.run("python", "-m", "replication.simulate", *session.posargs, env={"PYTHONPATH": "tests"})
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Takes away one rule of the protocol after the other; writes docs/explanation/mutants.md."""
+    session.install("-e", ".", *group("test"))
+    session.run("python", "-m", "replication.simulate", "--mutants", env={"PYTHONPATH": "tests"})
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Ten minutes of traffic and faults on real databases, and a judge. `nox -s soak -- --minutes 60`."""
+    session.install("-e", EXTRAS, *group("test"))
+    _fetch_dynoxide(session)
+    session.run("python", "-m", "soak", *session.posargs, env={"PYTHONPATH": "tests"})
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """A whole migration of real data, under traffic. `nox -s demo -- --fast`."""
     session.install("-e", EXTRAS)

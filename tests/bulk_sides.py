@@ -15,16 +15,21 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from dualstore import schema
 from dualstore.backfill import Backfill
+from dualstore.control import PostgresRole
 from dualstore.items import Item, Key, items_equal, key_bytes, number
 from dualstore.mapping import Mirrored, TableMapping, map_table
 from dualstore.operations import DeleteItem, PutItem, Scan
 from dualstore.replication.settle import settle
 from dualstore.stores.base import Store
 from dualstore.stores.postgres import PostgresStore
+from dualstore.stores.postgres_control import PostgresControl
 from dualstore.stores.postgres_load import PostgresLoad
 from dualstore.stores.postgres_runs import PostgresRuns
 from dualstore.stores.postgres_verify import PostgresSeenKeys
 from dualstore.verify import Verify
+
+EPOCH = 1
+"""At which PostgreSQL is the mirror of the table."""
 
 
 class Base(DeclarativeBase):
@@ -86,7 +91,7 @@ class BulkSides:
 
     @property
     def load(self) -> PostgresLoad:
-        return PostgresLoad(self.engine, self.mapping)
+        return PostgresLoad(self.engine, self.mapping, epoch=EPOCH)
 
     @property
     def runs(self) -> PostgresRuns:
@@ -96,7 +101,7 @@ class BulkSides:
         return self.mapping.shape.keys.key_of(item)
 
     def settle(self, key: Key) -> None:
-        settle(self.postgres, self.dynamodb, self.mapping.shape, key)
+        settle(self.postgres, self.dynamodb, self.mapping.shape, key, epoch=EPOCH)
 
     def put(self, *items: Item) -> None:
         """Write items as they were written before there was dualstore."""
@@ -111,7 +116,7 @@ class BulkSides:
         """Make PostgreSQL hold this image, whatever DynamoDB holds."""
         key = self.key(item)
         seen = self.postgres.state(self.table, key).revision
-        assert self.postgres.write_settled(self.table, key, image, seen=seen)
+        assert self.postgres.write_settled(self.table, key, image, seen=seen, epoch=EPOCH)
 
     def dual_write(self, item: Item, image: Item | None) -> None:
         """Put or delete an item as a bound model does: stamped, then mirrored onto its predecessor."""
@@ -125,7 +130,7 @@ class BulkSides:
         predecessor = None if predecessor is None else bytes(predecessor)
         known = "_dsv" in answer.get("Attributes", {}) or not answer.get("Attributes")
         if not known or not self.postgres.write_direct(
-            self.table, key, stamped, stamp=stamp, predecessor=predecessor
+            self.table, key, stamped, stamp=stamp, predecessor=predecessor, epoch=EPOCH
         ):
             self.settle(key)
 
@@ -202,6 +207,7 @@ def bulk_sides(url: str, dynamodb: Store, table: str) -> Iterator[BulkSides]:
         with sides.engine.begin() as connection:
             connection.exec_driver_sql("CREATE SCHEMA shop")
         Base.metadata.create_all(sides.engine)
+        PostgresControl(sides.engine).raise_fence(table, epoch=EPOCH, role=PostgresRole.MIRROR)
         yield sides
 
 

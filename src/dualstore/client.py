@@ -58,6 +58,7 @@ class RoutedClient:
 
 def _tables_of(operation: str, request: dict[str, Any]) -> frozenset[str]:
     try:
-        return OPERATIONS[operation](request).tables
+        table = request.get("TableName")
+        return OPERATIONS[operation](request).tables if table is None else frozenset((table,))
     except (KeyError, TypeError, AttributeError):
         return frozenset()  # it names no table, which the wrapped client or DynamoDB refuses

@@ -144,11 +144,15 @@ class TableSettings(_Section):
         model: the PynamoDB model, as `package.module:Name`.
         row: the SQLAlchemy model, or None where the table has none of its own.
         physical_name: the DynamoDB table's name, where it is not the one in the model.
+        mirroring: whether callers wait for the mirror, too.
+        ttl_attribute: the attribute by which items expire, where DynamoDB does not tell.
     """
 
     model: ImportPath | None = None
     row: ImportPath | None = None
     physical_name: str | None = None
+    mirroring: Literal["inline", "deferred"] = "inline"
+    ttl_attribute: Annotated[str, StringConstraints(min_length=1)] | None = None
     static: StaticFlagSettings = StaticFlagSettings()
 
     @model_validator(mode="after")

@@ -9,7 +9,10 @@ DualStoreError
 ├── Unavailable               retry later: nothing is known to be lost
 │   ├── MirrorUnavailable     the mirror did not take or answer something (never reaches a caller)
 │   │   ├── MirrorDirty       the mirror knows that what was asked for is in doubt
-│   │   └── MirrorRefused     the mirror answers, but its table does not take the item
+│   │   ├── MirrorRefused     the mirror answers, but its table does not take the item
+│   │   └── MirrorFenced      PostgreSQL is not the mirror at this epoch (any more, or yet)
+│   ├── WritesPaused          writes wait while the authority moves, and have waited long enough
+│   ├── AuthorityMoved        PostgreSQL is not the authority at this epoch (any more, or yet)
 │   └── OutcomeUnknown        the authority may or may not have carried out a write
 ├── IllegalTransition         a stage or dial was asked for that may not follow the present one
 └── SchemaError               the `dualstore` schema is missing, older or newer than this version
@@ -86,6 +89,21 @@ class MirrorDirty(MirrorUnavailable):
 
 class MirrorRefused(MirrorUnavailable):
     """The SQL table does not take an item: a constraint of the team's own, or a schema that has drifted."""
+
+
+class MirrorFenced(MirrorUnavailable):
+    """PostgreSQL is not the mirror at the epoch that a mirror write was decided under."""
+
+
+class WritesPaused(Unavailable):
+    """The authority of a table is moving to the other database: nothing was written; try again."""
+
+
+class AuthorityMoved(Unavailable):
+    """PostgreSQL is not the authority at the epoch that an operation was decided under: look again.
+
+    Nothing was read or written.
+    """
 
 
 class OutcomeUnknown(Unavailable):

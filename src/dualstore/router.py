@@ -1,12 +1,23 @@
 """The router: carries out one DynamoDB operation on the side, or sides, that stage and dials say."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from time import perf_counter
 from typing import Any, Protocol
 
 from botocore.exceptions import ClientError
 
-from dualstore.errors import DualStoreError, MirrorDirty, RequestRejected
+from dualstore.control import Phase
+from dualstore.errors import (
+    AuthorityMoved,
+    DualStoreError,
+    MirrorDirty,
+    OutcomeUnknown,
+    RequestRejected,
+    Unavailable,
+    WritesPaused,
+    client_error,
+)
 from dualstore.flags import included, share
 from dualstore.items import Item, canonical, without_stamps
 from dualstore.operations import (
@@ -27,12 +38,14 @@ from dualstore.operations import (
     UpdateItem,
     parse,
 )
-from dualstore.replication.agent import View
 from dualstore.replication.authority import consistently, error_code
 from dualstore.replication.many import write_batch, write_transaction
 from dualstore.replication.mirroring import Mirroring
+from dualstore.replication.parts import by_authority
 from dualstore.replication.served import ServedTable
+from dualstore.replication.views import View
 from dualstore.stages import Side
+from dualstore.stores.base import Authority
 from dualstore.telemetry import OK, FellBack, GrantExpired, Role, Telemetry
 
 # DynamoDB's expressionless parameters of reads: DynamoDB itself carries them out.
@@ -42,6 +55,8 @@ _LEGACY_READS = frozenset(
 
 # A mirror that failed a read is left alone for so long: its callers wait for a timeout at most this often.
 _READ_PAUSE_SECONDS = 0.5
+# The authority moves in both directions within seconds only in tests.
+_ROUTES = 4
 
 
 class ReadObserver(Protocol):
@@ -54,11 +69,16 @@ class ReadObserver(Protocol):
         ...
 
 
+class _Elsewhere(Exception):  # noqa: N818 - no fault: the operation is to be routed anew
+    """The authority is not, or no longer, where an operation was routed."""
+
+
 class Router:
     """Routes the operations of one process.
 
     Args:
         mirroring: both sides, and how writes get from one to the other.
+        postgres: PostgreSQL as the authority.
         tables: the served tables by physical name; may grow while the router works.
         telemetry: told of every operation.
         observe: shown every read that is served.
@@ -67,12 +87,15 @@ class Router:
     def __init__(
         self,
         mirroring: Mirroring,
+        postgres: Authority,
         tables: Mapping[str, ServedTable],
         *,
         telemetry: Telemetry,
         observe: ReadObserver,
     ) -> None:
         self._mirroring = mirroring
+        self._postgres = postgres
+        self._agent = mirroring.agent
         self._tables = tables
         self._telemetry = telemetry
         self._observe = observe
@@ -82,13 +105,13 @@ class Router:
             GetItem: self._read,
             Query: self._read_listing,
             Scan: self._read_listing,
-            BatchGetItem: self._read_authority,
-            TransactGetItems: self._read_authority,
+            BatchGetItem: self._read_many,
+            TransactGetItems: self._read_many,
             PutItem: self._write,
             UpdateItem: self._write,
             DeleteItem: self._write,
-            BatchWriteItem: self._write_batch,
-            TransactWriteItems: self._write_transaction,
+            BatchWriteItem: self._write_many,
+            TransactWriteItems: self._write_many,
         }
 
     def execute(self, name: str, request: Request) -> Response:
@@ -102,15 +125,21 @@ class Router:
             The response as boto3's low-level client gives it, without stamps.
 
         Raises:
-            botocore.exceptions.ClientError: as DynamoDB would raise it.
-            botocore.exceptions.BotoCoreError: the authority could not be reached.
+            botocore.exceptions.ClientError: as DynamoDB would raise it; `ServiceUnavailable` where nothing
+                was done and trying again is right, `InternalServerError` where a write may have been done.
+            botocore.exceptions.BotoCoreError: DynamoDB, the authority, could not be reached.
             UnsupportedOperation: dualstore does not carry out operations of this name.
         """
         operation = parse(name, request)
         served = [self._tables[table] for table in operation.tables if table in self._tables]
         if not served:
             return self._mirroring.authority.execute(operation)
-        return self._carry_out[type(operation)](served[0], operation)
+        try:
+            return self._carry_out[type(operation)](served[0], operation)
+        except OutcomeUnknown as error:
+            raise client_error(name, RequestRejected("InternalServerError", str(error))) from error
+        except Unavailable as error:
+            raise client_error(name, RequestRejected("ServiceUnavailable", str(error))) from error
 
     def serves(self, tables: frozenset[str]) -> bool:
         """Whether an operation on these physical tables concerns a served one."""
@@ -120,20 +149,66 @@ class Router:
 
     def _write(self, table: ServedTable, operation: Operation) -> Response:
         assert isinstance(operation, ConditionalWrite)  # noqa: S101 - by the table in `__init__`
-        return self._mirroring.write(table, operation)
 
-    def _write_batch(self, table: ServedTable, operation: Operation) -> Response:  # noqa: ARG002
-        assert isinstance(operation, BatchWriteItem)  # noqa: S101 - by the table in `__init__`
-        return write_batch(self._mirroring, self._tables, operation)
+        def attempt() -> Response:
+            with self._agent.writing(table.physical) as view:
+                if view.record.authority is Side.DYNAMODB:
+                    return _at_dynamodb(lambda: self._mirroring.write(table, operation, view))
+                return self._at_postgres((table,), operation, {table.physical: view})
 
-    def _write_transaction(self, table: ServedTable, operation: Operation) -> Response:  # noqa: ARG002
+        return self._routed(attempt, (table.physical,))
+
+    def _write_many(self, table: ServedTable, operation: Operation) -> Response:  # noqa: ARG002 - of several
+        names = sorted(operation.tables & self._tables.keys())
+
+        def attempt() -> Response:
+            with ExitStack() as stack:
+                views = {name: stack.enter_context(self._agent.writing(name)) for name in names}
+                return by_authority(operation, views, self._write_dynamodb, self._write_postgres)
+
+        return self._routed(attempt, names)
+
+    def _write_dynamodb(self, operation: Operation, views: Mapping[str, View]) -> Response:
+        if isinstance(operation, BatchWriteItem):
+            return _at_dynamodb(lambda: write_batch(self._mirroring, self._tables, operation, views))
         assert isinstance(operation, TransactWriteItems)  # noqa: S101 - by the table in `__init__`
-        return write_transaction(self._mirroring, self._tables, operation)
+        return _at_dynamodb(lambda: write_transaction(self._mirroring, self._tables, operation, views))
+
+    def _write_postgres(self, operation: Operation, views: Mapping[str, View]) -> Response:
+        return self._at_postgres([self._tables[name] for name in views], operation, views)
+
+    def _at_postgres(
+        self, tables: Sequence[ServedTable], operation: Operation, views: Mapping[str, View]
+    ) -> Response:
+        """Carry out an operation where PostgreSQL is the authority, as far as this process knows."""
+        started = perf_counter()
+        outcome = OK
+        epochs = {name: views[name].record.epoch for name in operation.tables}
+        try:
+            return self._postgres.execute_as_authority(operation, epochs=epochs)
+        except AuthorityMoved as error:
+            outcome = type(error).__name__
+            raise _Elsewhere from error
+        except Exception as error:
+            outcome = error_code(error) or type(error).__name__
+            raise
+        finally:
+            self._count(tables[0], operation, Side.POSTGRES, Role.AUTHORITATIVE, started, outcome)
+
+    def _routed(self, attempt: Callable[[], Response], tables: Iterable[str]) -> Response:
+        """Try where the authority is, and again where it has moved meanwhile."""
+        for _ in range(_ROUTES):
+            try:
+                return attempt()
+            except _Elsewhere:
+                for table in tables:
+                    self._agent.refresh(table=table)
+        raise WritesPaused(f"the authority of {', '.join(tables)} is moving; nothing was done, try again")
 
     # Reads
 
     def _read(self, table: ServedTable, operation: Operation) -> Response:
-        view = self._mirroring.agent.view(table.physical)
+        view = self._agent.view(table.physical)
         if self._is_dialled(table, operation, view):
             response = self._read_mirror(table, operation, view)
             if response is not None:
@@ -156,7 +231,7 @@ class Router:
         percent = view.record.dials.postgres_read_percent
         if not percent or not view.record.mirror_readable:
             return False
-        now = self._mirroring.agent.clock.now()
+        now = self._agent.clock.now()
         if now < self._mirror_reads_resume_at or not self._mirroring.health.up:
             return False
         if not _LEGACY_READS.isdisjoint(operation.request):
@@ -178,7 +253,7 @@ class Router:
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the mirror, callers do not see it
             outcome = error_code(error) or type(error).__name__
             if isinstance(error, DualStoreError):
-                self._mirror_reads_resume_at = self._mirroring.agent.clock.now() + _READ_PAUSE_SECONDS
+                self._mirror_reads_resume_at = self._agent.clock.now() + _READ_PAUSE_SECONDS
         self._count(table, operation, Side.POSTGRES, Role.MIRROR, started, outcome)
         if response is not None and self._still_granted(table, view):
             return self._answer(table, operation, Side.POSTGRES, response)
@@ -191,27 +266,85 @@ class Router:
 
         The view may have been refreshed since; what counts is that it is the same opening of the gate.
         """
-        agent = self._mirroring.agent
-        now = agent.view(table.physical)
+        now = self._agent.view(table.physical)
         same_opening = (
             now.record.gate_sequence == view.record.gate_sequence
             and now.record.mirrored_since == view.record.mirrored_since
+            and now.record.epoch == view.record.epoch
         )
-        return same_opening and now.allows_mirror_reads(agent.clock.now())
+        return same_opening and now.allows_mirror_reads(self._agent.clock.now())
 
     def _read_authority(self, table: ServedTable, operation: Operation) -> Response:
+        def attempt() -> Response:
+            view = self._agent.located(table.physical)
+            if view.record.authority is Side.POSTGRES:
+                return self._asked(
+                    table,
+                    operation,
+                    Side.POSTGRES,
+                    lambda: self._at_postgres((table,), operation, {table.physical: view}),
+                )
+            return self._read_dynamodb(table, operation, {table.physical: view})
+
+        return self._routed(attempt, (table.physical,))
+
+    def _read_many(self, table: ServedTable, operation: Operation) -> Response:
+        names = sorted(operation.tables & self._tables.keys())
+
+        def attempt() -> Response:
+            views = {name: self._agent.located(name) for name in names}
+            return by_authority(
+                operation,
+                views,
+                lambda part, mine: self._read_dynamodb(table, part, mine),
+                lambda part, mine: self._asked(
+                    table, part, Side.POSTGRES, lambda: self._write_postgres(part, mine)
+                ),
+            )
+
+        return self._routed(attempt, names)
+
+    def _read_dynamodb(self, table: ServedTable, operation: Operation, views: Mapping[str, View]) -> Response:
+        """Read DynamoDB as the authority, under grants that still hold when its answer is there.
+
+        A closed record grants no read: its process has confirmed the pause, and the move waits no more.
+        """
+        for name, view in views.items():
+            if self._agent.clock.now() >= view.write_until:
+                self._require_unmoved(name, view)
         started = perf_counter()
         outcome = OK
         try:
-            response = self._mirroring.authority.execute(operation)
+            response = self._asked(
+                table, operation, Side.DYNAMODB, lambda: self._mirroring.authority.execute(operation)
+            )
         except Exception as error:
             outcome = error_code(error) or type(error).__name__
-            if isinstance(error, ClientError):
-                self._observe(table, operation, Side.DYNAMODB, error)
             raise
         finally:
             self._count(table, operation, Side.DYNAMODB, Role.AUTHORITATIVE, started, outcome)
-        return self._answer(table, operation, Side.DYNAMODB, response)
+        for name, view in views.items():
+            if view.record.phase is not Phase.OPEN or self._agent.clock.now() >= view.write_until:
+                self._require_unmoved(name, view)
+        return response
+
+    def _require_unmoved(self, table: str, view: View) -> None:
+        """See that the authority has not moved since a view whose grant has lapsed, or was none."""
+        if view.record.phase is Phase.OPEN:
+            self._telemetry.record(GrantExpired(self._tables[table].logical, "write"))
+        if self._agent.refreshed(table).record.epoch != view.record.epoch:
+            raise _Elsewhere
+
+    def _asked(
+        self, table: ServedTable, operation: Operation, side: Side, ask: Callable[[], Response]
+    ) -> Response:
+        """An authority's answer, shown to whoever compares."""
+        try:
+            response = ask()
+        except ClientError as error:
+            self._observe(table, operation, side, error)
+            raise
+        return self._answer(table, operation, side, response)
 
     def _answer(self, table: ServedTable, operation: Operation, side: Side, response: Response) -> Response:
         _hide_stamps(response)
@@ -224,6 +357,13 @@ class Router:
         self._telemetry.operation(
             table.logical, operation.name, side, role, perf_counter() - started, outcome
         )
+
+
+def _at_dynamodb(write: Callable[[], Response]) -> Response:
+    try:
+        return write()
+    except AuthorityMoved as error:
+        raise _Elsewhere from error
 
 
 def _is_portable(table: ServedTable, operation: PagedRead) -> bool:

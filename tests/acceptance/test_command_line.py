@@ -105,7 +105,9 @@ def test_a_table_is_migrated_by_commands_alone(service):
     verify = run("verify", "cities")
     assert (verify.exit_code, "2 equal, 0 different" in verify.output) == (0, True), verify.output
     status = run("status")
-    assert (status.exit_code, "dualwrite" in status.output) == (0, True), status.output
+    assert (status.exit_code, "dualwrite (DynamoDB authoritative)" in status.output) == (0, True), (
+        status.output
+    )
 
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("UPDATE cities SET people = 0 WHERE name = 'Graz'")

@@ -12,13 +12,18 @@ import sqlalchemy as sa
 from contract import models, shapes
 from contract.divergences import divergence
 from contract.tables import TableUnderTest
-from dualstore.items import TableShape  # noqa: TC001 - one import, not worth a type-checking block
+from dualstore.control import ControlRecord
+from dualstore.items import TableShape, without_stamps
 from dualstore.mapping import TableMapping, unmapped_table
+from dualstore.operations import Operation, Response
 from dualstore.schema import create_unmapped, upgrade
+from dualstore.stages import Side, Stage
 from dualstore.stores import DynamoStore, MemoryStore, Store, dynamo_clients
-from dualstore.stores.postgres import PostgresStore
+from dualstore.stores.base import Authority, Fence
+from dualstore.stores.postgres import PostgresStore, triggers
+from dualstore.stores.postgres_control import PostgresControl
 
-STORES = ("memory", "dynamodb", "postgres", "postgres_mapped")
+STORES = ("memory", "dynamodb", "postgres", "postgres_mapped", "postgres_authority")
 MIRRORS = ("memory", "postgres", "postgres_mapped")
 
 
@@ -30,11 +35,13 @@ class Subject:
         store: the store.
         create: makes an empty table of this name.
         drop: removes it.
+        fence: keeps late writes out of it, if it can be a mirror.
     """
 
     store: Any
     create: Callable[[str, str], None]
     drop: Callable[[str], None]
+    fence: Fence | None = None
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +80,7 @@ def postgres(engine: sa.Engine, mapping: Callable[[str, str], TableMapping]) -> 
     def drop(name: str) -> None:
         tables.pop(name).table.drop(engine)
 
-    return Subject(store=PostgresStore(engine, tables), create=create, drop=drop)
+    return Subject(PostgresStore(engine, tables), create, drop, fence=PostgresControl(engine))
 
 
 @pytest.fixture(scope="session")
@@ -86,13 +93,58 @@ def postgres_mapped_subject(postgres_engine: sa.Engine) -> Subject:
     return postgres(postgres_engine, models.mapping)
 
 
+class AsAuthority:
+    """PostgreSQL as the authority of its tables, its answers without stamps, as the router gives them on."""
+
+    side = Side.POSTGRES
+    epoch = 7
+
+    def __init__(self, store: Authority) -> None:
+        self._store = store
+
+    def execute(self, operation: Operation) -> Response:
+        epochs = dict.fromkeys(operation.tables, self.epoch)
+        return _unstamped(self._store.execute_as_authority(operation, epochs=epochs))
+
+
+def _unstamped(answer: Any) -> Any:
+    """A response with its stamps taken out of every map that may be an item."""
+    if isinstance(answer, list):
+        return [_unstamped(each) for each in answer]
+    if not isinstance(answer, dict):
+        return answer
+    return {name: _unstamped(inner) for name, inner in without_stamps(answer).items()}
+
+
+@pytest.fixture(scope="session")
+def postgres_authority_subject(postgres_engine: sa.Engine) -> Subject:
+    """Where every write goes through the fence, the triggers and the outbox."""
+    tables: dict[str, TableMapping] = {}
+    control = PostgresControl(postgres_engine)
+
+    def create(kind: str, name: str) -> None:
+        tables[name] = models.mapping(kind, name)
+        create_unmapped(postgres_engine, tables[name])
+        triggers.install(postgres_engine, tables[name])
+        control.install(ControlRecord(name, stage=Stage.LIVE, epoch=AsAuthority.epoch))
+
+    def drop(name: str) -> None:
+        mapping = tables.pop(name)
+        mapping.table.drop(postgres_engine)
+        triggers.remove(postgres_engine, mapping)
+
+    return Subject(AsAuthority(PostgresStore(postgres_engine, tables)), create, drop)
+
+
 @pytest.fixture(scope="session")
 def memory_subject() -> Subject:
     tables: dict[str, TableShape] = {}
+    store = MemoryStore(tables)
     return Subject(
-        store=MemoryStore(tables),
+        store=store,
         create=lambda kind, name: tables.update({name: shapes.shape(kind, name)}),
         drop=tables.pop,
+        fence=store,
     )
 
 

@@ -1,20 +1,27 @@
 """The mirror protocol: what a mirror may be made to hold, and onto what."""
 
 import threading
+import time
 import uuid
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
 from contract.shapes import shape
 from contract.tables import N, S, TableUnderTest, comparable
-from dualstore.errors import MirrorUnavailable
-from dualstore.items import PREDECESSOR, STAMP, Item, key_bytes
+from dualstore.control import PostgresRole
+from dualstore.errors import MirrorFenced, MirrorUnavailable
+from dualstore.items import PREDECESSOR, STAMP, Item, Key, key_bytes
 from dualstore.operations import parse
-from dualstore.stores import NOTHING, Mirror
+from dualstore.stores import NOTHING, Mirror, MirrorState
+from dualstore.stores.base import SettledWrite
 
 KEY = {"pk": S("p"), "sk": N(1)}
+EPOCH = 1
+"""At which the store is the mirror of every table of these tests."""
 
 
 def stamp() -> bytes:
@@ -33,12 +40,12 @@ class OneKey:
     mirror: Mirror
     table: str
 
-    def direct(self, item: Item | None, *, by: bytes, onto: bytes | None) -> bool:
-        return self.mirror.write_direct(self.table, KEY, item, stamp=by, predecessor=onto)
+    def direct(self, item: Item | None, *, by: bytes, onto: bytes | None, epoch: int = EPOCH) -> bool:
+        return self.mirror.write_direct(self.table, KEY, item, stamp=by, predecessor=onto, epoch=epoch)
 
     def settle(self, item: Item | None) -> None:
         seen = self.state.revision
-        assert self.mirror.write_settled(self.table, KEY, item, seen=seen)
+        assert self.mirror.write_settled(self.table, KEY, item, seen=seen, epoch=EPOCH)
 
     @property
     def state(self):
@@ -51,8 +58,19 @@ class OneKey:
 
 
 @pytest.fixture
-def key(things: TableUnderTest) -> OneKey:
+def key(things: TableUnderTest, subject) -> OneKey:
+    subject.fence.raise_fence(things.name, epoch=EPOCH, role=PostgresRole.MIRROR)
     return OneKey(things.store, things.name)
+
+
+@pytest.fixture
+def fence(key: OneKey, subject) -> Callable[..., None]:
+    """Raises the fence of the key's table to an epoch, and to a role other than the mirror's where told."""
+
+    def raise_to(epoch: int, role: PostgresRole = PostgresRole.MIRROR) -> None:
+        subject.fence.raise_fence(key.table, epoch=epoch, role=role)
+
+    return raise_to
 
 
 # --- Direct writes: only onto the predecessor --------------------------------------------------
@@ -200,7 +218,7 @@ def test_settling_what_is_already_so_takes_a_new_revision(key: OneKey, settled):
     seen = key.state.revision
     key.settle(settled)
     assert key.state.revision != seen
-    assert not key.mirror.write_settled(key.table, KEY, image(z=N(9)), seen=seen)
+    assert not key.mirror.write_settled(key.table, KEY, image(z=N(9)), seen=seen, epoch=EPOCH)
 
 
 @pytest.mark.parametrize("settled", [None, {**KEY, "slow": N(1)}], ids=["absence", "item"])
@@ -220,7 +238,7 @@ def test_a_settled_write_gives_way_to_what_came_between(key: OneKey, meanwhile, 
         case "settle":
             key.settle(image(first))
     expected = key.state
-    assert not key.mirror.write_settled(key.table, KEY, settled, seen=seen)
+    assert not key.mirror.write_settled(key.table, KEY, settled, seen=seen, epoch=EPOCH)
     assert key.state == expected
 
 
@@ -230,13 +248,13 @@ def test_a_mirror_that_was_deleted_and_re_created_is_not_as_it_was(key: OneKey):
     seen = key.state.revision
     key.settle(None)
     key.settle(image(first))
-    assert not key.mirror.write_settled(key.table, KEY, None, seen=seen)
+    assert not key.mirror.write_settled(key.table, KEY, None, seen=seen, epoch=EPOCH)
 
 
 def test_revisions_are_not_shared_by_keys(key: OneKey):
     other = {"pk": S("p"), "sk": N(2)}
     key.settle(image())
-    assert key.mirror.write_settled(key.table, other, other, seen=NOTHING)
+    assert key.mirror.write_settled(key.table, other, other, seen=NOTHING, epoch=EPOCH)
     assert key.mirror.state(key.table, other).revision.row != key.state.revision.row
 
 
@@ -252,8 +270,229 @@ def test_a_numeric_key_is_its_number(key: OneKey):
     key.direct(image(first), by=first, onto=None)
     written_otherwise = {"pk": S("p"), "sk": N("1.0")}
     assert key.mirror.state(key.table, written_otherwise).item == image(first)
-    assert key.mirror.write_direct(key.table, written_otherwise, None, stamp=stamp(), predecessor=first)
+    assert key.mirror.write_direct(
+        key.table, written_otherwise, None, stamp=stamp(), predecessor=first, epoch=EPOCH
+    )
     assert key.item is None
+
+
+# --- Settled writes of several keys: all or none --------------------------------------------------
+
+
+OTHER = {"pk": S("p"), "sk": N(2)}
+
+
+def together(
+    key: OneKey, *keys: Key, epoch: int = EPOCH, table: str | None = None, **attributes: Any
+) -> list[SettledWrite]:
+    """Writes of these keys, as they are now."""
+    table = table or key.table
+    return [
+        SettledWrite(table, each, {**each, **attributes}, key.mirror.state(table, each).revision, epoch)
+        for each in keys
+    ]
+
+
+def test_several_keys_are_settled_together(key: OneKey):
+    key.settle(image(a=N(1)))
+    present, absent = together(key, KEY, OTHER, a=N(2))
+    assert key.mirror.write_settled_together([replace(present, image=None), absent])
+    assert key.item is None
+    assert key.state.revision.tombstone is not None
+    assert key.mirror.state(key.table, OTHER).item == {**OTHER, "a": N(2)}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_where_one_of_several_keys_has_changed_none_is_written(key: OneKey, order):
+    writes = together(key, KEY, OTHER)
+    key.settle(image(a=N(1)))
+    before = key.state
+    assert not key.mirror.write_settled_together(writes[::order])
+    assert key.state == before
+    assert key.mirror.state(key.table, OTHER).revision == NOTHING
+
+
+def test_where_one_of_several_keys_has_changed_the_lock_of_none_stays(key: OneKey):
+    writes = together(key, KEY, OTHER)
+    key.settle(image(a=N(1)))
+    assert not key.mirror.write_settled_together(writes)
+    assert key.mirror.write_settled_together(together(key, KEY, OTHER))
+
+
+def test_settling_no_keys_together_is_done(key: OneKey):
+    assert key.mirror.write_settled_together([], token="t")
+
+
+def test_keys_of_several_tables_are_settled_together(key: OneKey, table, subject):
+    other = table("things")
+    subject.fence.raise_fence(other.name, epoch=7, role=PostgresRole.MIRROR)
+    writes = [*together(key, KEY), *together(key, KEY, epoch=7, table=other.name)]
+    assert key.mirror.write_settled_together(writes)
+    assert key.item == KEY
+    assert key.mirror.state(other.name, KEY).item == KEY
+
+
+def test_settling_together_waits_for_the_lock_of_every_key(key: OneKey):
+    writes = together(key, KEY, OTHER)
+    done = threading.Event()
+
+    def write() -> None:
+        if key.mirror.write_settled_together(writes):
+            done.set()
+
+    with key.mirror.locked(key.table, OTHER):
+        writer = threading.Thread(target=write)
+        writer.start()
+        assert not done.wait(0.3)
+    writer.join(10)
+    assert done.is_set()
+
+
+def test_the_locks_of_keys_settled_together_are_taken_in_one_order(key: OneKey):
+    """Whoever waits for the first of two locks holds none; taken as asked for, it would hold the other."""
+    written_meanwhile = []
+    for held, other in ((KEY, OTHER), (OTHER, KEY)):
+        both, (alone,) = together(key, other, held), together(key, other, a=N(1))
+        with ThreadPoolExecutor(2) as pool:
+            with key.mirror.locked(key.table, held):
+                pool.submit(key.mirror.write_settled_together, both)
+                time.sleep(0.3)  # it waits by now
+                written = pool.submit(key.mirror.write_settled_together, [alone])
+                written_meanwhile.append(bool(wait([written], timeout=0.3).done))
+            written.result()
+    assert sorted(written_meanwhile) == [False, True]
+
+
+def test_keys_settled_together_in_opposite_orders_do_not_wait_for_each_other_for_ever(key: OneKey):
+    keys = [{"pk": S("p"), "sk": N(number)} for number in range(6)]
+    start = threading.Barrier(4)
+    done: list[int] = []
+
+    def write(order: int) -> None:
+        start.wait()
+        for _ in range(10):
+            while not key.mirror.write_settled_together(together(key, *keys[::order])):
+                pass
+        done.append(order)
+
+    writers = [threading.Thread(target=write, args=(order,)) for order in (1, -1, 1, -1)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(30)
+    assert sorted(done) == [-1, -1, 1, 1]
+
+
+# --- The fence: only the mirror of this epoch -----------------------------------------------------
+
+
+FIRST, SECOND = stamp(), stamp()
+FENCED: Mapping[str, tuple[Item | None, Callable[[OneKey, int], bool]]] = {
+    "first image": (None, lambda key, epoch: key.direct(image(SECOND), by=SECOND, onto=None, epoch=epoch)),
+    "next image": (
+        image(FIRST),
+        lambda key, epoch: key.direct(image(SECOND), by=SECOND, onto=FIRST, epoch=epoch),
+    ),
+    "deletion": (image(FIRST), lambda key, epoch: key.direct(None, by=SECOND, onto=FIRST, epoch=epoch)),
+    "deletion of nothing": (None, lambda key, epoch: key.direct(None, by=SECOND, onto=None, epoch=epoch)),
+    "settled item": (image(FIRST), lambda key, epoch: settled(key, image(SECOND), epoch)),
+    "settled first item": (None, lambda key, epoch: settled(key, image(SECOND), epoch)),
+    "settled absence": (image(FIRST), lambda key, epoch: settled(key, None, epoch)),
+    "settled absence of nothing": (None, lambda key, epoch: settled(key, None, epoch)),
+    "settled together": (
+        image(FIRST),
+        lambda key, epoch: key.mirror.write_settled_together(together(key, KEY, OTHER, epoch=epoch)),
+    ),
+}
+"""What a mirror holds, and a write that is right there, at an epoch."""
+
+
+def settled(key: OneKey, item: Item | None, epoch: int) -> bool:
+    return key.mirror.write_settled(key.table, KEY, item, seen=key.state.revision, epoch=epoch)
+
+
+@pytest.fixture(params=FENCED)
+def write(request, key: OneKey) -> Callable[[int], bool]:
+    """A write that is right for what the mirror holds, to be made at an epoch."""
+    held, make = FENCED[request.param]
+    if held is not None:
+        key.settle(held)
+    return lambda epoch: make(key, epoch)
+
+
+def both_states(key: OneKey) -> tuple[MirrorState, MirrorState]:
+    return key.state, key.mirror.state(key.table, OTHER)
+
+
+@pytest.mark.parametrize("epoch", [EPOCH, EPOCH + 2], ids=["earlier", "later"])
+def test_a_write_of_another_epoch_is_fenced(key: OneKey, write, fence, epoch):
+    fence(EPOCH + 1)
+    before = both_states(key)
+    with pytest.raises(MirrorFenced, match=f"{key.table}.* at epoch {epoch}"):
+        write(epoch)
+    assert both_states(key) == before
+    assert write(EPOCH + 1)
+    assert both_states(key) != before
+
+
+@pytest.mark.parametrize("role", sorted(set(PostgresRole) - {PostgresRole.MIRROR}))
+def test_a_write_to_what_is_no_mirror_is_fenced(key: OneKey, write, fence, role):
+    fence(EPOCH + 1, role)
+    before = both_states(key)
+    with pytest.raises(MirrorFenced):
+        write(EPOCH + 1)
+    assert both_states(key) == before
+
+
+def test_a_fenced_write_is_told_from_one_that_met_something_else(key: OneKey, fence):
+    key.settle(image(FIRST))
+    assert not key.direct(image(SECOND), by=SECOND, onto=stamp())
+    fence(EPOCH + 1)
+    with pytest.raises(MirrorFenced):
+        key.direct(image(SECOND), by=SECOND, onto=stamp())
+    with pytest.raises(MirrorFenced):
+        key.mirror.write_settled(key.table, KEY, image(SECOND), seen=NOTHING, epoch=EPOCH)
+
+
+def test_a_fence_never_goes_back(key: OneKey, fence):
+    fence(EPOCH + 2)
+    fence(EPOCH + 1, PostgresRole.NONE)
+    fence(EPOCH + 2, PostgresRole.AUTHORITY)
+    with pytest.raises(MirrorFenced):
+        settled(key, image(), EPOCH + 1)
+    assert settled(key, image(), EPOCH + 2)
+
+
+def test_the_fence_of_one_table_leaves_the_others_alone(key: OneKey, table, subject):
+    other = table("things")
+    subject.fence.raise_fence(other.name, epoch=EPOCH + 1, role=PostgresRole.NONE)
+    key.settle(image())
+    with pytest.raises(MirrorFenced):
+        key.mirror.write_settled(other.name, KEY, KEY, seen=NOTHING, epoch=EPOCH + 1)
+
+
+def test_where_one_of_several_tables_is_fenced_none_is_written(key: OneKey, table, subject):
+    other = table("things")
+    subject.fence.raise_fence(other.name, epoch=EPOCH + 1, role=PostgresRole.MIRROR)
+    with pytest.raises(MirrorFenced, match=other.name):
+        key.mirror.write_settled_together(
+            [*together(key, KEY), *together(key, KEY, table=other.name), *together(key, OTHER)]
+        )
+    assert key.state.revision == NOTHING
+    assert key.mirror.state(key.table, OTHER).revision == NOTHING
+
+
+def test_under_the_key_lock_the_fence_holds_too(key: OneKey, fence):
+    fence(EPOCH + 1)
+    with pytest.raises(MirrorFenced), key.mirror.locked(key.table, KEY):
+        settled(key, image(), EPOCH)
+    assert key.state.revision == NOTHING
+
+
+def test_doubts_are_recorded_whatever_the_fence(key: OneKey, fence):
+    fence(EPOCH + 1, PostgresRole.NONE)
+    key.mirror.mark_dirty(key.table, KEY, nonce="one", reason="write failed")
+    assert key.mirror.clear_dirty(key.table, KEY, nonce="one")
 
 
 # --- Locks -------------------------------------------------------------------------------------
@@ -275,7 +514,7 @@ def test_a_locked_key_waits_and_its_holder_does_not(key: OneKey):
         key.settle(image(first, a=N(1)))
         assert key.item == image(first, a=N(1))
         other = {"pk": S("p"), "sk": N(2)}
-        assert key.mirror.write_settled(key.table, other, other, seen=NOTHING)
+        assert key.mirror.write_settled(key.table, other, other, seen=NOTHING, epoch=EPOCH)
     writer.join(10)
     assert written.is_set()
     assert key.item == image(second)
@@ -389,8 +628,8 @@ def test_the_states_of_many_keys_come_at_once(key: OneKey, things: TableUnderTes
     first = stamp()
     for number in (0, 1):
         item = {**shape_keys[number], STAMP: {"B": first}}
-        key.mirror.write_settled(key.table, shape_keys[number], item, seen=NOTHING)
-    key.mirror.write_direct(key.table, shape_keys[1], None, stamp=stamp(), predecessor=first)
+        key.mirror.write_settled(key.table, shape_keys[number], item, seen=NOTHING, epoch=EPOCH)
+    key.mirror.write_direct(key.table, shape_keys[1], None, stamp=stamp(), predecessor=first, epoch=EPOCH)
     raw = [key_bytes(shape("things", things.name).keys, each) for each in shape_keys]
     states = key.mirror.items_of(key.table, [*shape_keys, shape_keys[0]])
     assert set(states) == set(raw[:2])
@@ -402,7 +641,7 @@ def test_the_states_of_many_keys_come_at_once(key: OneKey, things: TableUnderTes
 def test_all_items_come_in_pages_in_key_order(key: OneKey):
     for number in range(25):
         at = {"pk": S(f"p{number % 2}"), "sk": N(number * 10 % 7 - number)}
-        key.mirror.write_settled(key.table, at, {**at, "n": N(number)}, seen=NOTHING)
+        key.mirror.write_settled(key.table, at, {**at, "n": N(number)}, seen=NOTHING, epoch=EPOCH)
     pages = list(key.mirror.all_items(key.table, page_items=10))
     assert [len(page) for page in pages] == [10, 10, 5]
     found = [(item["pk"]["S"], int(item["sk"]["N"])) for page in pages for item in page]

@@ -4,7 +4,7 @@ import contextlib
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -114,14 +114,9 @@ class Deployment:
     bookkeeping: str = field(default_factory=lambda: f"dualstore-{uuid.uuid4().hex[:8]}")
     created: list[str] = field(default_factory=list)
 
-    def store(self, flags: StaticFlags | None = None) -> DualStore:
-        """One process's store; several may be open at a time."""
-        options = Options(
-            bookkeeping_table=self.bookkeeping,
-            grants=QUICK.grants,
-            repair_pause=QUICK.repair_pause,
-            statement_timeout=QUICK.statement_timeout,
-        )
+    def store(self, flags: StaticFlags | None = None, **changed: Any) -> DualStore:
+        """One process's store, quick but for what is changed; several may be open at a time."""
+        options = replace(QUICK, bookkeeping_table=self.bookkeeping, **changed)
         return DualStore(
             engine=self.engine, dynamodb=self.clients, flags=flags or StaticFlags(), options=options
         )

@@ -2,18 +2,22 @@
 
 import itertools
 import threading
+import time
 from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
 
-from bulk_sides import BulkSides, bulk_sides, mapping_of, order
+from bulk_sides import EPOCH, BulkSides, bulk_sides, mapping_of, order
 from dualstore.backfill import Phase
-from dualstore.errors import ConfigurationError, SchemaError, Unavailable
-from dualstore.items import key_bytes, without_stamps
+from dualstore.control import PostgresRole
+from dualstore.errors import ConfigurationError, MirrorFenced, SchemaError, Unavailable
+from dualstore.items import Key, key_bytes, without_stamps
 from dualstore.operations import Scan
 from dualstore.stores import postgres_load, postgres_runs
 from dualstore.stores.memory import MemoryStore
+from dualstore.stores.postgres_control import PostgresControl
+from dualstore.stores.postgres_load import PostgresLoad
 from dualstore.stores.postgres_runs import RunState, TakenOver
 
 TABLE = "orders-prod"
@@ -512,3 +516,48 @@ def _killed(sides, **options):
     with pytest.raises(Killed):
         sides.backfill(workers=1, **options).run()
     return sides.runs.latest_unfinished("backfill", TABLE).id
+
+
+@pytest.mark.parametrize("pages", [0, 2])
+def test_a_run_ends_at_once_where_postgresql_is_no_mirror_any_more(sides: BulkSides, pages):
+    sides.put(*(order(n) for n in range(100)))
+    scanned = itertools.count()
+
+    def fence(_answer: object) -> None:
+        if next(scanned) == pages:
+            PostgresControl(sides.engine).raise_fence(TABLE, epoch=EPOCH + 1, role=PostgresRole.NONE)
+
+    started = time.monotonic()
+    with pytest.raises(MirrorFenced, match="start the backfill again"):
+        sides.backfill(source=AfterScan(sides.dynamodb, fence), workers=1).run()
+
+    assert time.monotonic() - started < 10  # the patience for a database that is away is 20 seconds
+    assert len(sides.rows_on_postgres()) == pages * 10
+    assert sides.numbers_of_dirty_keys() == set()
+
+
+def test_a_key_that_cannot_be_settled_for_the_fence_ends_the_run_and_is_not_called_dirty(sides: BulkSides):
+    sides.put(order(1))
+    sides.mirror(order(1), order(1, name={"S": "another"}))
+
+    def settle(key: Key) -> None:
+        PostgresControl(sides.engine).raise_fence(TABLE, epoch=EPOCH + 1, role=PostgresRole.NONE)
+        sides.settle(key)
+
+    with pytest.raises(MirrorFenced):
+        sides.backfill(settle=settle).run()
+
+    assert sides.numbers_of_dirty_keys() == set()
+
+
+def test_a_run_that_the_fence_ended_is_gone_on_with_at_the_later_epoch(sides: BulkSides):
+    sides.put(*(order(n) for n in range(30)))
+    control = PostgresControl(sides.engine)
+    control.raise_fence(TABLE, epoch=EPOCH + 1, role=PostgresRole.MIRROR)
+    with pytest.raises(MirrorFenced):
+        sides.backfill().run()
+
+    later = PostgresLoad(sides.engine, sides.mapping, epoch=EPOCH + 1)
+    assert sides.backfill(load=later, confirm_dualwrite=lambda: 2).run().succeeded
+
+    sides.assert_equal()

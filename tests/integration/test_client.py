@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from dualstore import DualStore, Stage
+from dualstore.control import Gate
 from dualstore.errors import ConfigurationError, UnsupportedOperation
 from dualstore.flags import StaticFlags
 from dualstore.items import STAMP
-from dualstore.replication.control import Gate
 from dualstore.stages import Side
 from dualstore.testing.servers import DynamoDB, PostgresServer
 from integration.deployment import (
@@ -208,12 +208,15 @@ def test_a_store_starts_binds_and_writes_while_postgresql_is_away(
     server, deployment = fragile
     model, row = deployment.table()
     flags = StaticFlags()
-    server.stop("immediate")
     with deployment.store(flags) as store:
         store.bind(model, row, name=NAME)
         flags.set(NAME, stage=Stage.DUALWRITE)
+        store.table(NAME).wait_until(lambda record: record.stage is Stage.DUALWRITE)
+        store.unbind(model)
+    server.stop("immediate")
+    with deployment.store(flags) as store:
+        store.bind(model, row, name=NAME)
         table = store.table(NAME)
-        table.wait_until(lambda record: record.stage is Stage.DUALWRITE)
         model(p, 1, name="first").save()
         assert model.get(p, 1).name == "first"
         server.start()

@@ -19,6 +19,7 @@ from dualstore.items import (
     TableShape,
     add_numbers,
     canonical,
+    canonical_numeral,
     compare,
     differing_paths,
     item_size_bytes,
@@ -37,6 +38,7 @@ from dualstore.items import (
     values_equal,
     without_stamps,
 )
+from dualstore.items.numbers import is_canonical
 
 NUMBER_TEXTS = st.builds(
     "{}{}E{}".format,
@@ -87,6 +89,8 @@ ITEMS = st.dictionaries(st.text(min_size=1, max_size=4), VALUES, max_size=4)
 )
 def test_a_number_has_one_text(text, expected):
     assert number_text(number(text)) == expected
+    assert canonical_numeral(text) == expected
+    assert canonical_numeral(expected) == expected
 
 
 @pytest.mark.parametrize(
@@ -110,6 +114,8 @@ def test_a_number_has_one_text(text, expected):
 def test_a_number_outside_the_limits_is_rejected(text):
     with pytest.raises(RequestRejected) as rejected:
         number(text)
+    with pytest.raises(RequestRejected):
+        canonical_numeral(text)
     assert rejected.value.code == "ValidationException"
     assert not text.strip() or text not in str(rejected.value)
 
@@ -120,6 +126,30 @@ def test_a_number_survives_its_text(text):
     assert once == Decimal(text)
     assert number(number_text(once)) == once
     assert "E" not in number_text(once)
+
+
+@given(st.one_of(NUMBER_TEXTS, st.from_regex(r"[-+]?[0-9]{0,36}\.?[0-9]{0,36}", fullmatch=True)))
+def test_the_one_text_is_found_without_reading_the_number_or_by_it(text):
+    """Most texts are canonical already, and are told so by their form."""
+    try:
+        expected = number_text(number(text))
+    except RequestRejected:
+        with pytest.raises(RequestRejected):
+            canonical_numeral(text)
+    else:
+        assert canonical_numeral(text) == expected
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "100", "12.5", "-0.05", "9" * 38, "0." + "0" * 35 + "1"])
+def test_a_canonical_text_is_known_by_its_form(text):
+    assert is_canonical(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["-0", "01", "1.0", "1.", ".5", "+1", "1E2", "-", "1\n", "9" * 39, "\N{ARABIC-INDIC DIGIT THREE}"]
+)
+def test_a_text_of_any_other_form_is_read(text):
+    assert not is_canonical(text)
 
 
 def test_arithmetic_is_exact_to_38_digits_and_refuses_to_round():

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from dualstore.backfill.progress import BackfillProgress, Board, Pace, Phase
-from dualstore.errors import ConfigurationError, DualStoreError, MirrorUnavailable
+from dualstore.errors import ConfigurationError, DualStoreError, MirrorFenced, MirrorUnavailable
 from dualstore.items import Key, TableShape, key_bytes
 from dualstore.stores.base import Mirror, Store
 from dualstore.stores.bulk import each_segment, patiently
@@ -104,6 +104,7 @@ class Backfill:
         Raises:
             ConfigurationError: the run to resume cannot be resumed, or dual writes are not confirmed.
             SchemaError: the bookkeeping schema or the SQL table is missing.
+            MirrorFenced: PostgreSQL is not the mirror any more: the table is at another stage.
             Unavailable: a database was away for longer than `patience`, another backfill of the table is
                 at work, or older transactions have not ended. Run it again to go on.
         """
@@ -280,6 +281,8 @@ class _Copy:
             try:
                 with transient_as_unavailable(f"Settling a key of table {self._plan.shape.name}"):
                     self._plan.settle(key)
+            except MirrorFenced:
+                raise
             except MirrorUnavailable as error:
                 reason = str(error)
             else:

@@ -5,8 +5,10 @@ from importlib.metadata import version
 import click
 
 from dualstore.cli.demonstrate import demo
+from dualstore.cli.relay import relay
 from dualstore.cli.schema import schema
-from dualstore.cli.tables import backfill, dial, repair, status, verify
+from dualstore.cli.status import status
+from dualstore.cli.tables import backfill, dial, repair, verify
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -19,5 +21,5 @@ def main() -> None:
     """
 
 
-for each in (demo, schema, status, dial, backfill, verify, repair):
+for each in (demo, schema, status, dial, backfill, verify, repair, relay):
     main.add_command(each)

@@ -34,7 +34,7 @@ _EXIT_CODES: dict[type[Exception], int] = {
 }
 """The first that fits decides."""
 
-_PLAIN_WIDTH = 150
+_PLAIN_WIDTH = 200
 
 P = ParamSpec("P")
 

@@ -1,4 +1,4 @@
-"""The commands on migrated tables: `backfill`, `verify`, `repair`, `dial`, and `status` of all."""
+"""The commands on one migrated table: `backfill`, `verify`, `repair` and `dial`."""
 
 import time
 from datetime import timedelta
@@ -11,11 +11,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from dualstore.cli.running import command, config_option, console, opened
+from dualstore.control import ControlRecord, Gate
 from dualstore.errors import ConfigurationError, IllegalTransition
 from dualstore.flags import FLAGS, FileFlags
-from dualstore.replication.control import ControlRecord, Gate
 from dualstore.stages import Stage
-from dualstore.store import DualStore, TableStatus
+from dualstore.store import DualStore
 from dualstore.verify import Verification
 
 _DIFFERENCES_SHOWN = 20
@@ -131,45 +131,6 @@ def dial(table: str, *, config: Path, wait: float, **wishes: Any) -> None:
             flags.set(table, **{name: getattr(before, name) for name in asked})
             raise
     click.echo(f"{table}: {_position(record)}, confirmed by every process")
-
-
-@click.command()
-@config_option
-@command
-def status(*, config: Path) -> None:
-    """Show where every table stands."""
-    shown = Table(box=SIMPLE_HEAD)
-    for heading in (
-        "table",
-        "stage",
-        "reads from PostgreSQL",
-        "gate",
-        "in doubt",
-        "suspects",
-        "processes",
-        "note",
-    ):
-        shown.add_column(heading)
-    with opened(config) as store:
-        for migrated in store.tables():
-            shown.add_row(*_status_row(migrated.status()))
-    console().print(shown)
-
-
-def _status_row(status: TableStatus) -> tuple[str, ...]:
-    record = status.record
-    dirty = "PostgreSQL does not answer" if status.dirty_keys is None else f"{status.dirty_keys:,} dirty"
-    late = sorted(label for label, confirmed in status.confirmed.items() if not confirmed)
-    return (
-        status.logical,
-        record.stage,
-        f"{record.dials.postgres_read_percent:g} %" + ("" if record.loaded else ", not loaded"),
-        record.gate,
-        f"{dirty}, {status.journal_keys:,} in the journal",
-        str(len(record.suspects)),
-        f"{len(status.confirmed)}" + (f", late: {', '.join(late)}" if late else ""),
-        status.refusal or "",
-    )
 
 
 def _position(record: ControlRecord) -> str:

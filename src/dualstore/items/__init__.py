@@ -13,7 +13,13 @@ from dualstore.items.limits import (
     validate_value,
     value_size_bytes,
 )
-from dualstore.items.numbers import add_numbers, number, number_text, subtract_numbers
+from dualstore.items.numbers import (
+    add_numbers,
+    canonical_numeral,
+    number,
+    number_text,
+    subtract_numbers,
+)
 from dualstore.items.tables import (
     MAX_PARTITION_KEY_BYTES,
     MAX_SORT_KEY_BYTES,
@@ -62,6 +68,7 @@ __all__ = [
     "TableShape",
     "add_numbers",
     "canonical",
+    "canonical_numeral",
     "compare",
     "content_of",
     "differing_paths",

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dualstore.errors import invalid
-from dualstore.items.numbers import number, number_text
+from dualstore.items.numbers import canonical_numeral, is_canonical, number, number_text
 from dualstore.items.values import AttributeValue, Item, canonical
 
 MAX_ITEM_SIZE_BYTES = 409_600
@@ -59,6 +59,8 @@ def _check_type(content: object, *types: type) -> None:
 
 def _check_text(text: object) -> None:
     _check_type(text, str)
+    if str(text).isascii():
+        return
     try:
         str(text).encode()
     except UnicodeEncodeError:
@@ -67,7 +69,8 @@ def _check_text(text: object) -> None:
 
 def _check_number(text: Any) -> None:
     _check_type(text, str)
-    number(text)
+    if not is_canonical(text):
+        number(text)
 
 
 def _check_null(content: object) -> None:
@@ -126,7 +129,7 @@ def validate_value(value: AttributeValue, *, levels: int = MAX_NESTING_LEVELS) -
         RequestRejected: an unknown type or content that is not of its type, a number outside the
             limits, an empty set or one with duplicates, a null that is not true, nesting too deep.
     """
-    if not isinstance(value, Mapping) or len(value) != 1:
+    if not isinstance(value, (dict, Mapping)) or len(value) != 1:  # dict first: an ABC is slow to ask
         raise invalid("Supplied AttributeValue must contain exactly one of the supported datatypes")
     kind, content = next(iter(value.items()))
     check = _CHECKS.get(kind)
@@ -164,7 +167,7 @@ def normalized(value: AttributeValue) -> AttributeValue:
 
 
 _NORMALIZED: dict[str, Callable[[Any], Any]] = {
-    "N": lambda text: number_text(number(text)),
+    "N": canonical_numeral,
     "B": bytes,
     "SS": sorted,
     "NS": lambda members: [number_text(each) for each in sorted(map(number, members))],

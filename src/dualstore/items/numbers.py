@@ -8,6 +8,11 @@ from dualstore.errors import invalid
 
 _NUMERAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
+# Texts that DynamoDB gives back as they are. Most numbers come so, and 38 characters cannot break a limit: a
+# match takes an eighth of the time that reading and writing the number does, at every write.
+_CANONICAL = re.compile(r"0|-?[1-9][0-9]*|-?(?:0|[1-9][0-9]*)\.[0-9]*[1-9]")
+_SURELY_EXACT_CHARACTERS = 38
+
 # Rounding away zeros is allowed (`Rounded` is not trapped): DynamoDB counts significant digits.
 _DYNAMODB = Context(prec=38, Emin=-130, Emax=125, traps=[Inexact, InvalidOperation, Overflow, Subnormal])
 
@@ -46,6 +51,20 @@ def number(text: str) -> Decimal:
     if _NUMERAL.fullmatch(text) is None:
         raise invalid("The parameter cannot be converted to a numeric value")
     return _limited(lambda: _DYNAMODB.create_decimal(text))
+
+
+def is_canonical(text: str) -> bool:
+    """Whether a text is surely a number, and the one that `canonical_numeral` gives; False says nothing."""
+    return len(text) <= _SURELY_EXACT_CHARACTERS and _CANONICAL.fullmatch(text) is not None
+
+
+def canonical_numeral(text: str) -> str:
+    """The one text of the number that a text says: `number_text(number(text))`.
+
+    Raises:
+        RequestRejected: as `number`.
+    """
+    return text if is_canonical(text) else number_text(number(text))
 
 
 def number_text(value: Decimal) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from dualstore.errors import ConfigurationError, invalid
 from dualstore.items.limits import text_size_bytes, validate_item, validate_value
-from dualstore.items.numbers import number, number_text
+from dualstore.items.numbers import canonical_numeral
 from dualstore.items.values import AttributeValue, Item, Key
 
 KeyType: TypeAlias = Literal["S", "N", "B"]
@@ -34,20 +34,24 @@ class KeyAttribute:
 
 @dataclass(frozen=True, slots=True)
 class KeySchema:
-    """The attributes that make up a primary or index key."""
+    """The attributes that make up a primary or index key.
+
+    Attributes:
+        partition: the partition key.
+        sort: the sort key, where there is one.
+        attributes: one or both of them, partition key first.
+        names: their names.
+    """
 
     partition: KeyAttribute
     sort: KeyAttribute | None = None
+    attributes: tuple[KeyAttribute, ...] = field(init=False, repr=False, compare=False)
+    names: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
-    @property
-    def attributes(self) -> tuple[KeyAttribute, ...]:
-        """The partition key and, where there is one, the sort key."""
-        return (self.partition,) if self.sort is None else (self.partition, self.sort)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of the key attributes, partition key first."""
-        return tuple(attribute.name for attribute in self.attributes)
+    def __post_init__(self) -> None:
+        attributes = (self.partition,) if self.sort is None else (self.partition, self.sort)
+        object.__setattr__(self, "attributes", attributes)
+        object.__setattr__(self, "names", tuple(attribute.name for attribute in attributes))
 
     def key_of(self, item: Item) -> Key:
         """The key of an item.
@@ -199,7 +203,7 @@ def _projection(described: Mapping[str, Any]) -> Projection:
 
 _KEY_PAYLOAD: dict[KeyType, Callable[[Any], bytes]] = {
     "S": lambda text: text.encode(),
-    "N": lambda text: number_text(number(text)).encode(),
+    "N": lambda text: canonical_numeral(text).encode(),
     "B": bytes,
 }
 

@@ -10,12 +10,13 @@ import re
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from json.encoder import encode_basestring
 from typing import Any
 
 from dualstore.items import AttributeValue, Item, number, number_text
 from dualstore.mapping.text import escape, unescape
 
-_quote: Callable[[str], str] = json.JSONEncoder(ensure_ascii=False).encode
+_quote: Callable[[str], str] = encode_basestring
 _JSON_NUMERAL = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
 
 

@@ -105,7 +105,7 @@ class TableMapping:
     def __repr__(self) -> str:
         return f"<TableMapping {self.logical_name}: {self.shape.name} in {self.table.fullname}>"
 
-    @property
+    @cached_property
     def key_columns(self) -> tuple[MappedColumn, ...]:
         """The partition key's column and, where there is one, the sort key's."""
         return self.columns[: len(self.shape.keys.names)]

@@ -7,130 +7,151 @@ DESIGN, replication protocol, rules 6 and 8.
 
 import logging
 import math
+import os
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from dualstore.errors import IllegalTransition, Unavailable
-from dualstore.flags import FlagSource, Requested
+from dualstore.control import ControlRecord, Gate, Phase
+from dualstore.errors import Unavailable, WritesPaused
+from dualstore.flags import FlagSource
 from dualstore.replication.clocks import SYSTEM_CLOCK, Clock
-from dualstore.replication.control import ControlRecord, ControlTable, Gate
-from dualstore.replication.registry import ProcessEntry, Registry
-from dualstore.replication.transitions import next_step
+from dualstore.replication.following import Following, Passage, Unobstructed
+from dualstore.replication.registry import Registry
+from dualstore.replication.views import GrantTimes, View
+from dualstore.stages import Side
+from dualstore.stores.base import ControlHome
 
 logger = logging.getLogger(__name__)
 
-# A grant ends by this process's clock, a silence is measured by another's; clocks of one second's length
-# differ by parts per million, and requests are in flight for some of the time.
-_SILENCE_MARGIN_SECONDS = 1.0
+# While writes pause, the records are looked at so often.
+_PAUSED_POLL_SECONDS = 0.05
+_PAUSED_LOOK_SECONDS = 0.02
+_TRIES = 3
+# A table that is found in the other database may be on its way back already.
+_MOVES_AT_ONCE = 3
 
+_FORKED = "this DualStore was made before a fork: make one in the child, where its threads run"
 
-@dataclass(frozen=True, slots=True)
-class View:
-    """What this process may act on for one table.
-
-    Attributes:
-        record: the control record as last read.
-        read_until: the mirror may be read, and its answer be given out, until then.
-        write_until: a write may be sent until then; a reply after it is a reply too late.
-    """
-
-    record: ControlRecord
-    read_until: float
-    write_until: float
-
-    def allows_mirror_reads(self, now: float) -> bool:
-        """Whether the mirror may be read, and its answer be given out, at this time."""
-        return self.record.mirror_readable and now < self.read_until
-
-
-@dataclass(frozen=True, slots=True)
-class GrantTimes:
-    """How long a process may act on what it read.
-
-    Attributes:
-        poll: the pause between two reads of the control records.
-        read: δ, the life of a grant to read the mirror.
-        write: the life of a grant to write.
-    """
-
-    poll: timedelta = timedelta(seconds=0.4)
-    read: timedelta = timedelta(seconds=1)
-    write: timedelta = timedelta(seconds=10)
+Homes = Mapping[Side, ControlHome]
 
 
 @dataclass
 class _Table:
     """One table as this process serves it."""
 
-    logical: str
+    side: Side | None = None
+    deferring: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
     unfinished: Counter[int] = field(default_factory=Counter)
-    request: Requested | None = None
-    settled_request: Requested | None = None
-    refusal: str | None = None
     shut_since: tuple[int, float] | None = None
-    unread_since: tuple[int, float] | None = None
+    deferred_since: float | None = None
 
 
 class Agent:
     """Keeps the views of one process fresh.
 
     Args:
-        control: the control records.
-        registry: the register of processes.
+        homes: the control records and registers of both databases.
         flags: where requests come from.
         times: the lives of grants.
         clock: measures them.
+        registers: whether this process enters the register, so that it may write. One that does not may still
+            settle and enqueue, which PostgreSQL lets pass or not by itself: a function that is frozen
+            between two calls would else be taken for dead.
     """
 
     def __init__(
         self,
-        control: ControlTable,
-        registry: Registry,
+        homes: Homes,
         flags: FlagSource,
         *,
         times: GrantTimes | None = None,
         clock: Clock = SYSTEM_CLOCK,
+        registers: bool = True,
     ) -> None:
         self.clock = clock
-        self._control = control
-        self._registry = registry
-        self._flags = flags
-        self._times = times or GrantTimes()
+        self._registers = registers
+        self.homes = homes
+        self.times = times or GrantTimes()
+        self.registries = {side: Registry(home, clock=clock) for side, home in homes.items()}
         self._tables: Mapping[str, _Table] = {}
         self._views: Mapping[str, View] = {}
-        self._refreshing = threading.Lock()
-        self._granted_at = -math.inf
-        self._beaten: Mapping[str, int] = {}
+        # One for each database: one that hangs must not keep the other's tables without grants.
+        self._refreshing = {side: threading.Lock() for side in Side}
+        self._installing = threading.Lock()
+        self._beat_at = dict.fromkeys(Side, -math.inf)
+        self._granted_at: dict[Side, Mapping[str, float]] = {side: {} for side in Side}
+        self._beaten: dict[Side, Mapping[str, int]] = {side: {} for side in Side}
+        self._following = Following(self, flags)
         self._closed = False
         self._left = False
-        self._looked_at = -math.inf
+        self._forked = False
+        _forked_with.add(self)
         self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._threads: tuple[threading.Thread, ...] = ()
 
     @property
     def read_grant(self) -> timedelta:
         """δ: how long other processes may act on what they read before a change."""
-        return self._times.read
+        return self.times.read
 
-    def serve(self, table: str, *, logical: str) -> None:
+    def serve(
+        self,
+        table: str,
+        *,
+        logical: str,
+        passage: Passage | None = None,
+        deferring: bool = False,
+    ) -> None:
         """Begin to serve a table: its record is made where there is none, and this process registers.
 
         Args:
             table: the physical name.
             logical: the name by which flags speak of it.
+            passage: knows what stands in the way of another stage.
+            deferring: whether this process may mirror after it has answered its callers.
         """
-        self._control.create(table)
-        with self._refreshing:
+        self._create(table)
+        with self._installing:
             if table not in self._tables:
-                self._tables = {**self._tables, table: _Table(logical)}  # others go through it meanwhile
-        self.refresh()
+                # A new dictionary: others go through the old one meanwhile.
+                self._tables = {**self._tables, table: _Table(deferring=deferring)}
+                self._following.add(table, logical=logical, passage=passage or Unobstructed())
+        try:
+            self.refresh(table=table)
+        except BaseException:
+            if table not in self._views:
+                with self._installing:
+                    self._tables = {name: state for name, state in self._tables.items() if name != table}
+                    self._following.drop(table)
+            raise
+
+    def _create(self, table: str) -> None:
+        """Make the first record of a table, unless there is one in either database."""
+        try:
+            if table in self.homes[Side.DYNAMODB].read_all() or self._decided_in_postgres(table):
+                return
+            self.homes[Side.DYNAMODB].create(table)
+        except (ClientError, BotoCoreError, Unavailable) as error:
+            # PostgreSQL may be the authority: then DynamoDB is not needed for a start.
+            logger.warning(
+                "DynamoDB has not been asked for the record of %s: %s", table, type(error).__name__
+            )
+
+    def _decided_in_postgres(self, table: str) -> bool:
+        try:
+            record = self.homes[Side.POSTGRES].read_all().get(table)
+        except Unavailable:
+            return False  # at stage off there need be no PostgreSQL
+        return record is not None and record.decides
 
     def view(self, table: str) -> View:
         """What this process knows of a table."""
@@ -140,89 +161,229 @@ class Agent:
         """What this process knows of every table it serves."""
         return self._views
 
+    def home_of(self, table: str) -> ControlHome:
+        """The home of the record that decided when it was last looked for."""
+        return self.homes[self._tables[table].side or Side.DYNAMODB]
+
+    def registry_of(self, table: str) -> Registry:
+        """The register in the same database."""
+        return self.registries[self._tables[table].side or Side.DYNAMODB]
+
     @contextmanager
     def writing(self, table: str) -> Iterator[View]:
         """Count a write as unfinished under the view it begins with, and see that it may be sent.
 
+        Waits while writes pause because the authority moves.
+
         Raises:
+            WritesPaused: that takes too long; nothing was written.
             botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError: the grant has lapsed, and the
                 control record cannot be read: the authority is out of reach.
             Unavailable: this process has left the register.
         """
         state = self._tables[table]
-        with state.lock:
-            if self._closed:
-                raise Unavailable(
-                    f"a write of {table} was refused: its DualStore is closed. Finish the work first"
+        for _ in range(_TRIES):
+            view = self._begun(table, state)
+            try:
+                if self.clock.now() < view.write_until:
+                    yield view
+                    return
+            finally:
+                self._end(state, view)
+            # Anew: what is read now may say that the authority has moved, or is about to.
+            self.refreshed(table)
+        raise Unavailable(f"a write of {table} was refused: its grants lapse as they are read; try again")
+
+    def _begun(self, table: str, state: _Table) -> View:
+        """The view under which a write begins, once writes do not pause; the write is counted under it."""
+        give_up: float | None = None
+        while True:
+            with state.lock:
+                if not self._registers:
+                    raise Unavailable(
+                        f"a write of {table} was refused: this process relays, and is not registered to write"
+                    )
+                if self._forked:
+                    raise Unavailable(_FORKED)
+                if self._closed:
+                    raise Unavailable(
+                        f"a write of {table} was refused: its DualStore is closed. Finish the work first"
+                    )
+                view = self._views[table]
+                if view.record.phase is Phase.OPEN:
+                    state.unfinished[view.record.generation] += 1
+                    return view
+            now = self.clock.now()
+            give_up = now + self.times.patience.total_seconds() if give_up is None else give_up
+            if now >= give_up:
+                raise WritesPaused(
+                    f"writes of {table} pause while their authority moves to the other database; try again"
                 )
-            view = self._views[table]
-            generation = view.record.generation
+            self.clock.sleep(_PAUSED_LOOK_SECONDS)
+
+    @contextmanager
+    def unfinished(self, table: str, generation: int) -> Iterator[None]:
+        """Count a write as unfinished under the generation that it began under; neither waits nor fails."""
+        state = self._tables[table]
+        with state.lock:
             state.unfinished[generation] += 1
         try:
-            if self.clock.now() >= view.write_until:
-                view = self.refreshed(table)
-            yield view
+            yield
         finally:
-            with state.lock:
-                state.unfinished[generation] -= 1
-                if not state.unfinished[generation]:
-                    del state.unfinished[generation]
+            self._ended(state, generation)
+
+    def may_defer(self, table: str) -> bool:
+        """Whether callers need not wait for the mirror: nobody can be reading it, now or within a grant."""
+        if not self._tables[table].deferring:
+            return False
+        view, since, now = self._views[table], self._tables[table].deferred_since, self.clock.now()
+        if not view.record.deferred or since is None or now >= view.read_until:
+            return False
+        return now - since >= self.times.read.total_seconds()
+
+    @property
+    def deferring(self) -> frozenset[str]:
+        """The tables that this process may mirror after it has answered its callers."""
+        return frozenset(table for table, state in self._tables.items() if state.deferring)
+
+    def _end(self, state: _Table, view: View) -> None:
+        self._ended(state, view.record.generation)
+
+    @staticmethod
+    def _ended(state: _Table, generation: int) -> None:
+        with state.lock:
+            state.unfinished[generation] -= 1
+            if not state.unfinished[generation]:
+                del state.unfinished[generation]
+
+    def located(self, table: str) -> View:
+        """A view whose record decides; waits while the authority is on its way between the databases.
+
+        Raises:
+            WritesPaused: that takes too long.
+        """
+        view = self._views[table]
+        if view.record.decides:
+            return view
+        give_up = self.clock.now() + self.times.patience.total_seconds()
+        while not (view := self._views[table]).record.decides:
+            if self.clock.now() >= give_up:
+                raise WritesPaused(f"the authority of {table} is moving to the other database; try again")
+            self.clock.sleep(_PAUSED_LOOK_SECONDS)
+        return view
 
     def refreshed(self, table: str) -> View:
         """A view read just now."""
-        self.refresh(beat=True)
+        self.refresh(beat=True, table=table)
         return self._views[table]
 
-    def refresh(self, *, beat: bool = False) -> None:
+    def refresh(self, *, beat: bool = False, table: str | None = None) -> None:
         """Read the control records, and beat the register where that is due.
 
         Args:
             beat: beat in any case: a lapsed write grant is wanted back.
-        """
-        with self._refreshing:
-            while not self._refreshed(beat=beat):
-                beat = True
+            table: the table whose record must have been found; None: all of them.
 
-    def _refreshed(self, *, beat: bool) -> bool:
-        """Read once, and beat where that is due; False where nobody could see this process before.
+        Raises:
+            botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError, Unavailable: it was not.
+        """
+        failures: dict[str, Exception] = {}
+        names = list(self._tables) if table is None else [table]
+        for _ in range(_MOVES_AT_ONCE):
+            failures = {}
+            sides = {name: self._side_of(name) for name in names}
+            for side in Side:
+                if side in sides.values():
+                    failures |= self._refresh_side(side, beat=beat)
+            if all(self._side_of(name) is side for name, side in sides.items()):
+                break  # else a table has been found in the other database: its register is to know
+        failure = next((failures[name] for name in names if name in failures), None)
+        if failure is not None:
+            raise failure
+
+    def _side_of(self, table: str) -> Side:
+        """Where a table's record was last found to decide; DynamoDB is looked at first."""
+        return self._tables[table].side or Side.DYNAMODB
+
+    def _refresh_side(self, side: Side, *, beat: bool = False) -> Mapping[str, Exception]:
+        """Refresh the tables whose records decide in one database; why some could not be."""
+        with self._refreshing[side]:
+            again, failures = self._refreshed(side, beat=beat)
+            while again:
+                again, failures = self._refreshed(side, beat=True)
+            return failures
+
+    def _refreshed(self, side: Side, *, beat: bool) -> tuple[bool, dict[str, Exception]]:
+        """Read once, and beat where that is due; True first where nobody could see this process before.
 
         Whoever waits for those that lag must find this process in the register *before* it reads what it
         acts on: a grant may not rest on a read that is older than its entry.
         """
+        if self._forked:
+            raise Unavailable(_FORKED)
         if self._left:
             raise Unavailable("this process has left the register: its DualStore is closed")
         asked_at = self.clock.now()
-        records = self._control.read_all()
-        missing = self._tables.keys() - records.keys()
-        if missing:
-            raise Unavailable(f"the control record of {min(missing)} is gone; run `dualstore schema upgrade`")
+        tables = {name: state for name, state in self._tables.items() if self._side_of(name) is side}
+        records, failures = _Search(self.homes).locate(tables)
+        if not self._registers:
+            self._granted_at[side] = dict.fromkeys(tables, asked_at)
         self._install(records, asked_at)
-        confirmed = self.confirmed()
-        if beat or confirmed != self._beaten or self._beat_is_due(asked_at):
-            seen = self._registry.beat(confirmed) and confirmed.keys() <= self._beaten.keys()
-            self._beaten = confirmed
-            if not seen:
-                return False
-            # A grant to write is good only after the beat that follows its read: a process whose beat stands
-            # still for a grant's length is thereby known not to write.
-            self._granted_at = asked_at
-            self._install(records, asked_at)
-        return True
+        if not self._registers:
+            return False, failures
+        confirmed = self._confirmed_in(side)
+        again = False
+        try:
+            if not confirmed:
+                self._leave(side)
+            elif beat or confirmed != self._beaten[side] or self._beat_is_due(side, asked_at):
+                again = not self._beat(side, confirmed, asked_at)
+        except (ClientError, BotoCoreError, Unavailable) as error:
+            failures |= dict.fromkeys(confirmed, error)
+        self._install(records, asked_at)
+        return again, failures
+
+    def _confirmed_in(self, side: Side) -> dict[str, int]:
+        return {
+            name: self._confirmed(name, state)
+            for name, state in self._tables.items()
+            if state.side is side and name in self._views
+        }
+
+    def _beat(self, side: Side, confirmed: Mapping[str, int], asked_at: float) -> bool:
+        """Beat; whether others could see this process, with these tables, before."""
+        deferring = frozenset(table for table in confirmed if self._tables[table].deferring)
+        known = self.registries[side].beat(confirmed, deferring=deferring)
+        seen = confirmed.keys() & self._beaten[side].keys() if known else frozenset()
+        self._beaten[side], self._beat_at[side] = confirmed, asked_at
+        # A grant to write is good only after the beat that follows its read: a process whose beat stands
+        # still for a grant's length is thereby known not to write. And only for tables that it named before.
+        granted = {table: at for table, at in self._granted_at[side].items() if table in confirmed}
+        self._granted_at[side] = granted | dict.fromkeys(seen, asked_at)
+        return seen == confirmed.keys()
 
     def _install(self, records: Mapping[str, ControlRecord], asked_at: float) -> None:
-        self._views = {
+        granted = self._granted_at[Side.DYNAMODB]
+        write_grant = self.times.write.total_seconds()
+        fresh = {
             table: View(
-                record=records[table],
-                read_until=asked_at + self._times.read.total_seconds(),
-                write_until=self._granted_at + self._times.write.total_seconds(),
+                record=record,
+                read_until=asked_at + self.times.read.total_seconds(),
+                write_until=granted.get(table, -math.inf) + write_grant
+                if record.authority is Side.DYNAMODB
+                else math.inf,
             )
-            for table in self._tables
+            for table, record in records.items()
         }
-        for table, state in self._tables.items():
-            _note_gate(state, records[table], self.clock.now())
+        now = self.clock.now()
+        with self._installing:
+            known, self._views = self._views, {**self._views, **fresh}
+            for table, record in records.items():
+                _note_gate(self._tables[table], record, now)
+                _note_deferred(self._tables[table], record, known.get(table), now)
 
-    def _beat_is_due(self, now: float) -> bool:
-        return now - self._granted_at > self._times.write.total_seconds() / 4
+    def _beat_is_due(self, side: Side, now: float) -> bool:
+        return now - self._beat_at[side] > self.times.write.total_seconds() / 4
 
     def confirmed(self) -> dict[str, int]:
         """For each table the generation under which all unfinished writes of this process began."""
@@ -231,6 +392,10 @@ class Agent:
             for table, state in self._tables.items()
             if table in self._views
         }
+
+    def _confirmed(self, table: str, state: _Table) -> int:
+        with state.lock:
+            return min(state.unfinished, default=self._views[table].record.generation)
 
     def wait_until_reads_stopped(self, table: str) -> None:
         """Shut the table's gate, and wait until no process can hold a grant from before.
@@ -241,20 +406,53 @@ class Agent:
         state = self._tables[table]
         view = self._views[table]  # once: the agent's thread may put another one in its place
         if view.record.gate is not Gate.SHUT or self.clock.now() >= view.read_until:
-            self._control.shut_gate(table)
-            self.refresh()
+            self.homes[Side.DYNAMODB].shut_gate(table)
+            self.refresh(table=table)
         while (shut_since := state.shut_since) is not None:
-            remaining = shut_since[1] + self._times.read.total_seconds() - self.clock.now()
+            remaining = shut_since[1] + self.times.read.total_seconds() - self.clock.now()
             if remaining <= 0:
                 return
             self.clock.sleep(remaining)
         # Opened again: a repair has settled everything recorded before, this process's entry included.
 
+    def suspect(self, table: str) -> None:
+        """Make a table suspect of this process: it has written what the other side may never hear of.
+
+        Raises:
+            botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError, Unavailable: it could not be.
+        """
+        home, name = self.home_of(table), self.registry_of(table).id
+        while name not in (record := home.read_all()[table]).suspects:
+            home.change(record, suspects=record.suspects | {name}, verified=False)
+
+    def reads_are_stopped(self, table: str) -> bool:
+        """Whether no process can be reading a table's mirror, as far as this one knows without asking."""
+        view, shut_since = self._views[table], self._tables[table].shut_since
+        now = self.clock.now()
+        if view.record.gate is not Gate.SHUT or shut_since is None or now >= view.read_until:
+            return False
+        return now - shut_since[1] >= self.times.read.total_seconds()
+
     def start(self) -> None:
-        """Keep the views fresh from now on, in a thread of its own."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="dualstore-agent", daemon=True)
-            self._thread.start()
+        """Keep the views fresh from now on, for each database in a thread of its own, and follow the flags.
+
+        What stands in the way of a stage may take its time to be looked up; grants must not lapse meanwhile.
+        """
+        if not self._threads and self._registers:
+            rounds: dict[str, Callable[[], object]] = {
+                f"dualstore-agent-{side}": partial(self._look, side) for side in Side
+            }
+            rounds["dualstore-flags"] = self._following.round
+            self._threads = tuple(
+                threading.Thread(target=self._run, args=(act,), name=name, daemon=True)
+                for name, act in rounds.items()
+            )
+            for thread in self._threads:
+                thread.start()
+
+    def _look(self, side: Side) -> None:
+        for failure in self._refresh_side(side).values():
+            raise failure
 
     def close(
         self, *, finish: Callable[[], bool] = lambda: True, timeout: timedelta = timedelta(seconds=10)
@@ -268,9 +466,9 @@ class Agent:
             timeout: the longest wait for unfinished writes.
         """
         self._stop.set()
-        if self._thread is not None:
-            self._thread.join(timeout.total_seconds())
-            self._thread = None
+        for thread in self._threads:
+            thread.join(timeout.total_seconds())
+        self._threads = ()
         for state in self._tables.values():
             with state.lock:  # nothing begins from here on
                 self._closed = True
@@ -278,112 +476,165 @@ class Agent:
         while any(state.unfinished for state in self._tables.values()) and self.clock.now() <= deadline:
             self.clock.sleep(0.01)
         finished = finish() and not any(state.unfinished for state in self._tables.values())
-        with self._refreshing:  # one that is under way must not come back into the register
+        with ExitStack() as stack:
+            for lock in self._refreshing.values():  # none under way comes back into the register
+                stack.enter_context(lock)
             self._left = True
             if finished:
-                self._leave()
+                for side in Side:
+                    self._leave(side)
             else:
                 logger.warning(
                     "Writes are still unfinished: this process stays registered until it is silent"
                 )
 
-    def _leave(self) -> None:
+    def _leave(self, side: Side) -> None:
+        if not self.registries[side].entered:
+            return
         try:
-            self._registry.leave()
-        except (ClientError, BotoCoreError) as error:
+            self.registries[side].leave()
+            self._beaten[side] = {}
+        except (ClientError, BotoCoreError, Unavailable) as error:
             logger.warning(
-                "This process could not leave the register, so that its tables become suspect: %s",
+                "This process could not leave the register in %s, so that its tables become suspect: %s",
+                side,
                 type(error).__name__,
             )
 
     def tick(self) -> None:
         """One round: read, beat, follow the flags, look for processes that fell silent."""
-        self.refresh()
-        self._follow_flags()
-        self._find_silent_processes()
+        try:
+            self.refresh()
+        finally:  # one database out of reach must not keep the tables of the other where they are
+            self._following.round()
 
     def refusals(self) -> Mapping[str, str]:
         """Why the present request of a table is not followed, by physical name."""
-        return {table: state.refusal for table, state in self._tables.items() if state.refusal}
+        return self._following.refusals()
 
-    def _confirmed(self, table: str, state: _Table) -> int:
-        with state.lock:
-            return min(state.unfinished, default=self._views[table].record.generation)
-
-    def _run(self) -> None:
-        pause = self._times.poll.total_seconds()
-        while not self._stop.wait(pause):
+    def _run(self, act: Callable[[], object]) -> None:
+        failed: type[Exception] | None = None
+        while not self._stop.wait(self._pause_seconds()):
             try:
-                self.tick()
-            except Exception as error:  # noqa: BLE001 - grants lapse by themselves: reads go to the authority
-                logger.warning("The control record could not be refreshed: %s", type(error).__name__)
+                act()
+            except Exception as error:
+                if failed is not type(error):  # once, not at every poll
+                    expected = isinstance(error, (ClientError, BotoCoreError, Unavailable))
+                    text = "Control records or flags cannot be followed for now: %s"
+                    logger.warning(text, type(error).__name__, exc_info=not expected)
+                failed = type(error)
+            else:
+                failed = None
 
-    def _follow_flags(self) -> None:
-        for table, state in self._tables.items():
-            requested = self._flags.requested(state.logical)
-            if requested != state.request:
-                state.request, state.settled_request = requested, None
-            if state.settled_request is not None:
-                continue  # done once: a later change by somebody else is not fought over
-            self._follow(table, state, requested)
+    def _pause_seconds(self) -> float:
+        pausing = any(view.record.phase is not Phase.OPEN for view in self._views.values())
+        poll = self.times.poll.total_seconds()
+        return min(poll, _PAUSED_POLL_SECONDS) if pausing else poll
 
-    def _follow(self, table: str, state: _Table, requested: Requested) -> None:
-        record = self._views[table].record
-        try:
-            step = next_step(record, requested, reads_stopped=self._reads_stopped(state))
-        except IllegalTransition as refusal:
-            if state.refusal != str(refusal):
-                logger.warning("Flags are not followed: %s", refusal)
-            state.refusal = str(refusal)
-            return
-        state.refusal = None
-        if step.changes:
-            changed = self._control.change(record, **step.changes)
-            if changed is None:
-                return
-            self.refresh()
-        if step.satisfied:
-            state.settled_request = requested
+    def forget_parent(self) -> None:
+        """In a child after a fork: neither the register's entry nor the threads are this process's."""
+        self._forked = True
 
-    def _reads_stopped(self, state: _Table) -> bool:
-        since = state.unread_since
-        return since is not None and self.clock.now() - since[1] > self._times.read.total_seconds()
 
-    def _find_silent_processes(self) -> None:
-        now = self.clock.now()
-        if now - self._looked_at < self._times.write.total_seconds() / 4:
-            return
-        self._looked_at = now
-        limit = self._times.write.total_seconds() + _SILENCE_MARGIN_SECONDS
-        for entry in self._registry.silent(self._registry.processes(), for_seconds=limit):
-            suspected = [self._suspect(entry, table) for table in entry.confirmed]
-            if all(suspected):
-                logger.warning("Process %s ended without finishing: its tables are suspect", entry.label)
-                self._registry.remove(entry)
+_forked_with: "weakref.WeakSet[Agent]" = weakref.WeakSet()
 
-    def _suspect(self, entry: ProcessEntry, table: str) -> bool:
-        """Make a table suspect; True once that stands, or where the process owes the mirror nothing.
 
-        Where nothing is mirrored, a process that had not confirmed that may yet write the mirror.
+def _after_fork() -> None:
+    for agent in list(_forked_with):
+        agent.forget_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+class _Search:
+    """Finds the record that decides, in one reading of each database that must be asked.
+
+    Args:
+        homes: both databases.
+    """
+
+    def __init__(self, homes: Homes) -> None:
+        self._homes = homes
+        self._read: dict[Side, Mapping[str, ControlRecord]] = {}
+        self._errors: dict[Side, Exception] = {}
+
+    def locate(self, tables: Mapping[str, _Table]) -> tuple[dict[str, ControlRecord], dict[str, Exception]]:
+        """The record to act on of each table, or why it could not be found.
+
+        A record with phase `moved` is reported where no other can be seen to decide: nobody acts on it.
         """
-        record = self._control.read_all().get(table)
-        if record is None or entry.id in record.suspects:
-            return True
-        if not record.stage.rule.mirrored and entry.confirmed[table] >= record.generation:
-            return True
-        return self._control.change(record, suspects=record.suspects | {entry.id}) is not None
+        found: dict[str, ControlRecord] = {}
+        failures: dict[str, Exception] = {}
+        for table, state in tables.items():
+            try:
+                found[table] = self._locate(table, state)
+            except (ClientError, BotoCoreError, Unavailable) as error:
+                failures[table] = error
+        return found, failures
+
+    def _locate(self, table: str, state: _Table) -> ControlRecord:
+        if state.side is None and self._both_decide(table):
+            raise Unavailable(
+                f"the control records of {table} in both databases claim to decide: DynamoDB's was made "
+                "anew. Delete that one, and start again"
+            )
+        side = state.side or Side.DYNAMODB
+        here = self._record(side, table)
+        if here is not None and here.decides:
+            state.side = side
+            return here
+        there = self._record(side.other, table)
+        if there is not None and there.decides:
+            state.side = side.other
+            return there
+        if here is None:  # the last word may be where nobody answers
+            raise self._errors.get(side) or Unavailable(
+                f"the control record of {table} is gone; run `dualstore schema upgrade`"
+            )
+        if there is None and side.other in self._errors:
+            return here
+        return self._completed(here, there)
+
+    def _both_decide(self, table: str) -> bool:
+        """Whether somebody has made a second record: never, unless the first was out of reach then."""
+        records = [self._record(side, table) for side in Side]
+        return all(record is not None and record.decides for record in records)
+
+    def _completed(self, here: ControlRecord, there: ControlRecord | None) -> ControlRecord:
+        """The record that decides after a move that nobody has completed yet.
+
+        The point of no return was `moved`; whoever finds both records so opens the new one. Doing it twice
+        does no harm.
+        """
+        last = here if there is None or here.generation > there.generation else there
+        opened = replace(last, phase=Phase.OPEN, generation=last.generation + 1)
+        self._homes[last.authority].install(opened)
+        return last  # the next reading finds it
+
+    def _record(self, side: Side, table: str) -> ControlRecord | None:
+        if side not in self._read and side not in self._errors:
+            try:
+                self._read[side] = self._homes[side].read_all()
+            except (ClientError, BotoCoreError, Unavailable) as error:
+                self._errors[side] = error
+        return self._read.get(side, {}).get(table)
 
 
 def _note_gate(state: _Table, record: ControlRecord, now: float) -> None:
-    """Remember since when this process has known the gate shut, and reads not dialled."""
+    """Remember since when this process has known the gate shut."""
     if record.gate is Gate.OPEN:
         state.shut_since = None
     elif state.shut_since is None or record.gate_sequence > state.shut_since[0] + 1:
         state.shut_since = (record.gate_sequence, now)
     else:  # one movement leads from shut to reopening, or back; through open it takes two
         state.shut_since = (record.gate_sequence, state.shut_since[1])
-    if record.dials.postgres_read_percent:
-        state.unread_since = None
-    elif state.unread_since is None or state.unread_since[0] != record.generation:
-        # Any change counts anew: reads may have been dialled and undialled between two looks.
-        state.unread_since = (record.generation, now)
+
+
+def _note_deferred(state: _Table, record: ControlRecord, known: View | None, now: float) -> None:
+    """Remember since when this process has known, without a break, that some process defers."""
+    if not record.deferred:
+        state.deferred_since = None
+    elif state.deferred_since is None or known is None or now >= known.read_until:
+        state.deferred_since = now

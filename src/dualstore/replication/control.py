@@ -1,26 +1,25 @@
-"""The control record: stage, dials and read gate of each table, kept where the authority is.
+"""Control records and the register of processes in DynamoDB's bookkeeping table.
 
-One item a table in the bookkeeping table (partition "control", sort key the table's physical name), so that
-one consistent Query answers for all tables of a process. Every change is conditional on the generation that
-was seen, so that two changes never merge. DESIGN, replication protocol, rules 6 and 8.
+One item a table (partition "control", sort key the table's physical name), so that one consistent Query
+answers for all tables of a process. Every change is conditional on the generation that was seen, so that two
+changes never merge. DESIGN, replication protocol, rules 6 and 8.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from enum import StrEnum
 from typing import Any
 
 from botocore.exceptions import ClientError
 
+from dualstore.control import ControlRecord, Gate, Phase, ProcessEntry
 from dualstore.errors import Unavailable
 from dualstore.items import Item
 from dualstore.operations import DeleteItem, PutItem, Query, UpdateItem
-from dualstore.stages import Dials, Stage
+from dualstore.stages import Dials, Side, Stage
 from dualstore.stores.base import Store
 
 _PARTITION, _SORT = "pk", "sk"
-_CONTROL = "control"
+_CONTROL, _PROCESS = "control", "process"
 _CONDITION_FAILED = "ConditionalCheckFailedException"
 
 # What `init` creates; PAY_PER_REQUEST, since it is idle but for the worst minutes.
@@ -37,118 +36,99 @@ BOOKKEEPING_TABLE: Mapping[str, Any] = {
 }
 
 
-class Gate(StrEnum):
-    """Whether the mirror may be read.
-
-    A shut gate goes through `reopening`: whoever saw it shut, and did not record its failed write at the
-    gate again, has finished recording it before `reopening` is a grant's length old.
-    """
-
-    OPEN = "open"
-    SHUT = "shut"
-    REOPENING = "reopening"
-
-
-@dataclass(frozen=True, slots=True)
-class ControlRecord:
-    """What is decided for one table.
-
-    Attributes:
-        table: the table's physical DynamoDB name.
-        stage: the stage of the migration.
-        dials: the percentages.
-        gate: whether the mirror may be read.
-        gate_sequence: counts the gate's movements, so that shut, open, shut is not taken for one shut.
-        generation: counts all changes of this record.
-        loaded: whether the mirror holds the table's history: a backfill has finished since the stage last
-            began to mirror every key.
-        mirrored_since: the generation in which every key last began to be mirrored: a backfill that began
-            before it does not count.
-        suspects: processes that ended without having finished their mirror writes.
-        epoch: counts the changes of the authoritative side.
-    """
-
-    table: str
-    stage: Stage = Stage.OFF
-    dials: Dials = field(default_factory=Dials)
-    gate: Gate = Gate.OPEN
-    gate_sequence: int = 0
-    generation: int = 0
-    loaded: bool = False
-    mirrored_since: int = 0
-    suspects: frozenset[str] = frozenset()
-    epoch: int = 0
-
-    @property
-    def mirror_readable(self) -> bool:
-        """Whether reads may be dialled to the mirror at all."""
-        return self.loaded and self.gate is Gate.OPEN and not self.suspects and self.mirrors_every_key
-
-    @property
-    def mirrors_every_key(self) -> bool:
-        """Whether the writes of every key go to both sides."""
-        return self.stage.rule.mirrored and self.dials.mirror_percent == 100  # noqa: PLR2004 - per cent
-
-
-class ControlTable:
-    """The control records, on any store that answers as DynamoDB does.
+class DynamoControl:
+    """The records and the register, on any store that answers as DynamoDB does.
 
     Args:
-        store: the authority.
+        store: DynamoDB.
         name: the bookkeeping table's physical name.
     """
+
+    side = Side.DYNAMODB
 
     def __init__(self, store: Store, name: str) -> None:
         self._store = store
         self._name = name
 
     def read_all(self) -> dict[str, ControlRecord]:
-        """All records, by physical table name, read consistently."""
+        """See `ControlHome.read_all`."""
         items = query_partition(self._store, self._name, _CONTROL)
         return {record.table: record for record in map(_record, items)}
 
     def create(self, table: str) -> None:
-        """Make the first record of a table, at stage `off`; harmless where there is one."""
-        first = _item(ControlRecord(table=table))
-        request = {
-            "TableName": self._name,
-            "Item": first,
-            "ConditionExpression": f"attribute_not_exists({_PARTITION})",
-        }
-        carried_out(self._store, PutItem(request))
+        """See `ControlHome.create`."""
+        self._put(ControlRecord(table=table), f"attribute_not_exists({_PARTITION})", {})
 
     def change(self, seen: ControlRecord, **changes: Any) -> ControlRecord | None:
-        """Change a record, if it is still as it was seen.
-
-        Args:
-            seen: the record that the change was decided on.
-            **changes: fields of `ControlRecord` to set. `generation` and, where the gate moves,
-                `gate_sequence` are counted here.
-
-        Returns:
-            The record as it is now, or None where somebody else changed it first.
-        """
-        wanted = replace(seen, generation=seen.generation + 1, **changes)
-        if wanted.gate is not seen.gate:
-            wanted = replace(wanted, gate_sequence=seen.gate_sequence + 1)
-        request = {
-            "TableName": self._name,
-            "Item": _item(wanted),
-            "ConditionExpression": "generation = :seen",
-            "ExpressionAttributeValues": {":seen": {"N": str(seen.generation)}},
-        }
-        return wanted if carried_out(self._store, PutItem(request)) else None
+        """See `ControlHome.change`."""
+        if not seen.decides:
+            return None
+        wanted = seen.changed(**changes)
+        condition = "generation = :seen AND phase = :phase"
+        values = {":seen": {"N": str(seen.generation)}, ":phase": {"S": seen.phase}}
+        return wanted if self._put(wanted, condition, values) else None
 
     def shut_gate(self, table: str) -> None:
-        """Shut the gate whatever else is being decided; harmless where it is shut."""
+        """See `ControlHome.shut_gate`."""
         request = {
             "TableName": self._name,
             "Key": {_PARTITION: {"S": _CONTROL}, _SORT: {"S": table}},
             "UpdateExpression": "SET gate = :shut ADD gate_sequence :one, generation :one",
-            "ConditionExpression": "attribute_exists(gate) AND gate <> :shut",
-            "ExpressionAttributeValues": {":shut": {"S": Gate.SHUT}, ":one": {"N": "1"}},
+            "ConditionExpression": "attribute_exists(gate) AND gate <> :shut AND phase <> :moved",
+            "ExpressionAttributeValues": {
+                ":shut": {"S": Gate.SHUT},
+                ":moved": {"S": Phase.MOVED},
+                ":one": {"N": "1"},
+            },
         }
         carried_out(self._store, UpdateItem(request))
+
+    def install(self, record: ControlRecord) -> bool:
+        """See `ControlHome.install`."""
+        condition = f"attribute_not_exists({_PARTITION}) OR (phase = :moved AND generation < :generation)"
+        values = {":moved": {"S": Phase.MOVED}, ":generation": {"N": str(record.generation)}}
+        return self._put(record, condition, values)
+
+    def processes(self) -> list[ProcessEntry]:
+        """See `ControlHome.processes`."""
+        return [_entry(item) for item in query_partition(self._store, self._name, _PROCESS)]
+
+    def write_process(self, entry: ProcessEntry, *, is_new: bool) -> bool:
+        """See `ControlHome.write_process`."""
+        item: Item = {
+            **_process_key(entry.id),
+            "beat": {"N": str(entry.beat)},
+            "confirmed": {"M": {table: {"N": str(number)} for table, number in entry.confirmed.items()}},
+            "label": {"S": entry.label},
+            "version": {"S": entry.version},
+            "seen_at": {"N": f"{entry.seen_at:.3f}"},
+        }
+        if entry.deferring:
+            item["deferring"] = {"SS": sorted(entry.deferring)}
+        request: dict[str, Any] = {"TableName": self._name, "Item": item}
+        if not is_new:
+            request["ConditionExpression"] = f"attribute_exists({_PARTITION})"
+        return carried_out(self._store, PutItem(request))
+
+    def remove_process(self, entry: ProcessEntry, *, if_beat: bool) -> None:
+        """See `ControlHome.remove_process`."""
+        request: dict[str, Any] = {"TableName": self._name, "Key": _process_key(entry.id)}
+        if if_beat:
+            request |= {
+                "ConditionExpression": "beat = :seen",
+                "ExpressionAttributeValues": {":seen": {"N": str(entry.beat)}},
+            }
+        carried_out(self._store, DeleteItem(request))
+
+    def _put(self, record: ControlRecord, condition: str, values: Mapping[str, Any]) -> bool:
+        request: dict[str, Any] = {
+            "TableName": self._name,
+            "Item": _item(record),
+            "ConditionExpression": condition,
+        }
+        if values:
+            request["ExpressionAttributeValues"] = dict(values)
+        return carried_out(self._store, PutItem(request))
 
 
 def carried_out(store: Store, operation: PutItem | UpdateItem | DeleteItem) -> bool:
@@ -196,6 +176,22 @@ def _explained(error: ClientError, table: str) -> Unavailable:
     )
 
 
+def _process_key(process: str) -> Item:
+    return {_PARTITION: {"S": _PROCESS}, _SORT: {"S": process}}
+
+
+def _entry(item: Item) -> ProcessEntry:
+    return ProcessEntry(
+        id=item[_SORT]["S"],
+        beat=int(item["beat"]["N"]),
+        confirmed={table: int(number["N"]) for table, number in item["confirmed"]["M"].items()},
+        label=item["label"]["S"],
+        seen_at=float(item["seen_at"]["N"]),
+        version=item["version"]["S"],
+        deferring=frozenset(item.get("deferring", {}).get("SS", ())),
+    )
+
+
 def _item(record: ControlRecord) -> Item:
     dials = record.dials
     shadow = dials.shadow_percent
@@ -211,7 +207,12 @@ def _item(record: ControlRecord) -> Item:
         "generation": {"N": str(record.generation)},
         "loaded": {"BOOL": record.loaded},
         "mirrored_since": {"N": str(record.mirrored_since)},
+        "verified": {"BOOL": record.verified},
         "epoch": {"N": str(record.epoch)},
+        "phase": {"S": record.phase},
+        "target": {"NULL": True} if record.target is None else {"S": record.target},
+        "deferred": {"BOOL": record.deferred},
+        "streamed": {"BOOL": record.streamed},
     }
     if record.suspects:
         item["suspects"] = {"SS": sorted(record.suspects)}
@@ -219,7 +220,7 @@ def _item(record: ControlRecord) -> Item:
 
 
 def _record(item: Item) -> ControlRecord:
-    shadow = item["shadow_percent"].get("N")
+    shadow, target = item["shadow_percent"].get("N"), item["target"].get("S")
     return ControlRecord(
         table=item[_SORT]["S"],
         stage=Stage(item["stage"]["S"]),
@@ -233,6 +234,11 @@ def _record(item: Item) -> ControlRecord:
         generation=int(item["generation"]["N"]),
         loaded=item["loaded"]["BOOL"],
         mirrored_since=int(item["mirrored_since"]["N"]),
+        verified=item["verified"]["BOOL"],
         suspects=frozenset(item.get("suspects", {}).get("SS", ())),
         epoch=int(item["epoch"]["N"]),
+        phase=Phase(item["phase"]["S"]),
+        target=None if target is None else Stage(target),
+        deferred=item["deferred"]["BOOL"],
+        streamed=item["streamed"]["BOOL"],
     )

@@ -11,6 +11,36 @@ logger = logging.getLogger(__name__)
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.25, 8.0
 
 
+class GrowingPause:
+    """A pause after each failure, twice as long as the one before it until something succeeds.
+
+    Args:
+        clock: measures the pauses.
+    """
+
+    def __init__(self, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._clock = clock
+        self._pause_seconds = 0.0
+        self._resume_at = 0.0
+
+    @property
+    def lasts(self) -> bool:
+        """Whether nothing should be tried yet."""
+        return self._pause_seconds > 0 and self._clock.now() < self._resume_at
+
+    def failed(self) -> None:
+        """Something failed. Failures side by side count once."""
+        if self.lasts:
+            return
+        doubled = max(_FIRST_PAUSE_SECONDS, 2 * self._pause_seconds)
+        self._pause_seconds = min(doubled, _LONGEST_PAUSE_SECONDS)
+        self._resume_at = self._clock.now() + self._pause_seconds
+
+    def relieved(self) -> None:
+        """Something succeeded."""
+        self._pause_seconds = 0.0
+
+
 class MirrorHealth:
     """Remembers that the mirror could not be reached, or not written in time.
 
@@ -25,9 +55,7 @@ class MirrorHealth:
 
     def __init__(self, probe: Callable[[], object], *, clock: Clock = SYSTEM_CLOCK) -> None:
         self._probe = probe
-        self._clock = clock
-        self._pause_seconds = 0.0
-        self._resume_at = 0.0
+        self._pause = GrowingPause(clock=clock)
         self.up = True
 
     def failed(self) -> None:
@@ -38,21 +66,17 @@ class MirrorHealth:
 
     def strained(self) -> None:
         """A write failed, not for what it wrote: try none for a while. Failures side by side count once."""
-        if self._pause_seconds and self._clock.now() < self._resume_at:
-            return
-        doubled = max(_FIRST_PAUSE_SECONDS, 2 * self._pause_seconds)
-        self._pause_seconds = min(doubled, _LONGEST_PAUSE_SECONDS)
-        self._resume_at = self._clock.now() + self._pause_seconds
+        self._pause.failed()
 
     def relieved(self) -> None:
         """A write succeeded."""
-        self._pause_seconds = 0.0
+        self._pause.relieved()
 
     def require(self) -> None:
         """Raise MirrorUnavailable where the mirror is known to be down, or is given a pause."""
         if not self.up:
             raise MirrorUnavailable("the mirror has not answered since its last failure")
-        if self._pause_seconds and self._clock.now() < self._resume_at:
+        if self._pause.lasts:
             raise MirrorUnavailable("the mirror is given a pause after a failed write")
 
     def probe(self) -> bool:

@@ -1,10 +1,11 @@
 """Batches and transactions: carried out at the authority, then settled on the mirror.
 
 DESIGN, replication protocol, rule 5. Their replies name no predecessors, so nothing is written directly.
+What a transaction wrote the mirror takes on in one transaction, too.
 """
 
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -12,15 +13,15 @@ from typing import Any
 import stamina
 from botocore.exceptions import ClientError
 
-from dualstore.errors import RequestRejected
+from dualstore.errors import AuthorityMoved, OutcomeUnknown, RequestRejected, Unavailable
 from dualstore.items import Item, Key, key_bytes, without_stamps
 from dualstore.operations import BatchWriteItem, Operation, Request, Response, TransactWriteItems
-from dualstore.replication.agent import View
 from dualstore.replication.authority import error_code
-from dualstore.replication.mirroring import Mirroring, mirrors
+from dualstore.replication.mirroring import Group, Mirroring, mirrors
 from dualstore.replication.requests import may_create, put_with_stamp, update_with_stamp
 from dualstore.replication.served import ServedTable
 from dualstore.replication.stamps import derived_stamp, new_stamp
+from dualstore.replication.views import View
 from dualstore.stores.dynamo import Outcome, outcome
 
 _ATTEMPTS, _TIMEOUT_SECONDS = 5, 10.0
@@ -35,7 +36,10 @@ class _Touched:
 
 
 def write_batch(
-    mirroring: Mirroring, tables: Mapping[str, ServedTable], operation: BatchWriteItem
+    mirroring: Mirroring,
+    tables: Mapping[str, ServedTable],
+    operation: BatchWriteItem,
+    views: Mapping[str, View],
 ) -> Response:
     """Carry out a BatchWriteItem; tables that are not served pass through unchanged.
 
@@ -57,7 +61,14 @@ def write_batch(
         for name, entries in requests.items()
     }
     request = {**operation.request, "RequestItems": stamped}
-    response = _carry_out(mirroring, touched, BatchWriteItem(request), operation)
+    response = _carry_out(
+        mirroring,
+        touched,
+        BatchWriteItem(request),
+        operation,
+        views,
+        lambda groups: _settle(mirroring, groups),
+    )
     for name, entries in response.get("UnprocessedItems", {}).items():
         if name in tables:
             response["UnprocessedItems"][name] = [_unstamped_entry(entry) for entry in entries]
@@ -65,7 +76,10 @@ def write_batch(
 
 
 def write_transaction(
-    mirroring: Mirroring, tables: Mapping[str, ServedTable], operation: TransactWriteItems
+    mirroring: Mirroring,
+    tables: Mapping[str, ServedTable],
+    operation: TransactWriteItems,
+    views: Mapping[str, View],
 ) -> Response:
     """Carry out a TransactWriteItems; actions on tables that are not served pass through unchanged.
 
@@ -90,7 +104,14 @@ def write_transaction(
     unstamped = {**operation.request, "ClientRequestToken": token}
     stamped = {**unstamped, "TransactItems": actions}
     try:
-        return _carry_out(mirroring, touched, TransactWriteItems(stamped), TransactWriteItems(unstamped))
+        return _carry_out(
+            mirroring,
+            touched,
+            TransactWriteItems(stamped),
+            TransactWriteItems(unstamped),
+            views,
+            lambda groups: mirroring.settle_together(groups, token),
+        )
     except ClientError as error:
         for reason in error.response.get("CancellationReasons", ()):
             if "Item" in reason:
@@ -98,45 +119,54 @@ def write_transaction(
         raise
 
 
-def _carry_out(
-    mirroring: Mirroring, touched: list[_Touched], stamped: Operation, unstamped: Operation
+def _carry_out(  # noqa: PLR0917 - one caller for batches, one for transactions
+    mirroring: Mirroring,
+    touched: list[_Touched],
+    stamped: Operation,
+    unstamped: Operation,
+    views: Mapping[str, View],
+    follow: Callable[[Sequence[Group]], None],
 ) -> Response:
-    """Send an operation that may be repeated, then settle what it touched."""
+    """Send an operation that may be repeated, then have the mirror brought after what it touched."""
     if not touched:
         return mirroring.authority.execute(unstamped)
-    with ExitStack() as stack:
-        names = sorted({one.table.physical for one in touched})
-        views = {name: stack.enter_context(mirroring.agent.writing(name)) for name in names}
-        lost_replies: list[Exception] = []
+    lost_replies: list[Exception] = []
+    try:
         try:
-            try:
-                with mirroring.timed(touched[0].table, stamped):
-                    response = _repeated(mirroring, stamped, lost_replies)
-            except ClientError as error:
-                if not _is_invalid(error):
-                    raise
-                # 400 KB, 4 MB: the stamps may be what did not fit.
-                with mirroring.timed(touched[0].table, unstamped):
-                    response = _repeated(mirroring, unstamped, lost_replies)
-            _for_each(_mirrored(mirroring, touched, views), mirroring.settle)
-        except BaseException as error:
-            if lost_replies or not isinstance(error, Exception):
-                reason = "the authority's reply was lost"
-                _for_each(
-                    _mirrored(mirroring, touched, views),
-                    lambda table, keys: mirroring.doubt(table, keys, reason),
-                )
-            raise
-        return response
+            with mirroring.timed(touched[0].table, stamped):
+                response = _repeated(mirroring, stamped, lost_replies)
+        except ClientError as error:
+            if not _is_invalid(error):
+                raise
+            # 400 KB, 4 MB: the stamps may be what did not fit.
+            with mirroring.timed(touched[0].table, unstamped):
+                response = _repeated(mirroring, unstamped, lost_replies)
+        _require_same_epochs(mirroring, touched, views, OutcomeUnknown)
+        if groups := list(_mirrored(mirroring, touched, views)):
+            follow(groups)
+    except BaseException as error:
+        if lost_replies or isinstance(error, OutcomeUnknown) or not isinstance(error, Exception):
+            with ExitStack() as stack:  # for every table, though it fails for one
+                for table, keys in _mirrored(mirroring, touched, views):
+                    stack.callback(mirroring.doubt, table, keys, "the authority's reply was lost")
+        elif isinstance(error, ClientError):
+            _require_same_epochs(mirroring, touched, views, AuthorityMoved)
+        raise
+    return response
 
 
-def _for_each(
-    groups: Iterator[tuple[ServedTable, list[Key]]], act: Callable[[ServedTable, list[Key]], None]
+def _require_same_epochs(
+    mirroring: Mirroring, touched: list[_Touched], views: Mapping[str, View], otherwise: type[Unavailable]
 ) -> None:
-    """Do it for every table, though it fails for one; then raise what was raised last."""
+    for table in {one.table.physical: one.table for one in touched}.values():
+        mirroring.require_same_epoch(table, views[table.physical], otherwise)
+
+
+def _settle(mirroring: Mirroring, groups: Sequence[Group]) -> None:
+    """Settle the keys of every table, though it fails for one; then raise what was raised last."""
     with ExitStack() as stack:
         for table, keys in groups:
-            stack.callback(act, table, keys)
+            stack.callback(mirroring.settle, table, keys)
 
 
 def _is_invalid(error: ClientError) -> bool:

@@ -1,4 +1,4 @@
-"""The register of live processes: who has taken which change, and who ended without saying so.
+"""This process's own entry in the register, and how it sees that others have fallen silent.
 
 A process writes its entry anew ("beats") several times within each write grant, and a grant is only good
 after the beat that follows its control read. So a beat that stands still for longer than a grant proves that
@@ -13,53 +13,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
-from dualstore.items import Item
-from dualstore.operations import DeleteItem, PutItem
+from dualstore.control import ProcessEntry
 from dualstore.replication.clocks import SYSTEM_CLOCK, Clock
-from dualstore.replication.control import carried_out, query_partition
-from dualstore.stores.base import Store
+from dualstore.stores.base import ControlHome
 
-_PROCESS = "process"
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessEntry:
-    """A process, as it last described itself.
-
-    Attributes:
-        id: names one life of a process.
-        beat: counts its entries.
-        confirmed: for each table by physical name, the control record's generation under which all its
-            unfinished writes began.
-        label: host and process id, for people.
-        seen_at: its own wall clock at the beat, in seconds since the epoch, for people.
-    """
-
-    id: str
-    beat: int
-    confirmed: Mapping[str, int]
-    label: str
-    seen_at: float
+_VERSION = version("dualstore")
 
 
 @dataclass
 class Registry:
-    """The register, and this process's own entry in it.
+    """The register in one database, and this process's own entry in it.
 
     Args:
-        store: the authority.
-        table: the bookkeeping table's physical name.
+        home: keeps the register.
         clock: measures the silence of others.
     """
 
-    store: Store
-    table: str
+    home: ControlHome
     clock: Clock = SYSTEM_CLOCK
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     _beat: int = 0
     _watched: dict[str, tuple[int, float]] = field(default_factory=dict)
 
-    def beat(self, confirmed: Mapping[str, int]) -> bool:
+    def beat(self, confirmed: Mapping[str, int], *, deferring: frozenset[str] = frozenset()) -> bool:
         """Write this process's entry anew.
 
         A process that was taken for dead finds its entry gone and goes on under a new name: whatever it
@@ -69,20 +45,25 @@ class Registry:
             Whether the entry was there before this beat, so that others could see this process.
         """
         known = bool(self._beat)
-        if not self._write(confirmed):
+        if not self._write(confirmed, deferring):
             self.id, self._beat, known = uuid.uuid4().hex, 0, False
-            self._write(confirmed)
+            self._write(confirmed, deferring)
         return known
+
+    @property
+    def entered(self) -> bool:
+        """Whether this process has an entry."""
+        return bool(self._beat)
 
     def leave(self) -> None:
         """Take this process's entry out: it has nothing unfinished."""
         if self._beat:
-            self.store.execute(DeleteItem({"TableName": self.table, "Key": _key(self.id)}))
+            self.home.remove_process(self._entry({}, frozenset()), if_beat=False)
             self._beat = 0
 
     def processes(self) -> list[ProcessEntry]:
         """All entries, read consistently."""
-        return [_entry(item) for item in query_partition(self.store, self.table, _PROCESS)]
+        return self.home.processes()
 
     def silent(self, entries: list[ProcessEntry], *, for_seconds: float) -> list[ProcessEntry]:
         """The entries whose beat this process has seen standing still for so long."""
@@ -99,43 +80,21 @@ class Registry:
 
     def remove(self, entry: ProcessEntry) -> None:
         """Take out the entry of a process that ended, unless it has beaten again."""
-        request = {
-            "TableName": self.table,
-            "Key": _key(entry.id),
-            "ConditionExpression": "beat = :seen",
-            "ExpressionAttributeValues": {":seen": {"N": str(entry.beat)}},
-        }
-        carried_out(self.store, DeleteItem(request))
+        self.home.remove_process(entry, if_beat=True)
 
-    def _write(self, confirmed: Mapping[str, int]) -> bool:
-        request = {
-            "TableName": self.table,
-            "Item": {
-                **_key(self.id),
-                "beat": {"N": str(self._beat + 1)},
-                "confirmed": {"M": {table: {"N": str(number)} for table, number in confirmed.items()}},
-                "label": {"S": f"{platform.node()}:{os.getpid()}"},
-                "version": {"S": version("dualstore")},
-                "seen_at": {"N": f"{time.time():.3f}"},
-            },
-        }
-        if self._beat:
-            request["ConditionExpression"] = "attribute_exists(pk)"
-        if not carried_out(self.store, PutItem(request)):
+    def _write(self, confirmed: Mapping[str, int], deferring: frozenset[str]) -> bool:
+        if not self.home.write_process(self._entry(confirmed, deferring), is_new=not self._beat):
             return False
         self._beat += 1
         return True
 
-
-def _key(process: str) -> Item:
-    return {"pk": {"S": _PROCESS}, "sk": {"S": process}}
-
-
-def _entry(item: Item) -> ProcessEntry:
-    return ProcessEntry(
-        id=item["sk"]["S"],
-        beat=int(item["beat"]["N"]),
-        confirmed={table: int(number["N"]) for table, number in item["confirmed"]["M"].items()},
-        label=item["label"]["S"],
-        seen_at=float(item["seen_at"]["N"]),
-    )
+    def _entry(self, confirmed: Mapping[str, int], deferring: frozenset[str]) -> ProcessEntry:
+        return ProcessEntry(
+            id=self.id,
+            beat=self._beat + 1,
+            confirmed=confirmed,
+            label=f"{platform.node()}:{os.getpid()}",
+            seen_at=time.time(),
+            version=_VERSION,
+            deferring=deferring,
+        )

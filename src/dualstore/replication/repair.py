@@ -8,19 +8,23 @@ import random
 import uuid
 from collections import Counter
 from dataclasses import dataclass
+from datetime import datetime  # noqa: TC003 - one import, not worth a block
 
+from dualstore.control import ControlRecord, Gate, Phase
 from dualstore.errors import MirrorUnavailable
-from dualstore.replication.control import ControlTable, Gate
 from dualstore.replication.mirroring import Mirroring
 from dualstore.replication.served import ServedTable
 from dualstore.replication.settle import settle
-from dualstore.stores.base import DirtyKey
+from dualstore.stages import Side
+from dualstore.stores.base import ControlHome, DirtyKey
+from dualstore.stores.streams import Checkpoints
 
 logger = logging.getLogger(__name__)
 
 # Beyond δ by this factor: the clocks that measure it differ, and a request is on its way for a while.
 _REOPENING_FACTOR = 1.1
 _DIRTY_KEYS_AT_ONCE = 500
+_RELAY_PATIENCE_SECONDS, _RELAY_LOOK_SECONDS = 5.0, 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +47,19 @@ class Repair:
 
     Args:
         mirroring: how the two sides are reached.
-        control: the control records.
+        control: the control records of DynamoDB.
+        streams: how far the streams of tables have been followed; None where none ever is.
     """
 
-    def __init__(self, mirroring: Mirroring, control: ControlTable) -> None:
+    def __init__(
+        self, mirroring: Mirroring, control: ControlHome, streams: Checkpoints | None = None
+    ) -> None:
         self._mirroring = mirroring
         self._control = control
+        self._streams = streams
         self._suspects_seen: frozenset[str] = frozenset()
+        self._reopening: tuple[int, float] | None = None
+        self._drained_after: tuple[int, datetime] | None = None
         self._reasons: Counter[str] = Counter()
 
     def run(self, table: ServedTable) -> Repaired:
@@ -58,6 +68,9 @@ class Repair:
         Raises:
             MirrorUnavailable: the mirror does not answer at all.
         """
+        record = self._mirroring.agent.view(table.physical).record
+        if record.authority is Side.POSTGRES:
+            return self._hand_over(table, record.epoch)
         left_over = self._mirroring.record_again(table)
         settled, failed = self._drain_dirty(table)
         record = self._mirroring.agent.view(table.physical).record
@@ -72,6 +85,18 @@ class Repair:
             logger.warning("%d keys of %s could not be settled: %s", keys, table.logical, reason)
         self._reasons.clear()
         return Repaired(settled, failed, gate)
+
+    def _hand_over(self, table: ServedTable, epoch: int) -> Repaired:
+        """Where PostgreSQL is the authority, a doubt is settled by whoever works off the outbox."""
+        self._mirroring.record_again(table)
+        mirror = self._mirroring.mirror
+        entries = mirror.dirty_keys(table.physical, limit=_DIRTY_KEYS_AT_ONCE)
+        if entries:
+            keys = [entry.key for entry in entries]
+            self._mirroring.outbox.enqueue(table.physical, keys, epoch=epoch, reason="it was in doubt")
+        for entry in entries:
+            mirror.clear_dirty(table.physical, entry.key, nonce=entry.nonce)
+        return Repaired(len(entries), 0, Gate.OPEN)
 
     def _drain_dirty(self, table: ServedTable) -> tuple[int, int]:
         mirror = self._mirroring.mirror
@@ -102,23 +127,54 @@ class Repair:
 
         Whoever knew the gate shut before it was `reopening` has recorded its failure within a grant's
         length of then, where the last look at the journal sees it; whoever knows it `reopening` shuts it,
-        which changes the generation that the opening depends on.
+        which changes the generation that the opening depends on. Any number of processes may be at it: the
+        record is changed once each way.
         """
         settled, failed = self._drain_journal(table)
         record = self._control.read_all()[table.physical]
-        if failed or record.gate is Gate.OPEN:
+        # A record that is closed, or decides nothing, is left alone: moves go by its generation.
+        if failed or record.phase is not Phase.OPEN or record.gate is Gate.OPEN:
             return settled, failed, record.gate
-        reopening = self._control.change(record, gate=Gate.REOPENING)
-        if reopening is None:
-            return settled, failed, Gate.SHUT
-        agent = self._mirroring.agent
-        agent.clock.sleep(agent.read_grant.total_seconds() * _REOPENING_FACTOR)
+        reopening = record
+        if record.gate is Gate.SHUT:
+            changed = self._control.change(record, gate=Gate.REOPENING)
+            if changed is None:
+                return settled, failed, Gate.SHUT
+            reopening = changed
+        self._wait_for_grants(reopening)
         more_settled, more_failed = self._drain_journal(table)
         settled, failed = settled + more_settled, failed + more_failed
-        if failed:
+        if failed or (reopening.streamed and not self._stream_is_drained(table, reopening)):
             return settled, failed, Gate.REOPENING
         opened = self._control.change(reopening, gate=Gate.OPEN)
         return settled, failed, Gate.SHUT if opened is None else Gate.OPEN
+
+    def _wait_for_grants(self, reopening: ControlRecord) -> None:
+        """Wait until a grant's length has passed since this process first saw the gate reopening."""
+        clock = self._mirroring.agent.clock
+        if self._reopening is None or self._reopening[0] != reopening.generation:
+            self._reopening = (reopening.generation, clock.now())
+        grant = self._mirroring.agent.read_grant.total_seconds() * _REOPENING_FACTOR
+        remaining = self._reopening[1] + grant - clock.now()
+        if remaining > 0:
+            clock.sleep(remaining)
+
+    def _stream_is_drained(self, table: ServedTable, reopening: ControlRecord) -> bool:
+        """Whether the relay has settled all that the stream tells of up to when grants had ended.
+
+        Waits a little for it; the next round goes on waiting for the same moment.
+        """
+        if self._streams is None:
+            return False
+        if self._drained_after is None or self._drained_after[0] != reopening.generation:
+            self._drained_after = (reopening.generation, self._streams.now())
+        clock = self._mirroring.agent.clock
+        give_up = clock.now() + _RELAY_PATIENCE_SECONDS
+        while not self._streams.drained_since(table.physical, self._drained_after[1]):
+            if clock.now() >= give_up:
+                return False
+            clock.sleep(_RELAY_LOOK_SECONDS)
+        return True
 
     def _settled_or_moved(self, table: ServedTable, entry: DirtyKey) -> bool:
         """Settle a journal entry's key, or hand its doubt over to the mirror that refuses the item.
@@ -141,8 +197,9 @@ class Repair:
 
     def _settled(self, table: ServedTable, entry: DirtyKey) -> bool:
         try:
-            with self._mirroring.agent.writing(table.physical):  # so that a change of stage waits for it
-                settle(self._mirroring.mirror, self._mirroring.authority, table.shape, entry.key)
+            # Not counted as a write: what comes too late the fence keeps out, and a pause needs it settled.
+            epoch = self._mirroring.agent.view(table.physical).record.epoch
+            settle(self._mirroring.mirror, self._mirroring.authority, table.shape, entry.key, epoch=epoch)
         except MirrorUnavailable as failure:
             self._reasons[str(failure)] += 1
             return False

@@ -1,14 +1,18 @@
 """Which change of a control record may follow a request, one safe step at a time."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from dualstore.control import ControlRecord, Phase
 from dualstore.errors import IllegalTransition
 from dualstore.flags import Requested
-from dualstore.replication.control import ControlRecord
 from dualstore.stages import Dials, Side, Stage
 
 _ALL = 100.0
+
+UNMIRRORED = "unmirrored since complete"
+"""The suspect of a table that comes back from stage `complete`: DynamoDB has not been written meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +21,15 @@ class Step:
 
     Attributes:
         changes: fields of the control record to set now; empty where there is nothing to do yet.
-        satisfied: whether the record is what was asked for.
+        satisfied: whether the record is then what was asked for.
+        towards: the stage whose obstacles must be looked up first, or None.
+        fence: the epoch to which PostgreSQL's fence is to be raised first, for the mirror; or None.
     """
 
-    changes: dict[str, Any]
+    changes: Mapping[str, Any] = field(default_factory=dict)
     satisfied: bool = False
+    towards: Stage | None = None
+    fence: int | None = None
 
 
 def next_step(record: ControlRecord, requested: Requested, *, reads_stopped: bool) -> Step:
@@ -31,7 +39,7 @@ def next_step(record: ControlRecord, requested: Requested, *, reads_stopped: boo
     `postgres_read_percent` to 0 first, and the rest follows when no process can hold a grant from before.
 
     Args:
-        record: the control record.
+        record: the control record, open.
         requested: what the flags ask for; None fields stay as they are.
         reads_stopped: whether no process can still hold a grant under a record with dialled reads.
 
@@ -41,18 +49,46 @@ def next_step(record: ControlRecord, requested: Requested, *, reads_stopped: boo
     stage = requested.stage or record.stage
     dials = _dials(record.dials, requested)
     if stage is record.stage and dials == record.dials:
-        return Step({}, satisfied=True)
+        return Step(satisfied=True)
     _check(record, stage, dials)
+    if stage.rule.authority is not record.authority:
+        # Dials wait until the authority has moved.
+        return Step({"phase": Phase.CLOSED, "target": stage}, towards=stage)
+    if record.authority is Side.POSTGRES:
+        return _within_postgres(record, stage, dials)
     if not stage.rule.mirrored or dials.mirror_percent < record.dials.mirror_percent:
-        if record.dials.postgres_read_percent:
-            return Step({"dials": replace(record.dials, postgres_read_percent=0.0)})
-        if not reads_stopped:
-            return Step({})
-        return Step({"stage": stage, "dials": dials, "loaded": False}, satisfied=True)
+        return _less_mirrored(record, stage, dials, reads_stopped=reads_stopped)
+    return _mirrored(record, stage, dials)
+
+
+def _within_postgres(record: ControlRecord, stage: Stage, dials: Dials) -> Step:
+    changes: dict[str, Any] = {"stage": stage, "dials": dials}
+    if record.stage is Stage.COMPLETE and stage is not Stage.COMPLETE:
+        changes |= {"verified": False, "suspects": record.suspects | {UNMIRRORED}}
+    return Step(changes, satisfied=True, towards=stage if stage is not record.stage else None)
+
+
+def _less_mirrored(record: ControlRecord, stage: Stage, dials: Dials, *, reads_stopped: bool) -> Step:
+    if record.dials.postgres_read_percent:
+        return Step({"dials": replace(record.dials, postgres_read_percent=0.0)})
+    if not reads_stopped:
+        return Step()
+    changes = {"stage": stage, "dials": dials, "loaded": False, "verified": False}
+    if record.stage.rule.mirrored and not stage.rule.mirrored:
+        changes["epoch"] = (
+            record.epoch + 1
+        )  # a mirror write that sleeps until mirroring begins again is too late
+    return Step(changes, satisfied=True)
+
+
+def _mirrored(record: ControlRecord, stage: Stage, dials: Dials) -> Step:
     changes: dict[str, Any] = {"stage": stage, "dials": dials}
     if not record.mirrors_every_key and replace(record, **changes).mirrors_every_key:
-        changes["mirrored_since"] = record.generation + 1
-    return Step(changes, satisfied=True)
+        changes |= {"mirrored_since": record.generation + 1, "verified": False}
+    if record.stage.rule.mirrored:
+        return Step(changes, satisfied=True)
+    epoch = record.epoch + 1
+    return Step({**changes, "epoch": epoch}, satisfied=True, towards=stage, fence=epoch)
 
 
 def _dials(present: Dials, requested: Requested) -> Dials:
@@ -72,11 +108,18 @@ def _check(record: ControlRecord, stage: Stage, dials: Dials) -> None:
             f"{record.table} is at stage {record.stage}; {stage} is not next to it. "
             f"Ask for {order[order.index(record.stage) + towards]} first"
         )
-    if stage.rule.authority is not Side.DYNAMODB:
+    if record.target is stage:
         raise IllegalTransition(
-            f"{record.table} would make PostgreSQL authoritative at {stage}; this version migrates up to "
-            "stage shadow with reads dialled to 100 %. Stay at shadow"
+            f"the move of {record.table} to {stage} was given up, and the log of the process that paused the "
+            f"writes says why. Ask for {record.stage}, then for {stage} again"
         )
+    if Side.POSTGRES in {stage.rule.authority, record.authority}:
+        if dials.mirror_percent < _ALL:
+            raise IllegalTransition(
+                f"{record.table} is mirrored whole where PostgreSQL is, or becomes, the authority; ask for "
+                "mirror-percent 100"
+            )
+        return  # the read dial says nothing there
     if not dials.postgres_read_percent:
         return
     if not stage.rule.read_dial or dials.mirror_percent < _ALL:
@@ -88,4 +131,9 @@ def _check(record: ControlRecord, stage: Stage, dials: Dials) -> None:
         raise IllegalTransition(
             f"{record.table} cannot read from PostgreSQL before its history has been copied: run "
             "`dualstore backfill` and let it finish"
+        )
+    if record.deferred:
+        raise IllegalTransition(
+            f"{record.table} cannot read from PostgreSQL while a process mirrors it after it has answered; "
+            'set mirroring = "inline" for it everywhere'
         )

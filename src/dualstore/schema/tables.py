@@ -5,8 +5,9 @@ of `items.key_bytes`.
 """
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
+from dualstore.control import Gate, Phase, PostgresRole
 from dualstore.stages import Stage
 
 SCHEMA = "dualstore"
@@ -24,6 +25,7 @@ metadata = sa.MetaData(
 
 _NOW = sa.text("clock_timestamp()")
 _NONE_YET = sa.text("0")
+_EMPTY_LIST = sa.text("'[]'")
 
 
 def _moment(name: str, *, nullable: bool = False) -> sa.Column[object]:
@@ -95,12 +97,110 @@ control = sa.Table(
     _count("generation"),
     sa.Column("loaded", sa.Boolean, nullable=False, server_default=sa.false()),
     _count("mirrored_since"),
-    sa.Column("suspects", JSONB, nullable=False, server_default=sa.text("'[]'")),
+    sa.Column("verified", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("suspects", JSONB, nullable=False, server_default=_EMPTY_LIST),
+    sa.Column("phase", sa.Text, nullable=False, server_default=Phase.MOVED),
+    sa.Column("target", sa.Text),
+    sa.Column("deferred", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("streamed", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("role", sa.Text, nullable=False, server_default=PostgresRole.NONE),
     _moment("updated_at"),
     sa.PrimaryKeyConstraint("table_name"),
     _one_of("stage", *Stage),
-    _one_of("gate", "open", "shut", "reopening"),
-    comment="The control record of each table; a copy, while DynamoDB is its authority",
+    _one_of("gate", *Gate),
+    _one_of("phase", *Phase),
+    _one_of("target", *Stage),
+    _one_of("role", *PostgresRole),
+    comment=(
+        "The control record of each table: a copy while its phase is 'moved', and always the fence that "
+        "every write to the mapped table looks for"
+    ),
+)
+
+processes = sa.Table(
+    "processes",
+    metadata,
+    sa.Column("id", sa.Text, nullable=False),
+    _count("beat"),
+    sa.Column("confirmed", JSONB, nullable=False, server_default=sa.text("'{}'")),
+    sa.Column("label", sa.Text, nullable=False),
+    sa.Column("version", sa.Text, nullable=False),
+    _moment("seen_at"),
+    sa.Column("deferring", JSONB, nullable=False, server_default=_EMPTY_LIST),
+    sa.PrimaryKeyConstraint("id"),
+    comment="The register of processes, for the tables whose authority is PostgreSQL",
+)
+
+outbox = sa.Table(
+    "outbox",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), nullable=False),
+    sa.Column("table_name", sa.Text, nullable=False),
+    sa.Column("lane", sa.SmallInteger, nullable=False),
+    sa.Column("key", ARRAY(sa.Text), nullable=False),
+    sa.Column("stamp", sa.LargeBinary),
+    sa.Column("predecessor", sa.LargeBinary),
+    sa.Column("reason", sa.Text),
+    _moment("created_at"),
+    _moment("due_at"),
+    _moment("done_at", nullable=True),
+    sa.Column("sent_image", sa.Text),
+    sa.Column("sent_token", sa.Text),
+    _moment("sent_at", nullable=True),
+    sa.PrimaryKeyConstraint("id"),
+    sa.Index("ix_outbox_waiting", "table_name", "lane", "id", postgresql_where=sa.text("done_at IS NULL")),
+    sa.Index(None, "stamp"),
+    sa.Index(
+        "ix_outbox_marked",
+        "table_name",
+        "lane",
+        postgresql_where=sa.text("sent_token IS NOT NULL AND done_at IS NULL"),
+    ),
+    sa.Index("ix_outbox_done_at", "done_at", postgresql_where=sa.text("done_at IS NOT NULL")),
+    comment="Changes of keys whose authority is PostgreSQL; key: the SQL key columns, as text",
+)
+
+lanes = sa.Table(
+    "lanes",
+    metadata,
+    sa.Column("table_name", sa.Text, nullable=False),
+    sa.Column("lane", sa.SmallInteger, nullable=False),
+    sa.Column("holder", sa.Text),
+    _count("token"),
+    _moment("until", nullable=True),
+    sa.PrimaryKeyConstraint("table_name", "lane"),
+    comment="Who works off which lane of a table's outbox",
+)
+
+tokens = sa.Table(
+    "tokens",
+    metadata,
+    sa.Column("token", sa.Text, nullable=False),
+    sa.Column("digest", sa.LargeBinary),
+    _moment("created_at"),
+    sa.PrimaryKeyConstraint("token"),
+    sa.Index(None, "created_at"),
+    comment="ClientRequestTokens of the last minutes; digest: of the transaction's actions, where known",
+)
+
+stream_shards = sa.Table(
+    "stream_shards",
+    metadata,
+    sa.Column("table_name", sa.Text, nullable=False),
+    sa.Column("stream_arn", sa.Text, nullable=False),
+    sa.Column("shard_id", sa.Text, nullable=False),
+    sa.Column("parent_id", sa.Text),
+    sa.Column("sequence", sa.Text),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("holder", sa.Text),
+    _count("token"),
+    _moment("until", nullable=True),
+    _moment("caught_up_at", nullable=True),
+    sa.Column("rogues", JSONB, nullable=False, server_default=sa.text("'{}'")),
+    _moment("updated_at"),
+    sa.PrimaryKeyConstraint("table_name", "stream_arn", "shard_id"),
+    _one_of("state", "open", "done"),
+    comment="How far the stream of a table has been followed, shard by shard, and by whom",
 )
 
 runs = sa.Table(

@@ -2,6 +2,7 @@
 
 from dualstore.store.assembly import DualStore
 from dualstore.store.options import Options
-from dualstore.store.table import MigratedTable, TableStatus
+from dualstore.store.status import ProcessStatus, TableStatus
+from dualstore.store.table import MigratedTable
 
-__all__ = ["DualStore", "MigratedTable", "Options", "TableStatus"]
+__all__ = ["DualStore", "MigratedTable", "Options", "ProcessStatus", "TableStatus"]

@@ -1,5 +1,7 @@
 """The composition root: stores, replication, routing, shadow and flags of one process."""
 
+import math
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
@@ -19,30 +21,51 @@ from dualstore import schema
 from dualstore.bind import bind_model, unbind_table
 from dualstore.client import RoutedClient
 from dualstore.config import import_object, load
+from dualstore.control import ControlRecord, Phase
 from dualstore.errors import ConfigurationError, DualStoreError, MirrorDirty
 from dualstore.flags import FlagSource, flags_of
 from dualstore.mapping import TableMapping, map_table, shape_of_model, unmapped_table
+from dualstore.mapping.expiry import ttl_attribute_of_model
 from dualstore.operations import Operation, Response
-from dualstore.replication.agent import Agent
-from dualstore.replication.control import BOOKKEEPING_TABLE, ControlTable
+from dualstore.replication.agent import Agent, Homes
+from dualstore.replication.carrier import Carrier
+from dualstore.replication.control import BOOKKEEPING_TABLE, DynamoControl
+from dualstore.replication.deferred import Deferred
+from dualstore.replication.expiry import Expiry, ttl_attribute
 from dualstore.replication.health import MirrorHealth
 from dualstore.replication.journal import Journal
 from dualstore.replication.mirroring import Mirroring
-from dualstore.replication.registry import Registry
+from dualstore.replication.relay import Relay
+from dualstore.replication.sender import Sender
 from dualstore.replication.served import ServedTable
 from dualstore.repository import Repository, routed_transaction
 from dualstore.router import Router
 from dualstore.shadow import Shadow
-from dualstore.stages import Side
+from dualstore.stages import Side, Stage
 from dualstore.store.maintenance import Maintenance
 from dualstore.store.options import Options, options_of
+from dualstore.store.passage import TablePassage
+from dualstore.store.relaying import MirroredOut, Relaying
 from dualstore.store.table import MigratedTable
 from dualstore.stores.discrepancies import PostgresDiscrepancies
 from dualstore.stores.dynamo import DynamoClients, DynamoStore, dynamo_clients
-from dualstore.stores.postgres import PostgresStore
+from dualstore.stores.dynamo_description import describe, described_ttl_attribute
+from dualstore.stores.dynamo_sending import watch
+from dualstore.stores.dynamo_streams import DynamoStreams
+from dualstore.stores.postgres import PostgresStore, triggers
+from dualstore.stores.postgres.deadlines import deadline
+from dualstore.stores.postgres_control import PostgresControl
+from dualstore.stores.postgres_expiry import PostgresExpiry
+from dualstore.stores.postgres_outbox import PostgresOutbox
+from dualstore.stores.postgres_streams import PostgresCheckpoints
+from dualstore.stores.postgres_upkeep import PostgresUpkeep
 from dualstore.telemetry import FlagUnusable, Telemetry, export
 
 M = TypeVar("M", bound=Model)
+
+# Less than the looks at a difference take together.
+_COMPARABLE_LAG = timedelta(milliseconds=300)
+_LAG_LASTS_SECONDS = 0.25
 
 
 class DualStore:
@@ -78,26 +101,41 @@ class DualStore:
         self._configured: Mapping[str, tuple[type[Model] | None, type[Any] | None, str | None]] = {}
         self._mappings: dict[str, TableMapping] = {}
         self._served: dict[str, ServedTable] = {}
+        self._lags: dict[str, tuple[float, timedelta]] = {}
         self._tables: dict[str, MigratedTable] = {}
         # Bookkeeping is idempotent or conditional: botocore may repeat it.
         bookkeeping = DynamoStore(reads=dynamodb.reads, writes=dynamodb.reads)
         table = self.options.bookkeeping_table
-        self._control = ControlTable(bookkeeping, table)
-        self._registry = Registry(bookkeeping, table)
-        self._agent = Agent(self._control, self._registry, flags, times=self.options.grants)
-        mirror = PostgresStore(engine, self._mappings, statement_timeout=self.options.statement_timeout)
-        self._health = MirrorHealth(partial(mirror.dirty_keys, "", limit=1))
+        homes: Homes = {
+            Side.DYNAMODB: DynamoControl(bookkeeping, table),
+            Side.POSTGRES: PostgresControl(engine),
+        }
+        self._agent = Agent(homes, flags, times=self.options.grants, registers=self.options.registers)
+        self._postgres = PostgresStore(
+            engine, self._mappings, statement_timeout=self.options.statement_timeout
+        )
+        self._checkpoints = PostgresCheckpoints(engine)
+        self._health = MirrorHealth(partial(self._postgres.dirty_keys, "", limit=1))
+        watch(dynamodb.writes)
         self._mirroring = Mirroring(
             DynamoStore(reads=dynamodb.reads, writes=dynamodb.writes),
-            mirror,
+            self._postgres,
             self._agent,
             Journal(bookkeeping, table),
             self._health,
+            PostgresOutbox(engine, self._mappings),
             telemetry=self.telemetry,
             times=self.options.replication,
+            limited=deadline,
         )
+        self._deferred = Deferred(self._mirroring.settle, self._agent.unfinished)
+        self._mirroring.deferred = self._deferred
         self._maintenance = Maintenance(
-            self._tables.values, self._health, self.telemetry, pause=self.options.repair_pause
+            self._tables.values,
+            self._health,
+            self.telemetry,
+            upkeep=PostgresUpkeep(engine),
+            pause=self.options.repair_pause,
         )
         shadow = self.options.shadow
         self._shadow = Shadow(
@@ -111,11 +149,17 @@ class DualStore:
             rechecks=shadow.rechecks,
             recheck_pause=timedelta(seconds=shadow.recheck_pause_seconds),
         )
-        self._router = Router(self._mirroring, self._served, telemetry=self.telemetry, observe=self._observe)
+        self._router = Router(
+            self._mirroring, self._postgres, self._served, telemetry=self.telemetry, observe=self._observe
+        )
 
     @classmethod
-    def from_config(cls, path: str | Path | None = None) -> Self:
+    def from_config(cls, path: str | Path | None = None, *, registers: bool = True) -> Self:
         """Make a store as `dualstore.toml` and the environment say; see `config.load`.
+
+        Args:
+            path: the file.
+            registers: see `Options`.
 
         Raises:
             ConfigurationError: the configuration is wrong; the message names the place and the fix.
@@ -145,7 +189,7 @@ class DualStore:
                 configuration,
                 on_problem=lambda p: telemetry.record(FlagUnusable(p.table or "*", p.flag, p.kind)),
             ),
-            options=options_of(configuration),
+            options=replace(options_of(configuration), registers=registers),
             telemetry=telemetry,
         )
         store._owned = [clients, engine]
@@ -168,15 +212,16 @@ class DualStore:
     def close(self) -> None:
         """Finish, and take this process out of the register.
 
-        A bound table that is mirrored stays bound, and its writes are refused from now on: a thread that
-        still works must not go to DynamoDB alone. `unbind` sets it free.
+        A bound table that is not at stage `off` stays bound, and its writes are refused from now on: a thread
+        that still works must not go to DynamoDB alone. `unbind` sets it free.
         """
         self._router.closed = True
         self._shadow.close()
+        self._deferred.close()
         self._maintenance.close()
         self._agent.close(finish=self._recorded_all)
         for physical in self._served:
-            if not self._agent.view(physical).record.stage.rule.mirrored:
+            if self._agent.view(physical).record.stage is Stage.OFF:
                 unbind_table(physical, self._router)
         self.flags.close()
         for owned in self._owned:
@@ -189,10 +234,10 @@ class DualStore:
         return not self._mirroring.unrecorded
 
     def prepare(self) -> None:
-        """Create the bookkeeping table in DynamoDB and upgrade the `dualstore` schema in PostgreSQL.
+        """Create the bookkeeping table in DynamoDB, and upgrade the `dualstore` schema in PostgreSQL.
 
-        Both are harmless where they are there already. A service whose role may create neither leaves this
-        to `dualstore schema upgrade`.
+        The SQL tables that are bound or configured, and are there, get their triggers. All of it is harmless
+        where it is there already. A service whose role may not do this leaves it to `schema upgrade`.
         """
         client = self._clients.reads
         name = self.options.bookkeeping_table
@@ -203,6 +248,15 @@ class DualStore:
                 raise
         client.get_waiter("table_exists").wait(TableName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
         schema.upgrade(self.engine)
+        here, there = self._agent.homes[Side.DYNAMODB], self._agent.homes[Side.POSTGRES]
+        for record in there.read_all().values():
+            if record.decides:  # a bookkeeping table that was made anew must not let anybody begin at `off`
+                here.install(replace(record, phase=Phase.MOVED))
+        self.tables()
+        present = sqlalchemy.inspect(self.engine)
+        for mapping in self._mappings.values():
+            if present.has_table(mapping.table.name, schema=mapping.table.schema):
+                triggers.install(self.engine, mapping)
 
     def bind(self, model: type[Model], row: type[Any] | None = None, *, name: str | None = None) -> None:
         """Route everything that PynamoDB does on the model's table; the application's code stays.
@@ -250,6 +304,53 @@ class DualStore:
         """A routed PynamoDB `TransactGet`; options are its own."""
         transaction = TransactGet(connection=self._pynamodb_connection(), **options)
         return routed_transaction(transaction, routes=self._router, tables=frozenset(self._served))
+
+    def refresh(self) -> None:
+        """Read the control records now; what a process does that is frozen between two calls."""
+        self._agent.refresh()
+
+    def relay(self) -> Relay:
+        """What follows the streams of these tables; `relaying` runs it, `aws_lambda` hands it records."""
+        return Relay(
+            streams=DynamoStreams(self._clients),
+            checkpoints=self._checkpoints,
+            tables=self._served.values,
+            carrier=Carrier(
+                dynamodb=self._mirroring.authority,
+                postgres=self._postgres,
+                outbox=self._mirroring.outbox,
+                view=self._agent.view,
+                suspect=lambda name, suspect: self._tables[name].suspect(suspect),
+                telemetry=self.telemetry,
+            ),
+            clear_suspects=lambda name, suspects: self._tables[name].clear(suspects),
+            telemetry=self.telemetry,
+            write_grant=self.options.grants.write,
+        )
+
+    def sender(self) -> Sender:
+        """What hands on to DynamoDB what was changed in PostgreSQL, the authority; `relaying` runs it."""
+        return Sender(
+            self._mirroring.outbox,
+            self._postgres,
+            self._mirroring.authority,
+            MirroredOut(self._served, self._agent),
+            epoch_of=lambda table: self._agent.view(table).record.epoch,
+            telemetry=self.telemetry,
+        )
+
+    def relaying(self) -> Relaying:
+        """Everything that a relay process does for this store's tables."""
+        expiry = Expiry(
+            PostgresExpiry(self.engine, self._mappings), self._mirroring.authority, self._mirroring.settle
+        )
+        return Relaying(
+            relay=self.relay(),
+            sender=self.sender(),
+            expiry=expiry,
+            upkeep=PostgresUpkeep(self.engine),
+            tables=lambda: list(self._tables.values()),
+        )
 
     def client(self) -> RoutedClient:
         """A boto3-client-shaped object that is routed where it touches a served table."""
@@ -300,9 +401,18 @@ class DualStore:
             (known for known, (other, _, _) in self._configured.items() if other is model), shape.name
         )
         mapping = map_table(logical, model, row) if row is not None else unmapped_table(logical, shape)
-        return self._serve(ServedTable(logical, shape), replace(mapping, shape=shape))
+        return self._serve(ServedTable(logical, shape), replace(mapping, shape=shape), model)
 
-    def _serve(self, served: ServedTable, mapping: TableMapping) -> MigratedTable:
+    def _ttl_attribute(self, served: ServedTable, model: type[Model] | None) -> str | None:
+        return ttl_attribute(
+            configured=self.options.ttl_attributes.get(served.logical),
+            described=partial(described_ttl_attribute, self._clients.reads, served.physical),
+            declared=None if model is None else ttl_attribute_of_model(model),
+        )
+
+    def _serve(
+        self, served: ServedTable, mapping: TableMapping, model: type[Model] | None = None
+    ) -> MigratedTable:
         for other in self._mappings.values():
             if other.table.fullname == mapping.table.fullname and other.shape.name != served.physical:
                 raise ConfigurationError(
@@ -310,15 +420,28 @@ class DualStore:
                     f"table {mapping.table.fullname}, where their keys collide; give each one of its own"
                 )
         self._mappings[served.physical] = mapping
-        self._agent.serve(served.physical, logical=served.logical)
         table = MigratedTable(
             served,
             mapping,
             engine=self.engine,
             mirroring=self._mirroring,
             agent=self._agent,
-            control=self._control,
-            registry=self._registry,
+            checkpoints=self._checkpoints,
+            ttl_attribute=partial(self._ttl_attribute, served, model),
+        )
+        passage = TablePassage(
+            served,
+            mapping,
+            engine=self.engine,
+            mirroring=self._mirroring,
+            checkpoints=self._checkpoints,
+            description=partial(describe, self._clients.reads, served.physical),
+        )
+        self._agent.serve(
+            served.physical,
+            logical=served.logical,
+            passage=passage,
+            deferring=served.logical in self.options.deferred_tables,
         )
         self._tables[served.physical] = table
         self._served[served.physical] = served
@@ -326,7 +449,8 @@ class DualStore:
             self._started = True
             export(self.telemetry)
             self._agent.start()
-            self._maintenance.start()
+            if self.options.registers:
+                self._maintenance.start()
         return table
 
     def _observe(
@@ -335,16 +459,35 @@ class DualStore:
         """Hand the dialled share of reads to the shadow, once there is something to compare with."""
         record = self._agent.view(table.physical).record
         percent = record.dials.effective_shadow_percent(record.stage)
-        if percent and record.mirror_readable and random() * 100 < percent:  # noqa: S311 - a sample
+        if percent and _comparable(record) and random() * 100 < percent:  # noqa: S311 - a sample
             self._shadow.submit(table, operation, side, answer)
 
     def _read_side(self, side: Side, operation: Operation) -> Response:
         if side is Side.DYNAMODB:
+            for table in operation.tables:
+                self._require_close(table)
             return self._mirroring.authority.execute(operation)
-        for table in operation.tables:
-            if not self._agent.view(table).record.mirror_readable:
-                raise MirrorDirty(f"{table} is known to be behind on the mirror: there is nothing to compare")
-        return self._mirroring.mirror.execute_as_mirror(operation)
+        records = [self._agent.view(table).record for table in operation.tables]
+        for record in records:
+            if not _comparable(record):
+                raise MirrorDirty(
+                    f"{record.table} is known to be behind on one side: there is nothing to compare"
+                )
+        if all(record.authority is Side.POSTGRES for record in records):
+            return self._postgres.execute(operation)
+        return self._postgres.execute_as_mirror(operation)
+
+    def _require_close(self, table: str) -> None:
+        """A comparison with a DynamoDB that is known to be behind tells of nothing but that."""
+        if self._agent.view(table).record.authority is Side.DYNAMODB:
+            return
+        measured_at, lag = self._lags.get(table, (-math.inf, timedelta(0)))
+        now = time.monotonic()
+        if now - measured_at > _LAG_LASTS_SECONDS:
+            lag = self._mirroring.outbox.depth(table).oldest_age
+            self._lags[table] = (now, lag)
+        if lag > _COMPARABLE_LAG:
+            raise MirrorDirty(f"{table} is behind in DynamoDB: there is nothing to compare with")
 
     def _require_same_dynamodb(self, model: type[Model]) -> None:
         """A model that reaches a stand-in must not be served from AWS, nor the other way round."""
@@ -359,6 +502,13 @@ class DualStore:
     def _pynamodb_connection(self) -> Connection:
         meta = self._clients.reads.meta
         return Connection(region=meta.region_name, host=meta.endpoint_url)
+
+
+def _comparable(record: ControlRecord) -> bool:
+    """Whether both sides are meant to hold the same: neither is known to be behind."""
+    if record.authority is Side.POSTGRES:
+        return record.stage.rule.mirrored and not record.suspects
+    return record.mirror_readable
 
 
 def _require_same_table(

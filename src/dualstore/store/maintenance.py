@@ -10,12 +10,16 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from dualstore.errors import DualStoreError
 from dualstore.replication.health import MirrorHealth
+from dualstore.stages import Stage
 from dualstore.store.table import MigratedTable
+from dualstore.store.upkeep import prune
+from dualstore.stores.postgres_upkeep import PostgresUpkeep
 from dualstore.telemetry import DirtySeen, GateSeen, StageSeen, Telemetry
 
 logger = logging.getLogger(__name__)
 
 _JOIN_SECONDS = 10.0
+_ROUNDS_BETWEEN_UPKEEP = 600
 
 
 class Maintenance:
@@ -25,6 +29,7 @@ class Maintenance:
         tables: gives the tables of this process.
         health: whether the mirror is worth asking.
         telemetry: told what is seen.
+        upkeep: removes bookkeeping that nothing needs any more.
         pause: the time between two rounds, on average: processes must not fall into step.
     """
 
@@ -34,11 +39,14 @@ class Maintenance:
         health: MirrorHealth,
         telemetry: Telemetry,
         *,
+        upkeep: PostgresUpkeep,
         pause: timedelta = timedelta(seconds=1),
     ) -> None:
         self._tables = tables
         self._health = health
         self._telemetry = telemetry
+        self._upkeep = upkeep
+        self._rounds_until_upkeep = _ROUNDS_BETWEEN_UPKEEP
         self._pause_seconds = pause.total_seconds()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -64,6 +72,10 @@ class Maintenance:
                 self._attend(table, mirror_up=mirror_up)
             except (DualStoreError, ClientError, BotoCoreError) as error:
                 logger.warning("Repair of %s ended early: %s", table.served.logical, type(error).__name__)
+        self._rounds_until_upkeep -= 1
+        if self._rounds_until_upkeep <= 0 and mirror_up:
+            self._rounds_until_upkeep = _ROUNDS_BETWEEN_UPKEEP
+            prune(self._upkeep, [table for table in self._tables() if table.control_is_copied])
 
     def _attend(self, table: MigratedTable, *, mirror_up: bool) -> None:
         record = table.view.record
@@ -71,12 +83,14 @@ class Maintenance:
         self._telemetry.record(GateSeen(table.served.logical, is_open=record.mirror_readable))
         if not mirror_up:
             return
-        if record.stage.rule.mirrored or table.control_is_copied:
-            table.copy_control()  # before anything is mirrored there need be no PostgreSQL at all
-        if record.stage.rule.mirrored:
-            repaired = table.repair()
-            self._telemetry.record(DirtySeen(table.served.logical, repaired.failed))
-            self._telemetry.record(table.journal_seen())
+        try:
+            if record.stage.rule.mirrored:
+                repaired = table.repair()
+                self._telemetry.record(DirtySeen(table.served.logical, repaired.failed))
+                self._telemetry.record(table.journal_seen())
+        finally:
+            if record.stage is not Stage.OFF or table.control_is_copied:
+                table.copy_control()  # before anything is mirrored there need be no PostgreSQL at all
 
     def _run(self) -> None:
         while not self._stop.wait(self._pause_seconds * random.uniform(0.5, 1.5)):  # noqa: S311 - jitter

@@ -1,66 +1,42 @@
 """One migrated table, as operators see it: where it stands, and the work of moving its history."""
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
-from functools import partial
+from functools import cached_property, partial
 
 import sqlalchemy
+from botocore.exceptions import BotoCoreError, ClientError
 
 from dualstore.backfill import Backfill, BackfillProgress, BackfillResult
+from dualstore.control import ControlRecord, Gate, Phase, ProcessEntry
 from dualstore.errors import IllegalTransition, MirrorUnavailable, Unavailable
-from dualstore.items import Key
+from dualstore.items import Key, items_equal, key_bytes
 from dualstore.mapping import TableMapping
-from dualstore.replication.agent import Agent, View
-from dualstore.replication.control import ControlRecord, ControlTable, Gate
+from dualstore.replication.agent import Agent
 from dualstore.replication.mirroring import Mirroring
-from dualstore.replication.registry import ProcessEntry, Registry
 from dualstore.replication.repair import Repair, Repaired
 from dualstore.replication.served import ServedTable
-from dualstore.replication.settle import settle
-from dualstore.stages import Dials, Stage
-from dualstore.stores.postgres_control import ControlRow, PostgresControlCopy
+from dualstore.replication.settle import read_authority, settle
+from dualstore.replication.views import View
+from dualstore.stages import Dials, Side, Stage
+from dualstore.store.status import ProcessStatus, TableStatus, stream_lag
 from dualstore.stores.postgres_load import PostgresLoad
 from dualstore.stores.postgres_runs import PostgresRuns
 from dualstore.stores.postgres_verify import PostgresSeenKeys
+from dualstore.stores.streams import Checkpoints
 from dualstore.telemetry import JournalSeen
 from dualstore.verify import Verification, Verify, VerifyProgress
 
 _COUNTED_DIRTY_KEYS = 10_000
 _PAUSE_SECONDS = 0.05
+_HANDED_ON_WITHIN_SECONDS = 10.0
+_COPY_PAUSE_SECONDS, _COPY_ANEW_SECONDS = 30.0, 60.0
+_BEATEN_LATELY_SECONDS = 15.0
 # A refusal may be of an earlier request: a flag that was just set takes this long to be seen.
 _REFUSAL_STANDS_SECONDS = 1.5
-
-
-@dataclass(frozen=True, slots=True)
-class TableStatus:
-    """Where a table stands at one moment.
-
-    Attributes:
-        logical: the name in flags and metrics.
-        record: what is decided for it.
-        confirmed: the live processes, by their label, and whether each has taken every decision.
-        dirty_keys: keys in doubt by PostgreSQL's own notes, or None where it does not answer.
-        journal_keys: keys waiting in the journal.
-        mirror_up: whether this process can reach the mirror.
-        refusal: why the flags' request is not followed, or None.
-    """
-
-    logical: str
-    record: ControlRecord
-    confirmed: Mapping[str, bool]
-    dirty_keys: int | None
-    journal_keys: int
-    mirror_up: bool
-    refusal: str | None
-
-    @property
-    def pending(self) -> bool:
-        """Whether something is still to be brought after: doubts, a shut gate, a suspect process."""
-        return bool(
-            self.dirty_keys or self.journal_keys or self.record.suspects or self.record.gate is not Gate.OPEN
-        )
 
 
 class MigratedTable:
@@ -72,9 +48,12 @@ class MigratedTable:
         engine: PostgreSQL.
         mirroring: both sides.
         agent: what this process may act on.
-        control: the control records.
-        registry: the register of processes.
+        checkpoints: how far the table's stream has been followed.
+        ttl_attribute: finds out by which attribute the table's items expire, if they do.
     """
+
+    stream_lag_tolerated = timedelta(minutes=1)
+    """A relay that lags by more is none for those who would leave something to it."""
 
     def __init__(
         self,
@@ -84,19 +63,19 @@ class MigratedTable:
         engine: sqlalchemy.Engine,
         mirroring: Mirroring,
         agent: Agent,
-        control: ControlTable,
-        registry: Registry,
+        checkpoints: Checkpoints | None = None,
+        ttl_attribute: Callable[[], str | None] = lambda: None,
     ) -> None:
         self.served = served
         self.mapping = mapping
         self._engine = engine
         self._mirroring = mirroring
+        self._checkpoints = checkpoints
         self._agent = agent
-        self._control = control
-        self._registry = registry
-        self._repair = Repair(mirroring, control)
-        self._control_copy = PostgresControlCopy(engine)
+        self._find_ttl_attribute = ttl_attribute
+        self._repair = Repair(mirroring, agent.homes[Side.DYNAMODB], checkpoints)
         self._copied_generation: int | None = None
+        self._copy_again_at = self._copy_anew_at = 0.0
 
     @property
     def physical(self) -> str:
@@ -107,6 +86,11 @@ class MigratedTable:
     def view(self) -> View:
         """What this process may act on now."""
         return self._agent.view(self.physical)
+
+    @cached_property
+    def ttl_attribute(self) -> str | None:
+        """The attribute by which the table's items expire, or None."""
+        return self._find_ttl_attribute()
 
     @property
     def stage(self) -> Stage:
@@ -119,29 +103,48 @@ class MigratedTable:
         return self.view.record.dials
 
     def status(self) -> TableStatus:
-        """Where the table stands, read now from both sides.
+        """Where the table stands, read now from both sides; from PostgreSQL alone where it is the authority.
 
         Raises:
             botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError: DynamoDB does not answer.
+            Unavailable: PostgreSQL, the authority, does not answer.
         """
         record = self._record()
-        journal = self._mirroring.journal
-        try:
-            dirty = len(self._mirroring.mirror.dirty_keys(self.physical, limit=_COUNTED_DIRTY_KEYS))
-        except MirrorUnavailable:
-            dirty = None
-        return TableStatus(
+        status = TableStatus(
             logical=self.served.logical,
             record=record,
-            confirmed={
-                f"{entry.label}:{entry.id[:8]}": entry.confirmed[self.physical] >= record.generation
-                for entry in self._serving()
-            },
-            dirty_keys=dirty,
-            journal_keys=sum(len(entries) for entries in journal.entries(self.served.shape)),
+            processes=[self._process(entry, record) for entry in self._serving()],
+            dirty_keys=None,
+            journal_keys=self._journal_keys(record),
             mirror_up=self._mirroring.health.up,
             refusal=self._agent.refusals().get(self.physical),
         )
+        followed = self._checkpoints
+        try:
+            status = replace(
+                status,
+                dirty_keys=len(self._mirroring.mirror.dirty_keys(self.physical, limit=_COUNTED_DIRTY_KEYS)),
+                outbox=self._mirroring.outbox.depth(self.physical),
+            )
+            if followed is not None:
+                lag = stream_lag(followed, self.physical)
+                status = replace(status, stream_lag=lag, rogues=followed.rogues(self.physical))
+        except Unavailable:
+            return replace(status, dirty_keys=None)
+        return status
+
+    def _process(self, entry: ProcessEntry, record: ControlRecord) -> ProcessStatus:
+        return ProcessStatus(
+            label=f"{entry.label}:{entry.id[:8]}",
+            version=entry.version,
+            seen_at=entry.seen_at,
+            confirmed=entry.confirmed[self.physical] >= record.generation,
+        )
+
+    def _journal_keys(self, record: ControlRecord) -> int:
+        if record.authority is Side.POSTGRES:
+            return 0
+        return sum(len(entries) for entries in self._mirroring.journal.entries(self.served.shape))
 
     def wait_until(
         self, reached: Callable[[ControlRecord], bool], *, timeout: timedelta = timedelta(seconds=30)
@@ -208,14 +211,20 @@ class MigratedTable:
             progress: called after each page.
 
         Raises:
+            IllegalTransition: PostgreSQL is the authority.
             IllegalTransition, Unavailable: not every live process mirrors every write.
             SchemaError: the `dualstore` schema or the SQL table is missing.
         """
+        if self._record().authority is Side.POSTGRES:
+            raise IllegalTransition(
+                f"PostgreSQL is the authority of {self.served.logical}: there is nothing to copy. `dualstore "
+                "verify --repair` brings DynamoDB after it"
+            )
         return Backfill(
             shape=self.served.shape,
             source=self._mirroring.authority,
             mirror=self._mirroring.mirror,
-            load=PostgresLoad(self._engine, self.mapping),
+            load=PostgresLoad(self._engine, self.mapping, epoch=self._record().epoch),
             runs=PostgresRuns(self._engine),
             settle=self._settle,
             confirm_dualwrite=self._stop_reads_and_confirm_dualwrite,
@@ -262,7 +271,7 @@ class MigratedTable:
             Unavailable: a side was away for too long.
             SchemaError: the `dualstore` schema is missing.
         """
-        suspects = self._record().suspects
+        before = self._record()
         verification = Verify(
             shape=self.served.shape,
             dynamodb=self._mirroring.authority,
@@ -270,13 +279,14 @@ class MigratedTable:
             seen=partial(PostgresSeenKeys, self._engine, self.mapping),
             runs=PostgresRuns(self._engine),
             settle=self._settle,
+            ttl_attribute=self.ttl_attribute,
             repair=repair,
             segments=segments,
             workers=workers,
             progress=progress,
         ).run()
-        if verification.proven and suspects:
-            self._decide(lambda record: {"suspects": record.suspects - suspects})
+        if verification.proven:
+            self._decide(lambda record: _proven(record, before))
         return verification
 
     @property
@@ -285,29 +295,22 @@ class MigratedTable:
         return self._copied_generation is not None
 
     def copy_control(self) -> None:
-        """Copy the control record to PostgreSQL, if this process has not copied it yet.
+        """Copy the control record to the database where it does not decide, if this process has not yet.
 
         Raises:
-            Unavailable: PostgreSQL could not be reached in time.
+            Unavailable, botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError: that database
+                could not be reached in time.
         """
         record = self.view.record
-        if record.generation == self._copied_generation:
+        now = time.monotonic()
+        if not record.decides or now < self._copy_again_at:
             return
-        self._control_copy.write(
-            ControlRow(
-                table=record.table,
-                epoch=record.epoch,
-                stage=record.stage,
-                dials=record.dials,
-                gate=record.gate,
-                gate_sequence=record.gate_sequence,
-                generation=record.generation,
-                loaded=record.loaded,
-                mirrored_since=record.mirrored_since,
-                suspects=sorted(record.suspects),
-            )
-        )
-        self._copied_generation = record.generation
+        if record.generation == self._copied_generation and now < self._copy_anew_at:
+            return
+        self._copy_again_at = now + _COPY_PAUSE_SECONDS  # of who may be gone for good
+        self._agent.homes[record.authority.other].install(replace(record, phase=Phase.MOVED))
+        self._copied_generation, self._copy_again_at = record.generation, 0.0
+        self._copy_anew_at = now + _COPY_ANEW_SECONDS  # the other database may be restored from a backup
 
     def journal_seen(self) -> JournalSeen:
         """What waits in the journal; asked for only where it can be anything: while the gate is not open."""
@@ -320,6 +323,25 @@ class MigratedTable:
             oldest = min(oldest, *(entry.since for entry in entries))
         return JournalSeen(self.served.logical, keys, now - oldest)
 
+    def oldest_in_journal(self) -> float | None:
+        """When the journal's oldest entry was made, in seconds since the epoch; None where there is none."""
+        pages = self._mirroring.journal.entries(self.served.shape)
+        return min((entry.since for entries in pages for entry in entries), default=None)
+
+    def note_streamed(self, *, streamed: bool) -> None:
+        """Record whether the table's stream is its journal: a relay follows it."""
+        record = self.view.record
+        if record.streamed is not streamed and record.phase is Phase.OPEN:  # a move goes by the generation
+            self._decide(lambda _: {"streamed": streamed})
+
+    def suspect(self, name: str) -> None:
+        """Make the table suspect under a name, until a verification, or whoever knows better, clears it."""
+        self._decide(lambda record: {"suspects": record.suspects | {name}, "verified": False})
+
+    def clear(self, suspects: frozenset[str]) -> None:
+        """Take names out of the table's suspects."""
+        self._decide(lambda record: {"suspects": record.suspects - suspects})
+
     def repair(self) -> Repaired:
         """Settle every key that is recorded as doubtful, once.
 
@@ -330,19 +352,64 @@ class MigratedTable:
         return self._repair.run(self.served)
 
     def _settle(self, key: Key) -> None:
-        with self._agent.writing(self.physical):  # so that a change of stage waits for it
-            settle(self._mirroring.mirror, self._mirroring.authority, self.served.shape, key)
+        record = self._agent.located(self.physical).record
+        if record.authority is Side.DYNAMODB:
+            shape = self.served.shape
+            settle(self._mirroring.mirror, self._mirroring.authority, shape, key, epoch=record.epoch)
+        else:
+            self._mirroring.outbox.enqueue(self.physical, [key], epoch=record.epoch, reason="found to differ")
+            self._wait_until_equal(key)
+
+    def _wait_until_equal(self, key: Key) -> None:
+        """Wait until a relay has brought DynamoDB after PostgreSQL."""
+        keys = self.served.shape.keys
+        give_up = time.monotonic() + _HANDED_ON_WITHIN_SECONDS
+        while True:
+            theirs = read_authority(self._mirroring.authority, self.served.shape, key)
+            state = self._mirroring.mirror.items_of(self.physical, [key]).get(key_bytes(keys, key))
+            ours = None if state is None else state.item
+            if (theirs is None) is (ours is None) and items_equal(theirs or {}, ours or {}):
+                return
+            if time.monotonic() > give_up:
+                raise MirrorUnavailable(
+                    f"a key of {self.physical} has not reached DynamoDB; see that `dualstore relay` runs"
+                )
+            time.sleep(_PAUSE_SECONDS)
 
     def _record(self) -> ControlRecord:
-        return self._control.read_all()[self.physical]
+        """The control record that decides, read now."""
+        record = self._agent.home_of(self.physical).read_all().get(self.physical)
+        if record is not None and record.decides:
+            return record
+        self._agent.refresh(table=self.physical)
+        return self._agent.located(self.physical).record
 
     def _serving(self) -> list[ProcessEntry]:
-        return [entry for entry in self._registry.processes() if self.physical in entry.confirmed]
+        """The processes that serve the table.
+
+        After a move some may still be in the register they were in: they have not seen it yet, or are dead,
+        which nobody notices there any more. So these count for as long as they have beaten lately.
+        """
+        here = self._agent.registry_of(self.physical)
+        entries = here.processes()
+        with suppress(ClientError, BotoCoreError, Unavailable):
+            lately = time.time() - _BEATEN_LATELY_SECONDS
+            entries += [e for e in self._agent.homes[here.home.side.other].processes() if e.seen_at > lately]
+        return [entry for entry in entries if self.physical in entry.confirmed]
 
     def _decide(self, change: Callable[[ControlRecord], dict[str, object]]) -> None:
         """Change the control record, again where somebody else was faster."""
         while True:
             record = self._record()
-            if self._control.change(record, **change(record)) is not None:
+            if self._agent.home_of(self.physical).change(record, **change(record)) is not None:
                 self._agent.refresh()
                 return
+
+
+def _proven(record: ControlRecord, before: ControlRecord) -> dict[str, object]:
+    """What a verification that began under the record `before` has proved: later suspicions are left."""
+    return {
+        "suspects": record.suspects - before.suspects,
+        "verified": record.verified
+        or (before.loaded and record.loaded and record.mirrored_since == before.mirrored_since),
+    }

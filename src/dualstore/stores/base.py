@@ -3,8 +3,11 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
 from typing import Protocol
 
+from dualstore.control import ControlRecord, PostgresRole, ProcessEntry
 from dualstore.items import Item, Key
 from dualstore.operations import Operation, Response
 from dualstore.stages import Side
@@ -88,7 +91,7 @@ class Mirror(Store, Protocol):
     """A store that can follow the other side (DESIGN, replication protocol, rules 2 to 4)."""
 
     def write_direct(
-        self, table: str, key: Key, image: Item | None, *, stamp: bytes, predecessor: bytes | None
+        self, table: str, key: Key, image: Item | None, *, stamp: bytes, predecessor: bytes | None, epoch: int
     ) -> bool:
         """Write an acknowledged image, but only onto its predecessor.
 
@@ -99,12 +102,14 @@ class Mirror(Store, Protocol):
             stamp: the stamp of the write. For a deletion it is not in the image; it names the write.
             predecessor: the stamp that the write replaced, or None where it replaced nothing or an
                 item without a stamp.
+            epoch: of the control record that the writer acted on.
 
         Returns:
             True when the mirror now holds the image, or held this very stamp already. False when
             something else is there: the caller settles.
 
         Raises:
+            MirrorFenced: this store is not the mirror at that epoch; nothing was written.
             MirrorUnavailable: not reachable, too slow, or the image breaks a constraint of the SQL table.
         """
         ...
@@ -113,7 +118,7 @@ class Mirror(Store, Protocol):
         """Row, tombstone and revision of one key, at one moment."""
         ...
 
-    def write_settled(self, table: str, key: Key, image: Item | None, *, seen: Revision) -> bool:
+    def write_settled(self, table: str, key: Key, image: Item | None, *, seen: Revision, epoch: int) -> bool:
         """Write what the authority said, if the key is still as it was seen.
 
         Takes a new revision even where nothing changes: a slower settler that saw the old one and read
@@ -124,12 +129,29 @@ class Mirror(Store, Protocol):
             key: the primary key.
             image: the item the authority holds, or None where it holds none (leaves a tombstone).
             seen: the revision read *before* the authority was read.
+            epoch: of a control record that was in force before `seen` was read.
 
         Returns:
             False when the key has changed since; start again.
 
         Raises:
-            MirrorUnavailable: as for `write_direct`.
+            MirrorFenced, MirrorUnavailable: as for `write_direct`.
+        """
+        ...
+
+    def write_settled_together(self, writes: Sequence["SettledWrite"], *, token: str | None = None) -> bool:
+        """As `write_settled` for several keys, all or none, so that no read of the mirror sees half of them.
+
+        Args:
+            writes: of different keys, of any tables.
+            token: the ClientRequestToken of the transaction that wrote them at the authority: remembered for
+                ten minutes, so that a repetition is recognised after the authority has moved here.
+
+        Returns:
+            False when any of the keys has changed since; nothing was written.
+
+        Raises:
+            MirrorFenced, MirrorUnavailable: as for `write_settled`.
         """
         ...
 
@@ -173,3 +195,319 @@ class Mirror(Store, Protocol):
     def all_items(self, table: str, *, page_items: int = 1000) -> Iterator[Sequence[Item]]:
         """Every item, page after page in bounded memory, in the order of the SQL primary key."""
         ...
+
+
+class Authority(Store, Protocol):
+    """A store that is the authority of some tables, at an epoch: PostgreSQL, from stage `live` on.
+
+    It stamps what it writes, as `DynamoStore` writes are stamped above it, and notes every change of a key in
+    its outbox, in the transaction of the change (DESIGN, replication protocol, rules 7 and 8).
+    """
+
+    def execute_as_authority(self, operation: Operation, *, epochs: Mapping[str, int]) -> Response:
+        """Carry out one operation, unless the authority has moved.
+
+        The statements that read and write look for the epochs themselves. A write whose COMMIT was not
+        confirmed is looked for again under the locks of its keys: it is answered as done, done again, or
+        reported as unknown only where PostgreSQL cannot be asked any more.
+
+        Args:
+            operation: its items come without stamps.
+            epochs: for each of its tables, the epoch under which this store was found to be its authority.
+
+        Returns:
+            As `execute`, bookkeeping attributes in the items of reads, none in `Attributes` of writes.
+
+        Raises:
+            AuthorityMoved: the epoch of a table has ended, or its writes pause; nothing was done.
+            OutcomeUnknown: a write may or may not have been carried out.
+            Unavailable: PostgreSQL could not be reached in time; nothing was written.
+            botocore.exceptions.ClientError: refused, as DynamoDB would.
+        """
+        ...
+
+    def states_as_authority(
+        self, table: str, keys: Iterable[Key], *, epoch: int
+    ) -> Mapping[bytes, MirrorState]:
+        """As `Mirror.items_of`, of a store that was the authority when it was read, or paused.
+
+        Raises:
+            AuthorityMoved: it was not, at this epoch.
+            Unavailable: PostgreSQL could not be reached in time.
+        """
+        ...
+
+
+class MirrorAuthority(Mirror, Authority, Protocol):
+    """What PostgreSQL is: the one or the other, by epochs."""
+
+
+LANES = 16
+"""The outbox of a table is worked off in so many lanes; all changes of a key are in the same one."""
+
+SECOND_LOOK = "second look"
+"""The reason of an entry whose key is settled once more, after a request that may still be carried out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to work off one lane; how long it lasts is measured by whoever asked for it.
+
+    Attributes:
+        table: the physical DynamoDB name.
+        lane: its number, from 0 to `LANES`.
+        holder: names the worker.
+        token: counts the changes of holder: what the outbox is told under an older one has no effect.
+    """
+
+    table: str
+    lane: int
+    holder: str
+    token: int
+
+
+class Onto(StrEnum):
+    """What a write without a stamp in its condition expects to find."""
+
+    NOTHING = "nothing"
+    UNSTAMPED = "unstamped"
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """A write that was sent to the mirror under an idempotency token, and has had no definite answer.
+
+    Only writes whose condition names no stamp need one: carried out late, they could find it met again.
+
+    Attributes:
+        image: the item that was sent, sent again exactly so; None for a deletion.
+        onto: what the write replaces.
+        token: the ClientRequestToken.
+        age: how long ago it was first sent, by the outbox's clock.
+    """
+
+    image: Item | None
+    onto: Onto
+    token: str
+    age: timedelta = timedelta(0)
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxEntry:
+    """A change of a key that the mirror has not been brought after yet.
+
+    Attributes:
+        id: names the entry; says nothing about order.
+        table: the physical DynamoDB name.
+        key: the primary key.
+        reason: why it is here, where that is not simply a write.
+        sent: the write of its key that is in doubt, or None.
+    """
+
+    id: int
+    table: str
+    key: Key
+    reason: str | None = None
+    sent: Sending | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxDepth:
+    """How far the mirror is behind.
+
+    Attributes:
+        entries: all that wait, the two kinds below among them.
+        second_looks: those that wait for the time to settle their key once more.
+        refused: those that the mirror refused to take.
+        oldest_age: the age of the oldest that is no second look, by the outbox's clock; zero without any.
+    """
+
+    entries: int = 0
+    second_looks: int = 0
+    refused: int = 0
+    oldest_age: timedelta = timedelta(0)
+
+
+class Outbox(Protocol):
+    """The changes of a store that is the authority, for the mirror to be brought after.
+
+    Entries have no order: whoever works one off reads the key's present state.
+
+    Methods that take a lease have no effect, and answer False or nothing, once its lane has passed to another
+    worker. All raise `dualstore.errors.Unavailable` where the outbox cannot be reached in time.
+    """
+
+    def lease(self, table: str, holder: str, *, lanes: int, duration: timedelta) -> Sequence[Lease]:
+        """Take lanes of a table: the holder's own are renewed, and free ones taken over.
+
+        Args:
+            table: the physical DynamoDB name.
+            holder: names the worker; no two workers have the same name.
+            lanes: the most to hold.
+            duration: from the moment at which the outbox is asked.
+        """
+        ...
+
+    def renew(self, lease: Lease, *, duration: timedelta) -> bool:
+        """Hold a lane for longer."""
+        ...
+
+    def release(self, lease: Lease) -> None:
+        """Give a lane back before its lease ends."""
+        ...
+
+    def pending(self, lease: Lease, *, limit: int) -> Sequence[OutboxEntry]:
+        """Some entries of a lane that are due, oldest first, with what is in doubt of their keys."""
+        ...
+
+    def mark_sent(self, lease: Lease, entries: Sequence[OutboxEntry]) -> bool:
+        """Note, durably and before they are sent, the writes named in `entry.sent`.
+
+        From then on every entry of their keys is reported with them, until `resolve` or `finish`.
+        """
+        ...
+
+    def resolve(
+        self, lease: Lease, entries: Sequence[OutboxEntry], *, again_in: timedelta | None = None
+    ) -> bool:
+        """Forget the writes in doubt that are named in `entry.sent`: they have had a definite answer.
+
+        Args:
+            lease: the lane's.
+            entries: any of their keys.
+            again_in: also settle their keys once more when this time has passed. Noted in the same moment: a
+                worker that dies after this leaves nothing to be remembered.
+        """
+        ...
+
+    def finish(self, lease: Lease, entries: Sequence[OutboxEntry]) -> bool:
+        """The mirror has been brought after these entries; what they were marked with is answered."""
+        ...
+
+    def postpone(
+        self,
+        lease: Lease,
+        entries: Sequence[OutboxEntry],
+        *,
+        reason: str,
+        at_least: timedelta,
+        at_most: timedelta,
+    ) -> bool:
+        """Let entries wait that the mirror refuses, each for as long again as it has waited already.
+
+        Args:
+            lease: the lane's.
+            entries: as `pending` reported them.
+            reason: what the mirror answered; no item's value.
+            at_least: the shortest wait.
+            at_most: the longest.
+        """
+        ...
+
+    def enqueue(
+        self, table: str, keys: Sequence[Key], *, epoch: int, reason: str, due_in: timedelta = timedelta(0)
+    ) -> None:
+        """Have the mirror brought after keys although nothing is known to have changed.
+
+        Raises:
+            AuthorityMoved: this store is not the authority at this epoch, or its writes pause, so that the
+                outbox is being emptied; nothing was noted.
+        """
+        ...
+
+    def depth(self, table: str) -> OutboxDepth:
+        """How many entries of a table wait, and for how long."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SettledWrite:
+    """One of several settled writes that a mirror takes together; the arguments of `Mirror.write_settled`."""
+
+    table: str
+    key: Key
+    image: Item | None
+    seen: Revision
+    epoch: int
+
+
+class ControlHome(Protocol):
+    """The control records and the register of processes in one of the two databases."""
+
+    @property
+    def side(self) -> Side:
+        """Which database this is."""
+        ...
+
+    def read_all(self) -> Mapping[str, ControlRecord]:
+        """All records, by physical table name, read consistently."""
+        ...
+
+    def create(self, table: str) -> None:
+        """Make the first record of a table, at stage `off`; harmless where there is one."""
+        ...
+
+    def change(self, seen: ControlRecord, **changes: object) -> ControlRecord | None:
+        """Change a record, if it is still as it was seen.
+
+        `generation` and, where the gate moves, `gate_sequence` are counted here.
+
+        Returns:
+            The record as it is now, or None where somebody else changed it first, or it decides nothing.
+        """
+        ...
+
+    def shut_gate(self, table: str) -> None:
+        """Shut the gate whatever else is being decided; harmless where it is shut."""
+        ...
+
+    def install(self, record: ControlRecord) -> bool:
+        """Write a record that comes from the other database: a copy (phase `moved`), or the one to decide.
+
+        Returns:
+            False where nothing was done: the record here decides itself, or is not older than this one.
+        """
+        ...
+
+    def processes(self) -> list[ProcessEntry]:
+        """The register, read consistently."""
+        ...
+
+    def write_process(self, entry: ProcessEntry, *, is_new: bool) -> bool:
+        """Write a process's entry; False where it is not new and its entry is gone."""
+        ...
+
+    def remove_process(self, entry: ProcessEntry, *, if_beat: bool) -> None:
+        """Take an entry out; with `if_beat`, only where it has not beaten since."""
+        ...
+
+
+class Fence(Protocol):
+    """What keeps late writes out of PostgreSQL: each names the epoch that it was decided under."""
+
+    def raise_fence(self, table: str, *, epoch: int, role: PostgresRole) -> None:
+        """From now on only writes of this epoch and role pass; harmless where a later epoch stands."""
+        ...
+
+
+__all__ = [
+    "LANES",
+    "NOTHING",
+    "SECOND_LOOK",
+    "Authority",
+    "ControlHome",
+    "DirtyKey",
+    "Fence",
+    "Lease",
+    "Mirror",
+    "MirrorState",
+    "Onto",
+    "Outbox",
+    "OutboxDepth",
+    "OutboxEntry",
+    "PostgresRole",
+    "Revision",
+    "Sending",
+    "SettledWrite",
+    "Store",
+]

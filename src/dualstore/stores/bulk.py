@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import stamina
 
-from dualstore.errors import Unavailable
+from dualstore.errors import MirrorFenced, Unavailable
 
 T = TypeVar("T")
 
@@ -52,10 +52,11 @@ def patiently(call: Callable[[int], T], patience: timedelta) -> T:
         patience: how long to keep trying after the first failure.
 
     Raises:
-        Unavailable: the last one, when patience has ended.
+        Unavailable: the last one, when patience has ended; `MirrorFenced` at once, since the same call can
+            never succeed.
     """
     for attempt in stamina.retry_context(
-        on=Unavailable,
+        on=_may_pass,
         attempts=None,
         timeout=patience,
         wait_initial=_FIRST_PAUSE,
@@ -64,3 +65,7 @@ def patiently(call: Callable[[int], T], patience: timedelta) -> T:
         with attempt:
             return call(attempt.num)
     raise AssertionError("the last attempt returns or raises")
+
+
+def _may_pass(error: Exception) -> bool:
+    return isinstance(error, Unavailable) and not isinstance(error, MirrorFenced)

@@ -1,31 +1,35 @@
 """DynamoDB itself, through boto3's low-level clients."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
+from functools import cached_property
 from typing import Any, Self
 
 import boto3
 from botocore import exceptions, xform_name
 from botocore.config import Config
 
+from dualstore.errors import ConfigurationError
 from dualstore.items import TableShape, table_shape_from_description
 from dualstore.operations import OPERATIONS, Operation, Response
 from dualstore.stages import Side
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DynamoClients:
-    """The two clients of one DynamoDB; a context manager that closes them.
+    """The clients of one DynamoDB; a context manager that closes them.
 
     Attributes:
         reads: retries what fails, as botocore does.
         writes: never retries: a repeated write needs a stamp of its own.
+        make_streams: makes the client of its streams; without it there is none.
     """
 
     reads: Any
     writes: Any
+    make_streams: Callable[[], Any] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -33,6 +37,21 @@ class DynamoClients:
     def __exit__(self, *_: object) -> None:
         self.reads.close()
         self.writes.close()
+        if "streams" in vars(self):
+            self.streams.close()
+
+    @cached_property
+    def streams(self) -> Any:
+        """The client of its streams, made when it is first asked for; most processes never do.
+
+        Raises:
+            ConfigurationError: these clients were made without it.
+        """
+        if self.make_streams is None:
+            raise ConfigurationError(
+                "these DynamoDB clients cannot read streams; make them with dualstore.stores.dynamo_clients"
+            )
+        return self.make_streams()
 
 
 def dynamo_clients(
@@ -74,11 +93,18 @@ def dynamo_clients(
         parameter_validation=False,  # 45 of 570 µs a call, and the server validates anyway
     )
 
-    def client(attempts: int) -> Any:
+    def client(attempts: int, service: str = "dynamodb") -> Any:
         retries = Config(retries={"mode": "standard", "total_max_attempts": attempts})
-        return session.client("dynamodb", endpoint_url=endpoint_url, config=shared.merge(retries))
+        # AWS serves streams from a host of their own, a stand-in from its only one.
+        own_host = service != "dynamodb" and (endpoint_url or "").rstrip("/").endswith(".amazonaws.com")
+        url = None if own_host else endpoint_url
+        return session.client(service, endpoint_url=url, config=shared.merge(retries))
 
-    return DynamoClients(reads=client(read_attempts), writes=client(1))
+    return DynamoClients(
+        reads=client(read_attempts),
+        writes=client(1),
+        make_streams=lambda: client(read_attempts, "dynamodbstreams"),
+    )
 
 
 class DynamoStore:

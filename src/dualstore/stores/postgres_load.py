@@ -10,11 +10,12 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 from sqlalchemy import Engine
 
-from dualstore.errors import SchemaError, Unavailable
+from dualstore.errors import MirrorFenced, SchemaError, Unavailable
 from dualstore.items import Item, Key, item_size_bytes, key_bytes
 from dualstore.mapping import TableMapping
 from dualstore.stores.key_bytes import key_from_bytes
 from dualstore.stores.postgres.faults import Fault, fault_of, unavailable
+from dualstore.stores.postgres.statements import passing
 from dualstore.stores.postgres_runs import PieceRow, PieceState, RunState, TakenOver
 from dualstore.stores.postgres_transaction import Cursor, transaction
 from dualstore.stores.postgres_waiting import outlast_readers_and_writers, outlast_writers
@@ -76,16 +77,19 @@ class PostgresLoad:
     """Loads pages of one DynamoDB table into the SQL table it is mapped to.
 
     Whatever is already there stays as it is: a row is inserted only where there is neither row nor
-    tombstone (DESIGN, replication protocol, rule 4).
+    tombstone (DESIGN, replication protocol, rule 4). And nothing is written where PostgreSQL is not the
+    mirror of the table at the epoch of this load (rule 8).
 
     Args:
         engine: an engine with the psycopg driver.
         mapping: the table.
+        epoch: of the control record in force when dual writes were confirmed.
     """
 
-    def __init__(self, engine: Engine, mapping: TableMapping) -> None:
+    def __init__(self, engine: Engine, mapping: TableMapping, *, epoch: int) -> None:
         self._engine = engine
         self._mapping = mapping
+        self._epoch = epoch
         self._keys = mapping.shape.keys
         self._table = mapping.shape.name
         self._sql = _Statements(mapping)
@@ -140,11 +144,12 @@ class PostgresLoad:
 
         Raises:
             TakenOver: somebody else has claimed the piece since.
+            MirrorFenced: PostgreSQL is not the mirror at this epoch any more; nothing was loaded.
             Unavailable: nothing was loaded, or, where the reply of COMMIT got lost, perhaps all of it:
                 claim the piece again and go on from where it stands.
         """
         with transaction(self._engine, f"Loading a page of {self._table}") as cursor:
-            cursor.execute(self._sql.create_staging)
+            cursor.execute(self._sql.begin, prepare=False)
             merged = self._merge(cursor, items, on_failure)
             loaded = self._advanced(
                 piece, merged, next_start, items=len(items), size_bytes=sum(map(item_size_bytes, items))
@@ -265,8 +270,8 @@ class PostgresLoad:
             copy.set_types(("bytea", *self._mapping.pg_types))
             for item in items:
                 copy.write_row((key_bytes(keys, item), *encode(item)))
-        cursor.execute(self._sql.insert, {"table": self._table})
-        inserted = cursor.rowcount
+        cursor.execute(self._sql.insert, {"table": self._table, "epoch": self._epoch})
+        inserted = cursor.rowcount  # none where the fence is in the way: the checkpoint will report it
         # A deferred constraint would fail at COMMIT, where no single row can be blamed.
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
         if inserted == len(items):
@@ -300,7 +305,8 @@ class PostgresLoad:
             " settled = %s, bytes = %s, transaction_id = pg_current_xact_id()::text::bigint, error = NULL,"
             " updated_at = clock_timestamp() WHERE run_id = %s AND piece = %s AND attempts = %s"
             # A worker that outlives its run may hold a page that writes have passed by since.
-            " AND EXISTS (SELECT FROM dualstore.runs WHERE id = run_id AND state = %s)",
+            " AND EXISTS (SELECT FROM dualstore.runs WHERE id = run_id AND state = %s)"
+            f" AND EXISTS ({passing('%s', '%s')})",  # pyright: ignore[reportArgumentType] - constants
             [
                 *(
                     row.state,
@@ -311,12 +317,20 @@ class PostgresLoad:
                     row.size_bytes,
                 ),
                 *(row.run_id, row.number, row.attempt, RunState.RUNNING),
+                *(self._table, self._epoch),
             ],
         )
-        if cursor.rowcount != 1:
-            raise TakenOver(
-                f"Piece {row.number} of run {row.run_id} was taken over by another worker, or its run ended"
+        if cursor.rowcount == 1:
+            return
+        cursor.execute(_composed(passing("%s", "%s")), [self._table, self._epoch])
+        if cursor.rowcount == 0:
+            raise MirrorFenced(
+                f"PostgreSQL is not the mirror of {self._table} at epoch {self._epoch} any more, so nothing "
+                "more is loaded: start the backfill again when the table is at stage dualwrite or shadow"
             )
+        raise TakenOver(
+            f"Piece {row.number} of run {row.run_id} was taken over by another worker, or its run ended"
+        )
 
 
 _STAGING = sql.Identifier("pg_temp", "dualstore_staging")
@@ -346,22 +360,25 @@ class _Statements:
                 )
                 for name, pg_type in zip(columns, mapping.pg_types, strict=True)
             ),
+            "passing": _composed(passing("%(table)s", "%(epoch)s")),
             "buried": sql.SQL(
                 "EXISTS (SELECT FROM dualstore.tombstones gone"
                 " WHERE gone.table_name = %(table)s AND sha256(gone.key) = sha256(s.dualstore_key))"
             ),
         }
         # A copy of the columns' types, and of nothing else: no NOT NULL, no CHECK, no default.
-        self.create_staging = sql.SQL(
-            "CREATE TEMPORARY TABLE dualstore_staging ON COMMIT DROP AS"
+        # Without values, so that both statements go in one round trip.
+        self.begin = sql.SQL(
+            "SELECT set_config('dualstore.writer', 'mirror', true);"
+            " CREATE TEMPORARY TABLE dualstore_staging ON COMMIT DROP AS"
             " SELECT ''::bytea AS {key}, {columns} FROM {table} WITH NO DATA"
         ).format(**names)
         self.empty_staging = sql.SQL("TRUNCATE {staging}").format(**names)
         self.copy = sql.SQL("COPY {staging} ({key}, {columns}) FROM STDIN").format(**names)
         # In key order, so that two transactions that insert many rows wait for each other in one direction.
         self.insert = sql.SQL(
-            "INSERT INTO {table} ({columns}) SELECT {columns} FROM {staging} s WHERE NOT {buried}"
-            " ORDER BY {keys} ON CONFLICT ({keys}) DO NOTHING"
+            "INSERT INTO {table} ({columns}) SELECT {columns} FROM {staging} s"
+            " WHERE EXISTS ({passing}) AND NOT {buried} ORDER BY {keys} ON CONFLICT ({keys}) DO NOTHING"
         ).format(**names)
         # A statement of its own: it sees what was committed while the one before it waited.
         self.differing = sql.SQL(

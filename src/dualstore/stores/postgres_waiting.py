@@ -22,7 +22,8 @@ _HOLDERS = """
     SELECT DISTINCT virtualtransaction FROM pg_locks
     WHERE locktype = 'relation' AND granted AND mode = ANY(%s)
       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-      AND relation IN (to_regclass(%s)::oid, 'dualstore.tombstones'::regclass::oid)
+      AND (relation IN (to_regclass(%s)::oid, 'dualstore.tombstones'::regclass::oid)
+           OR relation IN (SELECT relid::oid FROM pg_partition_tree(to_regclass(%s))))
       AND pid IS DISTINCT FROM pg_backend_pid()
 """
 
@@ -52,6 +53,33 @@ def outlast_writers(
         return len(older)
 
     _outlast(engine, doing, patience, waiting, left)
+
+
+class OlderWriters:
+    """The transactions that had written to a table at one moment, for who cannot wait in one place.
+
+    Args:
+        engine: an engine with the psycopg driver.
+        table: the SQL table's name, quoted.
+        doing: what is waited for, for messages.
+
+    Raises:
+        Unavailable: PostgreSQL could not be reached in time.
+    """
+
+    def __init__(self, engine: Engine, table: str, doing: str) -> None:
+        self._engine = engine
+        self._table = table
+        self._doing = doing
+        with transaction(engine, doing) as cursor:
+            self._left = _holders(cursor, table, _WRITING)
+
+    def left(self) -> int:
+        """How many of them have not ended yet."""
+        if self._left:
+            with transaction(self._engine, self._doing) as cursor:
+                self._left &= _holders(cursor, self._table, _WRITING)
+        return len(self._left)
 
 
 def outlast_readers_and_writers(
@@ -104,5 +132,5 @@ def _outlast(
 
 def _holders(cursor: Cursor, table: str, modes: Sequence[str]) -> set[str]:
     """The other transactions that hold a lock of these modes on the table, or on the tombstones."""
-    cursor.execute(_HOLDERS, [list(modes), table])
+    cursor.execute(_HOLDERS, [list(modes), table, table])
     return {transaction_name for (transaction_name,) in cursor}

@@ -121,6 +121,65 @@ class JournalSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class OutboxSeen:
+    """How far DynamoDB is behind PostgreSQL, and how many entries it refused."""
+
+    table: str
+    entries: int
+    oldest_age_seconds: float
+    refused: int
+
+
+@dataclass(frozen=True, slots=True)
+class LanesSeen:
+    """How many lanes of the outbox this process works off."""
+
+    table: str
+    lanes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """DynamoDB was brought after PostgreSQL for a key, or that was tried."""
+
+    table: str
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecordRelayed:
+    """The relay dealt with a record of a stream: `shown`, `settled`, `enqueued`, `passed` or `doubtful`."""
+
+    table: str
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class RogueChange:
+    """An item was changed past dualstore: `unstamped`, `stamp_kept` or `deleted`."""
+
+    table: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class StreamGap:
+    """Changes may be missing from what was read of a stream."""
+
+    table: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RelaySeen:
+    """How far this process's relay is behind, and how many shards it follows."""
+
+    table: str
+    lag_seconds: float
+    shards: int
+
+
+@dataclass(frozen=True, slots=True)
 class DirtySeen:
     """How many keys are in doubt."""
 
@@ -177,6 +236,13 @@ Event: TypeAlias = (
     | ShadowCompared
     | ShadowDropped
     | JournalSeen
+    | OutboxSeen
+    | LanesSeen
+    | Sent
+    | RecordRelayed
+    | RogueChange
+    | StreamGap
+    | RelaySeen
     | DirtySeen
     | GateSeen
     | StageSeen
@@ -192,6 +258,13 @@ MEASURED: Mapping[type[Event], tuple[Metric, ...]] = {
     ShadowCompared: (names.SHADOW_COMPARED,),
     ShadowDropped: (names.SHADOW_DROPPED,),
     JournalSeen: (names.JOURNAL_DEPTH, names.JOURNAL_AGE),
+    OutboxSeen: (names.OUTBOX_DEPTH, names.OUTBOX_AGE, names.OUTBOX_REFUSED),
+    LanesSeen: (names.OUTBOX_LANES,),
+    Sent: (names.SENT,),
+    RecordRelayed: (names.RELAY_RECORDS,),
+    RogueChange: (names.ROGUE_CHANGES,),
+    StreamGap: (names.STREAM_GAPS,),
+    RelaySeen: (names.RELAY_LAG, names.RELAY_SHARDS),
     DirtySeen: (names.DIRTY_KEYS,),
     GateSeen: (names.GATE_OPEN,),
     StageSeen: (names.STAGE, names.POSTGRES_READ_PERCENT, names.MIRROR_PERCENT, names.SHADOW_PERCENT),

@@ -52,6 +52,7 @@ ATTRIBUTES = {
     "verdict": "dualstore.verdict",
     "grant": "dualstore.grant",
     "flag": "dualstore.flag",
+    "kind": "dualstore.kind",
     "problem": "dualstore.problem",
 }
 """The attribute that a label is exported as."""
@@ -137,6 +138,76 @@ JOURNAL_AGE = Metric(
     "s",
     "Age of the oldest key in the journal; 0 where it is empty.",
     value="oldest_age_seconds",
+)
+OUTBOX_DEPTH = Metric(
+    "dualstore.outbox.depth",
+    Kind.GAUGE,
+    "{entry}",
+    "Changes in PostgreSQL's outbox that DynamoDB has not been brought after, second looks included.",
+    value="entries",
+)
+OUTBOX_AGE = Metric(
+    "dualstore.outbox.age",
+    Kind.GAUGE,
+    "s",
+    "How far DynamoDB is behind: the age of the oldest of them that is no second look; 0 without any.",
+    value="oldest_age_seconds",
+)
+OUTBOX_REFUSED = Metric(
+    "dualstore.outbox.refused",
+    Kind.GAUGE,
+    "{entry}",
+    "Those of them that DynamoDB refused to take.",
+    value="refused",
+)
+OUTBOX_LANES = Metric(
+    "dualstore.outbox.lanes",
+    Kind.GAUGE,
+    "{lane}",
+    "Lanes of the outbox, of 16, that this process works off.",
+    value="lanes",
+)
+SENT = Metric(
+    "dualstore.outbox.sent",
+    Kind.COUNTER,
+    "{key}",
+    "Keys that were to be brought after PostgreSQL in DynamoDB, by what came of it.",
+    ("table", "verdict"),
+)
+RELAY_RECORDS = Metric(
+    "dualstore.relay.records",
+    Kind.COUNTER,
+    "{record}",
+    "Records of a DynamoDB stream that the relay has dealt with.",
+    ("table", "verdict"),
+)
+RELAY_LAG = Metric(
+    "dualstore.relay.lag",
+    Kind.GAUGE,
+    "s",
+    "Age of the latest record that the relay has dealt with; 0 where it has caught up.",
+    value="lag_seconds",
+)
+RELAY_SHARDS = Metric(
+    "dualstore.relay.shards",
+    Kind.GAUGE,
+    "{shard}",
+    "Shards of a DynamoDB stream that this process follows.",
+    value="shards",
+)
+STREAM_GAPS = Metric(
+    "dualstore.relay.gaps",
+    Kind.COUNTER,
+    "{gap}",
+    "Places where changes may be missing from what was read of a stream.",
+    ("table", "reason"),
+)
+ROGUE_CHANGES = Metric(
+    "dualstore.rogue.changes",
+    Kind.COUNTER,
+    "{change}",
+    "Changes of items in DynamoDB that did not go through dualstore.",
+    ("table", "kind"),
 )
 DIRTY_KEYS = Metric(
     "dualstore.dirty.keys", Kind.GAUGE, "{key}", "Keys whose mirrored state is in doubt.", value="keys"

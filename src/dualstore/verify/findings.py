@@ -1,6 +1,6 @@
 """What a verification finds: differences that hold no values, and the counts around them."""
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -18,11 +18,13 @@ class Finding(StrEnum):
     VALUE = "value"
     MISSING_ON_POSTGRES = "missing_on_postgres"
     MISSING_ON_DYNAMODB = "missing_on_dynamodb"
+    EXPIRED = "expired"
+    """A row whose time has passed: DynamoDB may have deleted its item, and the row is yet to be swept."""
 
     @property
     def is_difference(self) -> bool:
         """Whether an application could tell the sides apart."""
-        return self not in {Finding.EQUAL, Finding.STAMP}
+        return self not in {Finding.EQUAL, Finding.STAMP, Finding.EXPIRED}
 
 
 def compare_sides(dynamodb: Item | None, postgres: Item | None) -> Finding:
@@ -51,15 +53,24 @@ class Observation:
     state: Hashable
 
 
-def observe_pair(dynamodb: Item | None, postgres: Item | None, *, revision: Hashable) -> Observation:
+def observe_pair(
+    dynamodb: Item | None,
+    postgres: Item | None,
+    *,
+    revision: Hashable,
+    has_expired: Callable[[Item], bool] = lambda _: False,
+) -> Observation:
     """Compare one key's items, and remember what they were without keeping them.
 
     Args:
         dynamodb: the item on DynamoDB, or None.
         postgres: the item on PostgreSQL, or None.
         revision: the revision of the row and tombstone, which changes with every write to the key.
+        has_expired: whether an item's time to live has passed.
     """
     finding = compare_sides(dynamodb, postgres)
+    if finding is Finding.MISSING_ON_DYNAMODB and postgres is not None and has_expired(postgres):
+        return Observation(Finding.EXPIRED, (), None)
     if finding is Finding.EQUAL:
         return Observation(finding, (), None)
     both = dynamodb is not None and postgres is not None
@@ -102,6 +113,7 @@ class Verification:
         difference_count: how many there are.
         repaired: how many of them are equal since they were settled.
         moving: keys that did not hold still for long enough to be judged.
+        expired: rows without an item, whose time to live has passed; they are no differences.
         started: when the verification began.
         finished: when it ended.
     """
@@ -116,6 +128,7 @@ class Verification:
     difference_count: int
     repaired: int
     moving: int
+    expired: int = 0
     started: datetime
     finished: datetime
 

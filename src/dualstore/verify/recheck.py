@@ -39,6 +39,7 @@ class Sides:
     shape: TableShape
     dynamodb: Store
     postgres: Mirror
+    has_expired: Callable[[Item], bool] = lambda _: False
 
     def observe(self, keys: Sequence[Key]) -> Iterator[tuple[Key, Observation]]:
         """Look at keys on both sides, on PostgreSQL first.
@@ -57,6 +58,7 @@ class Sides:
                     items.get(name),
                     None if state is None else state.item,
                     revision=NOTHING if state is None else state.revision,
+                    has_expired=self.has_expired,
                 ),
             )
 
@@ -64,6 +66,10 @@ class Sides:
         """The items of these keys, read consistently, by `items.key_bytes`."""
         keys_of = self.shape.keys
         return {key_bytes(keys_of, item): item for item in read_items(self.dynamodb, self.shape, keys)}
+
+
+_SETTLED = frozenset({Finding.EQUAL, Finding.EXPIRED})
+"""What one look is enough for."""
 
 
 def recheck(
@@ -99,7 +105,7 @@ def recheck(
         still: dict[bytes, Candidate] = {}
         for key, seen in sides.observe([candidate.key for candidate in moving.values()]):
             name = key_bytes(sides.shape.keys, key)
-            if seen.finding is Finding.EQUAL or seen == moving[name].observation:
+            if seen.finding in _SETTLED or seen == moving[name].observation:
                 yield Verdict(key, seen)
             else:
                 still[name] = Candidate(key, seen)

@@ -1,6 +1,7 @@
 """A full comparison of both sides of a table, in both directions, while both take writes."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 from dualstore.errors import ConfigurationError, DualStoreError, Unavailable
 from dualstore.items import Item, Key, TableShape, key_bytes
+from dualstore.mapping.expiry import has_expired
 from dualstore.stores.base import NOTHING, Mirror, Store
 from dualstore.stores.bulk import each_segment, patiently
 from dualstore.stores.postgres_runs import Run, RunState
@@ -72,6 +74,8 @@ class Verify:
         runs: the ledger (`PostgresRuns` for a real table).
         settle: settles one key; needed for `repair`.
         repair: whether to settle each key that differs, and to look at it again.
+        ttl_attribute: the attribute by which items expire, or None. A row that has expired, and whose item
+            DynamoDB holds no more, is counted apart: whoever sweeps the table will come to it.
         segments: how many segments DynamoDB is scanned in.
         workers: how many threads.
         rounds: how often a key that seems to differ is looked at again, at most.
@@ -88,6 +92,7 @@ class Verify:
     runs: Ledger
     settle: Callable[[Key], object] | None = None
     repair: bool = False
+    ttl_attribute: str | None = None
     segments: int = 4
     workers: int = 2
     rounds: int = 5
@@ -142,7 +147,7 @@ class _Comparison:
     def __init__(self, plan: Verify, seen: SeenKeys, tally: Tally) -> None:
         self._plan = plan
         self._keys = plan.shape.keys
-        self._sides = Sides(plan.shape, plan.dynamodb, plan.postgres)
+        self._sides = Sides(plan.shape, plan.dynamodb, plan.postgres, self._has_expired)
         self._seen = seen
         self._tally = tally
 
@@ -167,12 +172,18 @@ class _Comparison:
         for verdict in verdicts:
             if verdict.observation is None:
                 self._tally.moving()
+            elif verdict.observation.finding is Finding.EXPIRED:
+                self._tally.expired()
             elif verdict.observation.finding.is_difference:
                 self._tally.differs(
                     self._keys, verdict.key, verdict.observation, repaired=self._repaired(verdict.key)
                 )
             else:
                 self._tally.equal(stamps_only=verdict.observation.finding is Finding.STAMP)
+
+    def _has_expired(self, item: Item) -> bool:
+        attribute = self._plan.ttl_attribute
+        return attribute is not None and has_expired(item, attribute, now=time.time())
 
     def _recheck(self, candidates: Sequence[Candidate]) -> Iterator[Verdict]:
         return recheck(self._sides, candidates, rounds=self._plan.rounds, pause=self._plan.pause)
@@ -238,6 +249,7 @@ def _summary(verification: Verification) -> dict[str, Any]:
         "difference_count": verification.difference_count,
         "repaired": verification.repaired,
         "moving": verification.moving,
+        "expired": verification.expired,
         "success_rate": verification.success_rate,
         "seconds": (verification.finished - verification.started).total_seconds(),
         "differences": [

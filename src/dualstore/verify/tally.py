@@ -51,7 +51,7 @@ class Tally:
         self._segments = segments
         self._kept = differences_kept
         self._progress = progress
-        self._items = self._equal = self._stamps_only = self._moving = 0
+        self._items = self._equal = self._stamps_only = self._moving = self._expired = 0
         self._repaired = self._difference_count = self._segments_done = 0
         self._differences: list[Difference] = []
 
@@ -74,6 +74,11 @@ class Tally:
         with self._lock:
             self._moving += 1
             self._report()
+
+    def expired(self) -> None:
+        """A candidate is a row whose time to live has passed."""
+        with self._lock:
+            self._expired += 1
 
     def differs(self, keys: KeySchema, key: Key, observation: Observation, *, repaired: bool) -> None:
         """A candidate is truly different; it may have been repaired since."""
@@ -114,6 +119,7 @@ class Tally:
                 difference_count=self._difference_count,
                 repaired=self._repaired,
                 moving=self._moving,
+                expired=self._expired,
                 started=started,
                 finished=finished,
             )

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from dualstore.stores.postgres import PostgresStore
-from integration.postgres.orders import TABLES, create
+from integration.postgres.orders import TABLES, become_mirror, create
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +22,11 @@ def module_engine(postgres_server: Any) -> Iterator[sa.Engine]:
 
 @pytest.fixture
 def engine(module_engine: sa.Engine) -> sa.Engine:
-    """The engine of a database with empty tables."""
+    """The engine of a database with empty tables, of which it is the mirror."""
     with module_engine.begin() as connection:
-        connection.execute(sa.text("TRUNCATE orders, notes, dualstore.tombstones, dualstore.dirty"))
+        bookkeeping = ", ".join(f"dualstore.{name}" for name in ("tombstones", "dirty", "tokens", "control"))
+        connection.execute(sa.text(f"TRUNCATE orders, notes, {bookkeeping}"))
+    become_mirror(module_engine)
     return module_engine
 
 

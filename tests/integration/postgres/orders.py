@@ -12,10 +12,12 @@ from pynamodb.models import Model
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from dualstore import schema
+from dualstore.control import PostgresRole
 from dualstore.items import Index, Item, Key, KeyAttribute, KeySchema, TableShape
 from dualstore.mapping import Mirrored, TableMapping, map_table, unmapped_table
 from dualstore.operations import parse
 from dualstore.stores import Store
+from dualstore.stores.postgres_control import PostgresControl
 
 
 def _index(name: str, sort: str | None, sort_type: type = NumberAttribute, *, keys_only: bool = False) -> Any:
@@ -86,6 +88,8 @@ NOTES = unmapped_table(
 )
 TABLES: Mapping[str, TableMapping] = {mapping.shape.name: mapping for mapping in (ORDERS, NOTES)}
 TABLE, NOTE_TABLE = TABLES
+EPOCH = 1
+"""At which PostgreSQL is the mirror of both tables."""
 
 
 def key(customer: str = "ann", number: int | str = 1) -> Key:
@@ -119,7 +123,14 @@ def numbers(response: Mapping[str, Any]) -> list[str]:
 
 
 def create(engine: sa.Engine) -> None:
-    """Create the bookkeeping schema and the tables."""
+    """Create the bookkeeping schema and the tables, all of them mirrors."""
     schema.upgrade(engine)
     Base.metadata.create_all(engine)
     schema.create_unmapped(engine, NOTES)
+    become_mirror(engine)
+
+
+def become_mirror(engine: sa.Engine) -> None:
+    """Let mirror writes of `EPOCH` pass."""
+    for table in TABLES:
+        PostgresControl(engine).raise_fence(table, epoch=EPOCH, role=PostgresRole.MIRROR)

@@ -16,7 +16,7 @@ from dualstore.errors import ConfigurationError, MirrorUnavailable, OutcomeUnkno
 from dualstore.stores.base import NOTHING
 from dualstore.stores.postgres import PostgresStore
 from dualstore.testing.servers import PostgresServer
-from integration.postgres.orders import TABLE, TABLES, call, create, key, order, stamp
+from integration.postgres.orders import EPOCH, TABLE, TABLES, call, create, key, order, stamp
 from integration.postgres.test_interleavings import after_a_deletion
 
 A, B = stamp(1), stamp(2)
@@ -60,13 +60,13 @@ def fill_pool(engine: sa.Engine) -> None:
 def test_the_first_call_after_a_restart_works_though_every_idle_connection_is_dead(
     own_server, store, engine, mode
 ):
-    store.write_settled(TABLE, key(), order(stamp=A), seen=NOTHING)
+    store.write_settled(TABLE, key(), order(stamp=A), seen=NOTHING, epoch=EPOCH)
     fill_pool(engine)
     own_server.restart(mode)
     assert store.state(TABLE, key()).item == order(stamp=A)
     fill_pool(engine)
     own_server.restart(mode)
-    assert store.write_direct(TABLE, key(), order(stamp=B), stamp=B, predecessor=A)
+    assert store.write_direct(TABLE, key(), order(stamp=B), stamp=B, predecessor=A, epoch=EPOCH)
     fill_pool(engine)
     own_server.restart(mode)
     assert call(store, "PutItem", Item=order(number=2)) == {}
@@ -112,7 +112,7 @@ def test_a_server_that_hangs_is_given_up_in_time(own_server, store, engine):
             store.state(TABLE, key())
         # Now with a connection that has to be opened; libpq's shortest patience is two seconds.
         with answered_within(4), pytest.raises(MirrorUnavailable):
-            store.write_direct(TABLE, key(), order(stamp=A), stamp=A, predecessor=None)
+            store.write_direct(TABLE, key(), order(stamp=A), stamp=A, predecessor=None, epoch=EPOCH)
         with answered_within(4), pytest.raises(Unavailable):
             call(store, "PutItem", Item=order())
     assert store.state(TABLE, key()).item is None
@@ -121,7 +121,7 @@ def test_a_server_that_hangs_is_given_up_in_time(own_server, store, engine):
 def test_a_server_that_hangs_under_a_key_lock_is_given_up_in_time(own_server, store):
     def settle() -> None:
         with store.locked(TABLE, key()):
-            assert store.write_settled(TABLE, key(), order(stamp=A), seen=NOTHING)
+            assert store.write_settled(TABLE, key(), order(stamp=A), seen=NOTHING, epoch=EPOCH)
             with hung(own_server), answered_within(2):
                 store.state(TABLE, key())
 
@@ -136,7 +136,7 @@ def test_a_statement_that_takes_too_long_is_given_up_and_stopped_on_the_server(s
         with answered_within(2), pytest.raises(MirrorUnavailable, match="no answer in time"):
             store.state(TABLE, key())
         with answered_within(2), pytest.raises(MirrorUnavailable, match="no answer in time"):
-            store.write_settled(TABLE, key(), order(), seen=NOTHING)
+            store.write_settled(TABLE, key(), order(), seen=NOTHING, epoch=EPOCH)
         time.sleep(0.1)
         waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
         assert blocker.scalar(sa.text(waiting)) == 0
@@ -185,10 +185,12 @@ def test_borrowed_connections_come_back_as_they_were(store, engine):
     setting = sa.text("SELECT current_setting('statement_timeout'), current_setting('lock_timeout')")
     with engine.connect() as connection:
         before = connection.execute(setting).one(), driver(connection).autocommit
-    store.write_settled(TABLE, key(), order(), seen=NOTHING)
+    store.write_settled(TABLE, key(), order(), seen=NOTHING, epoch=EPOCH)
     call(store, "PutItem", Item=order())
     with pytest.raises(MirrorUnavailable):
-        store.write_settled(TABLE, key(), order(price=-1), seen=store.state(TABLE, key()).revision)
+        store.write_settled(
+            TABLE, key(), order(price=-1), seen=store.state(TABLE, key()).revision, epoch=EPOCH
+        )
     assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
     with engine.connect() as connection:
         assert (connection.execute(setting).one(), driver(connection).autocommit) == before
@@ -200,10 +202,10 @@ def test_a_repeatable_read_default_of_the_database_does_not_bring_deleted_rows_b
         change = f"ALTER DATABASE \"{name}\" SET default_transaction_isolation = 'repeatable read'"
         connection.execute(sa.text(change))
     engine.dispose()
-    store.write_direct(TABLE, key(), order(stamp=A), stamp=A, predecessor=None)
+    store.write_direct(TABLE, key(), order(stamp=A), stamp=A, predecessor=None, epoch=EPOCH)
     seen = store.state(TABLE, key()).revision
     patient = PostgresStore(engine, TABLES)
-    write = lambda: patient.write_settled(TABLE, key(), order(stamp=A), seen=seen)  # noqa: E731
+    write = lambda: patient.write_settled(TABLE, key(), order(stamp=A), seen=seen, epoch=EPOCH)  # noqa: E731
     assert not after_a_deletion(patient, engine, write)
 
 

@@ -21,7 +21,7 @@ from dualstore.items import key_bytes
 from dualstore.stores.base import NOTHING
 from dualstore.stores.postgres import PostgresStore
 from dualstore.stores.postgres.catalog import lock_key
-from integration.postgres.orders import TABLE, TABLES, call, key, order, stamp
+from integration.postgres.orders import EPOCH, TABLE, TABLES, call, key, order, stamp
 
 A, B, C = map(stamp, range(1, 4))
 
@@ -70,19 +70,21 @@ def after_a_deletion(store: PostgresStore, engine: sa.Engine, write: Callable[[]
 
 
 def test_a_settled_write_that_waited_sees_the_deletion_it_waited_for(store, engine):
-    store.write_direct(TABLE, key(), order(stamp=A), stamp=A, predecessor=None)
+    store.write_direct(TABLE, key(), order(stamp=A), stamp=A, predecessor=None, epoch=EPOCH)
     seen = store.state(TABLE, key()).revision
     image = order(stamp=A)
-    assert not after_a_deletion(store, engine, lambda: store.write_settled(TABLE, key(), image, seen=seen))
+    assert not after_a_deletion(
+        store, engine, lambda: store.write_settled(TABLE, key(), image, seen=seen, epoch=EPOCH)
+    )
     assert store.state(TABLE, key()).item is None
 
 
 def test_a_direct_creation_that_waited_sees_the_tombstone_it_waited_for(store, engine):
-    store.write_direct(TABLE, key(), order(stamp=A), stamp=A, predecessor=None)
+    store.write_direct(TABLE, key(), order(stamp=A), stamp=A, predecessor=None, epoch=EPOCH)
     assert not after_a_deletion(
         store,
         engine,
-        lambda: store.write_direct(TABLE, key(), order(stamp=B), stamp=B, predecessor=None),
+        lambda: store.write_direct(TABLE, key(), order(stamp=B), stamp=B, predecessor=None, epoch=EPOCH),
     )
     state = store.state(TABLE, key())
     assert state.item is None
@@ -118,12 +120,12 @@ def test_a_counter_that_many_threads_add_to_loses_nothing(store):
 
 
 def test_of_many_direct_writes_onto_one_predecessor_one_is_done(store):
-    store.write_direct(TABLE, key(), order(stamp=A), stamp=A, predecessor=None)
+    store.write_direct(TABLE, key(), order(stamp=A), stamp=A, predecessor=None, epoch=EPOCH)
 
     def write(number: int) -> bool:
         new = stamp(number)
         image = order(stamp=new) if number % 2 else None
-        return store.write_direct(TABLE, key(), image, stamp=new, predecessor=A)
+        return store.write_direct(TABLE, key(), image, stamp=new, predecessor=A, epoch=EPOCH)
 
     for _ in range(10):
         with ThreadPoolExecutor(4) as pool:
@@ -132,7 +134,7 @@ def test_of_many_direct_writes_onto_one_predecessor_one_is_done(store):
         # Repeated deletions of one stamp are all done; else only one write is.
         assert sum(done) == (4 if state.item is None else 1)
         assert (state.item is None) != (state.revision.tombstone is None)
-        store.write_settled(TABLE, key(), order(stamp=A), seen=state.revision)
+        store.write_settled(TABLE, key(), order(stamp=A), seen=state.revision, epoch=EPOCH)
 
 
 def test_transactions_over_the_same_keys_in_opposite_order_do_not_deadlock(store):
@@ -151,12 +153,14 @@ def test_under_the_key_lock_the_same_thread_settles_and_others_wait(store, engin
     with store.locked(TABLE, key()):
         thread = threading.Thread(
             target=lambda: other.append(
-                store.write_direct(TABLE, key(), order(stamp=B), stamp=B, predecessor=None)
+                store.write_direct(TABLE, key(), order(stamp=B), stamp=B, predecessor=None, epoch=EPOCH)
             )
         )
         thread.start()
         once_waiting(engine)
-        assert store.write_settled(TABLE, key(), order(stamp=A), seen=store.state(TABLE, key()).revision)
+        assert store.write_settled(
+            TABLE, key(), order(stamp=A), seen=store.state(TABLE, key()).revision, epoch=EPOCH
+        )
         assert store.state(TABLE, key()).item == order(stamp=A)
         assert not other
     thread.join()
@@ -169,23 +173,23 @@ def test_the_key_lock_waits_for_its_turn_no_longer_than_the_timeout(store, engin
     with lock_held(engine):
         started = time.monotonic()
         with pytest.raises(MirrorUnavailable, match="no answer in time"):
-            hasty.write_direct(TABLE, key(), order(stamp=A), stamp=A, predecessor=None)
+            hasty.write_direct(TABLE, key(), order(stamp=A), stamp=A, predecessor=None, epoch=EPOCH)
         with pytest.raises(MirrorUnavailable), hasty.locked(TABLE, key()):
             pytest.fail("the lock is another's")
         assert time.monotonic() - started < 1
-    assert hasty.write_direct(TABLE, key(), order(stamp=A), stamp=A, predecessor=None)
+    assert hasty.write_direct(TABLE, key(), order(stamp=A), stamp=A, predecessor=None, epoch=EPOCH)
 
 
 def test_what_failed_under_the_key_lock_does_not_pass_for_done(store):
     taken = order("bob", code="taken")
-    assert store.write_settled(TABLE, taken, taken, seen=NOTHING)
+    assert store.write_settled(TABLE, taken, taken, seen=NOTHING, epoch=EPOCH)
 
     def settle() -> None:
         with store.locked(TABLE, key()):
-            assert store.write_settled(TABLE, key(), order(stamp=A), seen=NOTHING)
+            assert store.write_settled(TABLE, key(), order(stamp=A), seen=NOTHING, epoch=EPOCH)
             seen = store.state(TABLE, key()).revision
             with pytest.raises(MirrorUnavailable, match="orders_code_key"):
-                store.write_settled(TABLE, key(), order(stamp=A, code="taken"), seen=seen)
+                store.write_settled(TABLE, key(), order(stamp=A, code="taken"), seen=seen, epoch=EPOCH)
 
     with pytest.raises(MirrorUnavailable):
         settle()

@@ -12,17 +12,19 @@ from dualstore.items import items_equal, key_bytes
 from dualstore.operations import parse
 from dualstore.stores.base import NOTHING, Revision
 from dualstore.stores.postgres import PostgresStore
-from integration.postgres.orders import NOTE_TABLE, TABLE, TABLES, key, order, stamp
+from integration.postgres.orders import EPOCH, NOTE_TABLE, TABLE, TABLES, key, order, stamp
 
 A, B, C, D = map(stamp, range(1, 5))
 
 
 def put(store: PostgresStore, new: bytes, over: bytes | None, **rest: Any) -> bool:
-    return store.write_direct(TABLE, key(), order(stamp=new, **rest), stamp=new, predecessor=over)
+    return store.write_direct(
+        TABLE, key(), order(stamp=new, **rest), stamp=new, predecessor=over, epoch=EPOCH
+    )
 
 
 def delete(store: PostgresStore, old: bytes | None) -> bool:
-    return store.write_direct(TABLE, key(), None, stamp=D, predecessor=old)
+    return store.write_direct(TABLE, key(), None, stamp=D, predecessor=old, epoch=EPOCH)
 
 
 def stamp_of(store: PostgresStore) -> bytes | None:
@@ -129,18 +131,18 @@ def test_a_settled_write_needs_the_revision_that_was_seen(store, image):
     seen = store.state(TABLE, key()).revision
     put(store, B, A)
     before = store.state(TABLE, key())
-    assert not store.write_settled(TABLE, key(), image, seen=seen)
-    assert not store.write_settled(TABLE, key(), image, seen=NOTHING)
-    assert not store.write_settled(TABLE, key(), image, seen=Revision(before.revision.row, 1))
+    assert not store.write_settled(TABLE, key(), image, seen=seen, epoch=EPOCH)
+    assert not store.write_settled(TABLE, key(), image, seen=NOTHING, epoch=EPOCH)
+    assert not store.write_settled(TABLE, key(), image, seen=Revision(before.revision.row, 1), epoch=EPOCH)
     assert store.state(TABLE, key()) == before
-    assert store.write_settled(TABLE, key(), image, seen=before.revision)
+    assert store.write_settled(TABLE, key(), image, seen=before.revision, epoch=EPOCH)
 
 
 @pytest.mark.parametrize("image", [order(stamp=A, status="same"), None])
 def test_a_settled_write_takes_a_new_revision_even_where_nothing_changes(store, image):
-    assert store.write_settled(TABLE, key(), image, seen=NOTHING)
+    assert store.write_settled(TABLE, key(), image, seen=NOTHING, epoch=EPOCH)
     before = store.state(TABLE, key())
-    assert store.write_settled(TABLE, key(), image, seen=before.revision)
+    assert store.write_settled(TABLE, key(), image, seen=before.revision, epoch=EPOCH)
     after = store.state(TABLE, key())
     assert after.item == before.item
     assert max(filter(None, vars_of(after.revision))) > max(filter(None, vars_of(before.revision)))
@@ -150,7 +152,7 @@ def test_a_settled_item_removes_the_tombstone(store):
     put(store, A, None)
     delete(store, A)
     seen = store.state(TABLE, key()).revision
-    assert store.write_settled(TABLE, key(), order(stamp=B), seen=seen)
+    assert store.write_settled(TABLE, key(), order(stamp=B), seen=seen, epoch=EPOCH)
     state = store.state(TABLE, key())
     assert stamp_of(store) == B
     assert state.tombstone_stamp is None
@@ -159,11 +161,11 @@ def test_a_settled_item_removes_the_tombstone(store):
 
 def test_a_settled_absence_remembers_the_stamp_of_the_row_that_it_removed(store):
     put(store, A, None)
-    assert store.write_settled(TABLE, key(), None, seen=store.state(TABLE, key()).revision)
+    assert store.write_settled(TABLE, key(), None, seen=store.state(TABLE, key()).revision, epoch=EPOCH)
     state = store.state(TABLE, key())
     assert state.item is None
     assert state.tombstone_stamp == A
-    assert store.write_settled(TABLE, key(), None, seen=state.revision)
+    assert store.write_settled(TABLE, key(), None, seen=state.revision, epoch=EPOCH)
     assert store.state(TABLE, key()).tombstone_stamp == A
 
 
@@ -174,7 +176,7 @@ def test_settling_ends_a_row_beside_a_tombstone(store, engine, image):
     bring_back(engine, C)
     seen = store.state(TABLE, key()).revision
     assert None not in vars_of(seen)
-    assert store.write_settled(TABLE, key(), image, seen=seen)
+    assert store.write_settled(TABLE, key(), image, seen=seen, epoch=EPOCH)
     state = store.state(TABLE, key())
     assert state.item == image
     assert state.tombstone_stamp == (C if image is None else None)
@@ -230,7 +232,7 @@ def test_a_dirty_key_leaves_other_keys_and_tables_alone(store):
 
 
 def test_a_mirror_in_order_answers_every_read(store):
-    store.write_settled(TABLE, key("bob"), order("bob", stamp=A), seen=NOTHING)
+    store.write_settled(TABLE, key("bob"), order("bob", stamp=A), seen=NOTHING, epoch=EPOCH)
     item = order("bob", stamp=A)
     assert read(store, "GetItem", Key=key("bob")) == {"Item": item}
     assert read(store, "Query", **LIST)["Items"] == [item]
@@ -241,7 +243,7 @@ def test_a_mirror_in_order_answers_every_read(store):
 
 def test_the_states_of_many_keys_come_by_their_bytes_and_only_where_there_is_something(store):
     put(store, A, None)
-    store.write_settled(TABLE, key("bob", 2), None, seen=NOTHING)
+    store.write_settled(TABLE, key("bob", 2), None, seen=NOTHING, epoch=EPOCH)
     found = store.items_of(TABLE, [key(), key("bob", 2), key("nobody")])
     keys = store._catalog[TABLE].keys
     assert found == {key_bytes(keys, each): store.state(TABLE, each) for each in (key(), key("bob", "2.0"))}
@@ -252,7 +254,7 @@ def test_the_states_of_many_keys_come_by_their_bytes_and_only_where_there_is_som
 def test_all_items_come_once_in_the_order_of_the_key(store, count):
     for number in reversed(range(count)):
         each = order("ann\x00" if number % 2 else "ann", number)
-        store.write_settled(TABLE, each, each, seen=NOTHING)
+        store.write_settled(TABLE, each, each, seen=NOTHING, epoch=EPOCH)
     pages = list(store.all_items(TABLE, page_items=3))
     found = [(item["customer"]["S"], item["number"]["N"]) for page in pages for item in page]
     assert found == sorted(found)
@@ -262,7 +264,9 @@ def test_all_items_come_once_in_the_order_of_the_key(store, count):
 
 def test_nul_and_the_character_beside_it_are_different_keys(store):
     for name in ("a", "a\x00", "a\x01", "a\x00\x01", "a\x01\x00"):
-        assert store.write_direct(TABLE, key(name), order(name, stamp=A), stamp=A, predecessor=None)
+        assert store.write_direct(
+            TABLE, key(name), order(name, stamp=A), stamp=A, predecessor=None, epoch=EPOCH
+        )
         store.mark_dirty(TABLE, key(name), nonce="n", reason="test")
     assert sum(len(page) for page in store.all_items(TABLE)) == 5
     assert len({dirty.key["customer"]["S"] for dirty in store.dirty_keys(TABLE)}) == 5
@@ -279,14 +283,14 @@ def test_nul_and_the_character_beside_it_are_different_keys(store):
 @pytest.mark.parametrize(
     "how",
     [
-        lambda store, image: store.write_direct(TABLE, image, image, stamp=A, predecessor=None),
-        lambda store, image: store.write_settled(TABLE, image, image, seen=NOTHING),
+        lambda store, image: store.write_direct(TABLE, image, image, stamp=A, predecessor=None, epoch=EPOCH),
+        lambda store, image: store.write_settled(TABLE, image, image, seen=NOTHING, epoch=EPOCH),
     ],
     ids=["direct", "settled"],
 )
 def test_a_broken_constraint_is_named_without_any_value(store, values, constraint, how):
     other = order("bob", code="taken", price=7)
-    assert store.write_settled(TABLE, other, other, seen=NOTHING)
+    assert store.write_settled(TABLE, other, other, seen=NOTHING, epoch=EPOCH)
     image = order("secret-customer", stamp=A, **values)
     with pytest.raises(MirrorUnavailable, match=constraint) as caught:
         how(store, image)
@@ -315,7 +319,7 @@ def test_every_item_comes_back_from_a_table_without_columns(store):
         "deep": {"M": {"l": {"L": [{"NS": ["1", "2"]}, {"NULL": True}]}}},
         "_dsv": {"B": A},
     }
-    assert store.write_direct(NOTE_TABLE, item, item, stamp=A, predecessor=None)
+    assert store.write_direct(NOTE_TABLE, item, item, stamp=A, predecessor=None, epoch=EPOCH)
     found = store.state(NOTE_TABLE, {"id": item["id"]}).item
     assert items_equal(found, item, ignore_stamps=False)
 
@@ -334,7 +338,7 @@ def test_a_key_too_long_for_an_index_of_postgresql_can_be_in_doubt_and_hurts_no_
     """DynamoDB takes 2,048 + 1,024 bytes of key, an index entry of PostgreSQL 2,704."""
     long = {**key(), "customer": {"S": random.Random(1).randbytes(1400).hex()}}
     with pytest.raises(MirrorUnavailable, match="breaks a rule of its SQL table"):
-        store.write_direct(TABLE, long, {**order(), **long}, stamp=A, predecessor=None)
+        store.write_direct(TABLE, long, {**order(), **long}, stamp=A, predecessor=None, epoch=EPOCH)
     store.mark_dirty(TABLE, long, nonce="n", reason="too long")
     assert [doubt.key for doubt in store.dirty_keys(TABLE)] == [long]
     assert put(store, A, None)

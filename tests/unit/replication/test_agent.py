@@ -5,8 +5,8 @@ from datetime import timedelta
 
 import pytest
 
+from dualstore.control import Gate
 from dualstore.replication.agent import Agent
-from dualstore.replication.control import Gate
 from dualstore.stages import Dials, Side, Stage
 from unit.replication.processes import (
     READ_GRANT,
@@ -390,8 +390,7 @@ def test_a_dead_process_that_recorded_a_failure_but_did_not_shut_the_gate_is_rep
 def test_the_agents_thread_keeps_grants_fresh_and_ends_with_close(world: World) -> None:
     process = world.process()
     quick = Agent(
-        process.control,
-        process.registry,
+        process.agent.homes,
         process.flags,
         times=type(TIMES)(poll=timedelta(milliseconds=1), read=TIMES.read, write=TIMES.write),
         clock=world.clock,

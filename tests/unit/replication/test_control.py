@@ -2,8 +2,9 @@
 
 import pytest
 
+from dualstore.control import ControlRecord, Gate
 from dualstore.errors import Unavailable
-from dualstore.replication.control import ControlRecord, ControlTable, Gate
+from dualstore.replication.control import DynamoControl
 from dualstore.replication.registry import Registry
 from dualstore.stages import Dials, Stage
 from dualstore.stores.memory import MemoryStore
@@ -13,23 +14,23 @@ SILENCE = 11.0
 
 
 @pytest.fixture
-def control(world: World) -> ControlTable:
+def control(world: World) -> DynamoControl:
     world.control.create("items")
     return world.control
 
 
-def only(control: ControlTable) -> ControlRecord:
+def only(control: DynamoControl) -> ControlRecord:
     return control.read_all()["items"]
 
 
-def test_a_table_begins_at_off_and_is_created_once(control: ControlTable) -> None:
+def test_a_table_begins_at_off_and_is_created_once(control: DynamoControl) -> None:
     assert only(control) == ControlRecord("items")
     changed = control.change(only(control), stage=Stage.DUALWRITE)
     control.create("items")
     assert only(control) == changed
 
 
-def test_every_field_of_a_record_survives_the_table(control: ControlTable) -> None:
+def test_every_field_of_a_record_survives_the_table(control: DynamoControl) -> None:
     wanted = {
         "stage": Stage.SHADOW,
         "dials": Dials(postgres_read_percent=12.5, mirror_percent=99.9, shadow_percent=0.1),
@@ -45,7 +46,7 @@ def test_every_field_of_a_record_survives_the_table(control: ControlTable) -> No
     assert control.change(only(control), suspects=frozenset()) == only(control)
 
 
-def test_a_change_that_was_decided_on_an_older_record_is_not_made(control: ControlTable) -> None:
+def test_a_change_that_was_decided_on_an_older_record_is_not_made(control: DynamoControl) -> None:
     seen = only(control)
     first = control.change(seen, stage=Stage.DUALWRITE)
     assert control.change(seen, loaded=True) is None
@@ -53,7 +54,7 @@ def test_a_change_that_was_decided_on_an_older_record_is_not_made(control: Contr
 
 
 def test_the_sequence_counts_movements_of_the_gate_and_the_generation_counts_everything(
-    control: ControlTable,
+    control: DynamoControl,
 ) -> None:
     moves: list[tuple[Gate, int, int]] = []
 
@@ -83,14 +84,14 @@ def test_the_sequence_counts_movements_of_the_gate_and_the_generation_counts_eve
     ]
 
 
-def test_whoever_decided_before_the_gate_was_shut_cannot_open_it(control: ControlTable) -> None:
+def test_whoever_decided_before_the_gate_was_shut_cannot_open_it(control: DynamoControl) -> None:
     seen = only(control)
     control.shut_gate("items")
     assert control.change(seen, gate=Gate.OPEN) is None
     assert only(control).gate is Gate.SHUT
 
 
-def test_shutting_the_gate_of_a_table_without_a_record_makes_none(control: ControlTable) -> None:
+def test_shutting_the_gate_of_a_table_without_a_record_makes_none(control: DynamoControl) -> None:
     control.shut_gate("unknown")
     assert control.read_all().keys() == {"items"}
 
@@ -108,7 +109,7 @@ def test_shutting_the_gate_of_a_table_without_a_record_makes_none(control: Contr
     ],
 )
 def test_a_mirror_is_readable_only_where_nothing_speaks_against_it(
-    control: ControlTable, changes: dict[str, object], readable
+    control: DynamoControl, changes: dict[str, object], readable
 ) -> None:
     record = control.change(only(control), **{"stage": Stage.DUALWRITE, "loaded": True, **changes})
     assert record is not None
@@ -117,7 +118,7 @@ def test_a_mirror_is_readable_only_where_nothing_speaks_against_it(
 
 def test_a_missing_bookkeeping_table_is_reported_with_what_creates_it() -> None:
     with pytest.raises(Unavailable, match="prepare"):
-        ControlTable(MemoryStore({}), "dualstore").read_all()
+        DynamoControl(MemoryStore({}), "dualstore").read_all()
 
 
 # The register
@@ -134,7 +135,7 @@ def store() -> MemoryStore:
 
 
 def registry(store: MemoryStore, clock: SteppedClock) -> Registry:
-    return Registry(store, "dualstore", clock=clock)
+    return Registry(DynamoControl(store, "dualstore"), clock=clock)
 
 
 def test_a_process_is_silent_once_its_beat_has_been_seen_standing_still(

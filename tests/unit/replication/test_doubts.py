@@ -8,9 +8,9 @@ import pytest
 import stamina
 from botocore.exceptions import ReadTimeoutError
 
+from dualstore.control import Gate
 from dualstore.errors import MirrorUnavailable
 from dualstore.items import PREDECESSOR, KeyAttribute, KeySchema, TableShape
-from dualstore.replication.control import Gate
 from dualstore.replication.served import ServedTable
 from dualstore.router import Router
 from dualstore.stages import Dials, Side, Stage
@@ -258,13 +258,15 @@ def test_an_interrupt_while_a_doubt_is_noted_leaves_it_with_the_process(
 def pair() -> tuple[World, Process]:
     """A process that serves two tables, whose mirror answers every read."""
     shapes = {table: served.shape for table, served in TABLES.items()}
-    world = World(authority=MemoryStore(shapes), mirror=MemoryStore(shapes, side=Side.POSTGRES))
+    world = World(shapes)
     process = world.process()
     process.agent.serve(OTHER.physical, logical=OTHER.logical)
     for record in world.control.read_all().values():
         assert world.control.change(record, **READABLE)
     process.agent.refresh()
-    process.router = Router(process.mirroring, TABLES, telemetry=process.telemetry, observe=lambda *_: None)
+    process.router = Router(
+        process.mirroring, process.mirror, TABLES, telemetry=process.telemetry, observe=lambda *_: None
+    )
     write_both(process, "BatchWriteItem", "old")
     return world, process
 

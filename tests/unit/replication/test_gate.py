@@ -2,8 +2,8 @@
 
 import pytest
 
+from dualstore.control import Gate
 from dualstore.operations import PutItem
-from dualstore.replication.control import Gate
 from dualstore.stages import Side
 from unit.replication.processes import READ_GRANT, TABLE, Process, World, stored
 

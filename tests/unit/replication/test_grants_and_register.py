@@ -5,17 +5,17 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from botocore.exceptions import ClientError
 
-from dualstore.errors import MirrorRefused, Unavailable
+from dualstore.control import Gate
+from dualstore.errors import MirrorFenced, Unavailable
 from dualstore.items import KeyAttribute, KeySchema, TableShape
 from dualstore.mapping import unmapped_table
 from dualstore.operations import PutItem
-from dualstore.replication.control import Gate
 from dualstore.replication.registry import ProcessEntry
 from dualstore.replication.served import ServedTable
 from dualstore.stages import Dials, Side, Stage
 from dualstore.store.table import MigratedTable
-from dualstore.stores.memory import MemoryStore
 from unit.replication.processes import READABLE, SERVED, SHAPE, TABLE, WRITE_GRANT, Process, World, stored
 
 OTHER = ServedTable("other", TableShape("other-prod", KeySchema(KeyAttribute("id", "S"))))
@@ -93,13 +93,14 @@ def test_whoever_was_taken_for_dead_reads_again_once_it_is_back_in_the_register(
 
 def test_a_further_table_is_served_under_a_read_made_after_the_register_named_it() -> None:
     shapes = {TABLE: SHAPE, OTHER.physical: OTHER.shape}
-    world = World(authority=MemoryStore(shapes), mirror=MemoryStore(shapes, side=Side.POSTGRES))
+    world = World(shapes)
     watcher, process = world.process(), world.process()
     watcher.agent.serve(OTHER.physical, logical=OTHER.logical)
     happened = before_its_beat(process, begin_to_mirror(watcher, OTHER.physical))
     process.agent.serve(OTHER.physical, logical=OTHER.logical)
     item = {**KEY, "v": {"S": "acknowledged"}}
-    process.mirroring.write(OTHER, PutItem({"TableName": OTHER.physical, "Item": item}))
+    with process.agent.writing(OTHER.physical) as view:
+        process.mirroring.write(OTHER, PutItem({"TableName": OTHER.physical, "Item": item}), view)
     assert happened
     mirrored = world.mirror.state(OTHER.physical, KEY).item
     assert mirrored is not None
@@ -152,66 +153,46 @@ def test_a_direct_write_that_slept_through_off_is_not_read_from_the_mirror(
     assert watcher.observed == [Side.DYNAMODB]
 
 
-# A change of stage waits for what repair and verify settle.
+# What is settled too late the fence keeps out.
 
 
-@pytest.mark.parametrize("recorded_in", ["mirror", "journal"])
-def test_a_key_that_repair_settles_is_an_unfinished_write(
-    world: World, two: tuple[Process, Process], recorded_in: str
+def flagged_to(watcher: Process, stage: Stage) -> None:
+    """Take the table to a neighbouring stage as a flag owner does."""
+    watcher.flags.set("items", stage=stage, postgres_read_percent=0.0)
+    for _ in range(20):
+        watcher.world.clock.advance(0.5)
+        watcher.agent.tick()
+    assert watcher.world.record.stage is stage
+
+
+@pytest.mark.parametrize("by", ["repair", "table"])
+def test_what_was_to_be_settled_before_mirroring_ended_is_kept_out_when_it_has_begun_again(
+    world: World, two: tuple[Process, Process], by: str
 ) -> None:
-    repairer, watcher = two
-
-    def refuses(name: str, args: tuple[Any, ...]) -> None:
-        if name in {"write_direct", "write_settled"}:
-            raise MirrorRefused("a constraint")
-
-    repairer.mirror.before = refuses
-    repairer.mirror.down = recorded_in == "journal"
-    repairer.put("first")
-    repairer.mirror.down = False
-    late: list[list[str]] = []
-
-    def overtaken(name: str, args: tuple[Any, ...]) -> None:
-        if name == "write_settled" and not late:
-            for stage in (Stage.OFF, Stage.DUALWRITE):
-                world.decide(stage=stage, dials=Dials(), loaded=False)
-                for each in two:
-                    each.agent.refresh()
-                late.append([entry.id for entry in lagging(watcher)])
-
-    repairer.mirror.before = overtaken
-    repairer.repair()
-    assert late == [[repairer.registry.id]] * 2
-    for each in two:
-        each.agent.refresh()
-    assert lagging(watcher) == []
-
-
-def test_a_key_that_backfill_or_verify_settles_is_an_unfinished_write(
-    world: World, two: tuple[Process, Process]
-) -> None:
-    process, watcher = two
-    table = MigratedTable(
-        SERVED,
-        unmapped_table("items", SHAPE),
-        engine=sa.create_engine("postgresql+psycopg://never-connected"),
-        mirroring=process.mirroring,
-        agent=process.agent,
-        control=process.control,
-        registry=process.registry,
-    )
-    late: list[str] = []
+    settler, watcher = two
+    settler.mirror.store.mark_dirty(TABLE, KEY, nonce="n", reason="test")
+    world.authority.execute(PutItem({"TableName": TABLE, "Item": {**KEY, "v": {"S": "old"}}}))
 
     def overtaken(name: str, args: tuple[Any, ...]) -> None:
         if name == "write_settled":
-            world.decide(stage=Stage.OFF, dials=Dials(), loaded=False)
-            for each in two:
-                each.agent.refresh()
-            late.extend(entry.id for entry in lagging(watcher))
+            settler.mirror.before = lambda *_: None
+            for stage in (Stage.OFF, Stage.DUALWRITE):
+                flagged_to(watcher, stage)
 
-    process.mirror.before = overtaken
-    table._settle(KEY)
-    assert late == [process.registry.id]
+    settler.mirror.before = overtaken
+    if by == "repair":
+        settler.repair()
+    else:
+        table = MigratedTable(
+            SERVED,
+            unmapped_table("items", SHAPE),
+            engine=sa.create_engine("postgresql+psycopg://never-connected"),
+            mirroring=settler.mirroring,
+            agent=settler.agent,
+        )
+        with pytest.raises(MirrorFenced):
+            table._settle(KEY)
+    assert stored(world.mirror) is None
 
 
 # Closing
@@ -234,7 +215,7 @@ def test_a_write_after_close_is_refused(
     other.put("kept")
     process.agent.close()
     process.authority.calls.clear()
-    with pytest.raises(Unavailable, match="closed"):
+    with pytest.raises(ClientError, match="closed"):
         process.router.execute(name, body)
     assert process.authority.calls == []
     assert (other.get(), process.get()) == ("kept", "kept")

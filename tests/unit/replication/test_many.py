@@ -197,7 +197,7 @@ def test_a_wrong_key_is_refused_in_the_authoritys_words(
     assert refused.value.response["Error"]["Code"] == "ValidationException"
 
 
-def test_a_mirrored_batch_whose_reply_came_late_is_settled_even_if_the_grant_cannot_be_renewed(
+def test_a_batch_whose_reply_came_late_is_unknown_and_in_doubt_if_the_grant_cannot_be_renewed(
     world: World, process: Process
 ) -> None:
     def slow(operation: Any) -> Any:
@@ -207,9 +207,10 @@ def test_a_mirrored_batch_whose_reply_came_late_is_settled_even_if_the_grant_can
         return world.authority.execute(operation)
 
     process.mirroring.authority = type("Slow", (), {"execute": staticmethod(slow)})()
-    batch(process, put("a"))
-    check_equal(world, "a")
-    assert stored(world.mirror) is not None
+    with pytest.raises(ClientError) as unknown:
+        batch(process, put("a"))
+    assert unknown.value.response["Error"]["Code"] == "InternalServerError"
+    assert [doubt.key for doubt in world.mirror.dirty_keys(TABLE)] == [{"id": {"S": "a"}}]
 
 
 def test_a_mirror_that_is_down_after_a_batch_gets_every_key_from_the_journal(

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
+from dualstore.control import Gate
 from dualstore.errors import MirrorRefused, MirrorUnavailable
 from dualstore.operations import PutItem
-from dualstore.replication.control import Gate
 from dualstore.replication.health import MirrorHealth
 from dualstore.stages import Side
 from unit.replication.processes import READ_GRANT, TABLE, Process, SteppedClock, World, stored

@@ -2,9 +2,9 @@
 
 import pytest
 
+from dualstore.control import Gate
 from dualstore.errors import MirrorRefused
 from dualstore.replication import repair
-from dualstore.replication.control import Gate
 from unit.replication.processes import TABLE, Process, World, stored
 
 

@@ -10,10 +10,18 @@ from dualstore.errors import UnsupportedOperation
 from dualstore.items import Index, KeyAttribute, KeySchema, TableShape
 from dualstore.operations import parse
 from dualstore.stages import Side
-from dualstore.stores import MemoryStore
+from dualstore.stores import NOTHING, MemoryStore, Revision
+from dualstore.stores.base import SettledWrite
 
 KEYS = KeySchema(KeyAttribute("pk", "S"), KeyAttribute("sk", "N"))
+EPOCH = 1
 KEY = {"pk": {"S": "p"}, "sk": {"N": "1"}}
+ADD_ONE = {
+    "TableName": "things",
+    "Key": KEY,
+    "UpdateExpression": "ADD n :n",
+    "ExpressionAttributeValues": {":n": {"N": "1"}},
+}
 
 
 @pytest.fixture
@@ -28,6 +36,13 @@ def store(shapes) -> MemoryStore:
 
 def call(store: MemoryStore, operation: str, **request: Any) -> dict[str, Any]:
     return store.execute(parse(operation, {"TableName": "things", **request}))
+
+
+def add_one(store: MemoryStore, *, token: str) -> str:
+    """What a counter is after a transaction that adds one to it."""
+    request = {"TransactItems": [{"Update": ADD_ONE}], "ClientRequestToken": token}
+    store.execute(parse("TransactWriteItems", request))
+    return call(store, "GetItem", Key=KEY)["Item"]["n"]["N"]
 
 
 def test_it_stands_for_either_side(shapes):
@@ -71,7 +86,7 @@ def test_an_item_shares_nothing_with_what_was_got(store, operation, request_):
 
 def test_a_mirrored_image_shares_nothing_with_the_store(store):
     image = {**KEY, "l": {"L": []}}
-    assert store.write_settled("things", KEY, image, seen=store.state("things", KEY).revision)
+    assert store.write_settled("things", KEY, image, seen=store.state("things", KEY).revision, epoch=EPOCH)
     image["l"]["L"].append({"S": "changed"})
     store.state("things", KEY).item["l"]["L"].append({"S": "changed"})
     next(iter(store.items_of("things", [KEY]).values())).item["l"]["L"].append({"S": "changed"})
@@ -110,23 +125,9 @@ def test_a_mirror_answers_no_writes(store):
 def test_a_token_is_forgotten_after_ten_minutes(shapes):
     now = [0.0]
     store = MemoryStore(shapes, monotonic=lambda: now[0])
-    action = {
-        "TableName": "things",
-        "Key": KEY,
-        "UpdateExpression": "ADD n :n",
-        "ExpressionAttributeValues": {":n": {"N": "1"}},
-    }
-
-    def add() -> str:
-        request = {"TransactItems": [{"Update": action}], "ClientRequestToken": "once"}
-        store.execute(parse("TransactWriteItems", request))
-        return call(store, "GetItem", Key=KEY)["Item"]["n"]["N"]
-
-    assert add() == "1"
-    now[0] = 599.0
-    assert add() == "1"
-    now[0] = 600.0
-    assert add() == "2"
+    for moment, expected in ((0.0, "1"), (599.0, "1"), (600.0, "2")):
+        now[0] = moment
+        assert add_one(store, token="once") == expected
 
 
 def test_concurrent_updates_are_all_counted(store):
@@ -150,5 +151,27 @@ def test_concurrent_updates_are_all_counted(store):
 
 def test_the_holder_of_a_lock_may_take_it_again_and_leaves_no_trace(store):
     with store.locked("things", KEY), store.locked("things", KEY):
-        assert store.write_settled("things", KEY, KEY, seen=store.state("things", KEY).revision)
+        assert store.write_settled("things", KEY, KEY, seen=store.state("things", KEY).revision, epoch=EPOCH)
     assert store._key_locks == {}
+
+
+def test_a_table_without_a_fence_takes_mirror_writes_of_any_epoch(store: MemoryStore):
+    for epoch in (3, 1, 2):
+        seen = store.state("things", KEY).revision
+        assert store.write_settled("things", KEY, KEY, seen=seen, epoch=epoch)
+
+
+def test_a_transaction_that_was_mirrored_is_not_carried_out_again(shapes):
+    now = [0.0]
+    store = MemoryStore(shapes, monotonic=lambda: now[0])
+    write = SettledWrite("things", KEY, {**KEY, "n": {"N": "1"}}, NOTHING, EPOCH)
+    assert store.write_settled_together([write], token="t")
+    for moment, expected in ((599.0, "1"), (600.0, "2")):
+        now[0] = moment
+        assert add_one(store, token="t") == expected
+
+
+def test_the_token_of_a_mirrored_transaction_is_forgotten_with_its_writes(store: MemoryStore):
+    writes = [SettledWrite("things", KEY, KEY, Revision(row=9, tombstone=None), EPOCH)]
+    assert not store.write_settled_together(writes, token="t")
+    assert add_one(store, token="t") == "1"

@@ -74,7 +74,7 @@ class Sides:
     def mirror(self, key_of: Item, image: Item | None) -> None:
         key = SHAPE.keys.key_of(key_of)
         seen = self.postgres.state(SHAPE.name, key).revision
-        assert self.postgres.write_settled(SHAPE.name, key, image, seen=seen)
+        assert self.postgres.write_settled(SHAPE.name, key, image, seen=seen, epoch=0)
 
     def settle(self, key: Key) -> None:
         image = self.dynamodb.execute(_get(key)).get("Item")

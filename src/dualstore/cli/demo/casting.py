@@ -1,7 +1,7 @@
 """Who works on which airports: every writer its own, all of them the hubs and a few contended ones."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dualstore.cli.demo.example import COUNTRIES, HUBS
@@ -58,9 +58,23 @@ def rushed_keys(beats: Mapping[str, list[Beat]]) -> tuple[str, ...]:
     return beat.shared[:RUSHED_KEYS] + beat.contended[:RUSHED_KEYS]
 
 
-def kinds_of(beats: Mapping[str, list[Beat]]) -> dict[str, Kind]:
-    """The kind of every airport that takes writes."""
-    kinds: dict[str, Kind] = {}
+def cast_team(
+    records: list[dict[str, Any]], beats: Mapping[str, list[Beat]], *, count: int, seed: int
+) -> tuple[str, ...]:
+    """Chooses airports that only the team's own SQL writes to."""
+    taken = kinds_of(beats, team=())
+    choice = random.Random(seed)  # noqa: S311 - a reproducible choice, not a secret
+    return tuple(choice.sample(sorted(r["icao"] for r in records if r["icao"] not in taken), count))
+
+
+def kinds_of(beats: Mapping[str, list[Beat]], *, team: Sequence[str]) -> dict[str, Kind]:
+    """The kind of every airport that takes writes.
+
+    Args:
+        beats: what the writers work on.
+        team: the airports that the team's own SQL writes to.
+    """
+    kinds: dict[str, Kind] = dict.fromkeys(team, Kind.OWNED)
     for beat in (beat for cast in beats.values() for beat in cast):
         kinds |= dict.fromkeys(beat.owned, Kind.OWNED)
         kinds |= dict.fromkeys(beat.shared, Kind.SHARED)

@@ -1,7 +1,7 @@
 """Plots a timeline as inline SVG whose colours are the page's own, so that it follows light and dark."""
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -63,6 +63,10 @@ _STYLE: Any = {
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
 }
+_DOWN: Mapping[Callable[[Sample], bool], str] = {
+    lambda sample: not sample.postgres_up: _FAULT,
+    lambda sample: not sample.dynamodb_up: _WARNING,
+}
 _WINDOW_SAMPLES = 3  # a second holds too few calls for a 99th percentile
 _WIDTH_OF_LETTER = 0.0052  # of the whole width, at the size of the strip's text
 
@@ -76,9 +80,10 @@ def timeline_chart(timeline: Timeline) -> str:
         (1.3, _read_share),
         (1.4, _comparisons),
         (1.4, _doubt),
+        (1.2, _outbox),
     )
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(10.5, 11.8), layout=ConstrainedLayoutEngine(hspace=0.06))
+        figure = Figure(figsize=(10.5, 13.4), layout=ConstrainedLayoutEngine(hspace=0.06))
         axes = figure.subplots(
             len(panels) + 1, 1, sharex=True, height_ratios=[0.42, *(height for height, _ in panels)]
         )
@@ -143,8 +148,9 @@ def _bands(axes: Axes, timeline: Timeline) -> None:
             axes.axvspan(
                 step.began, step.began + step.seconds(timeline.now), color=_BAND, alpha=0.35, lw=0, zorder=0.1
             )
-    for began, ended in _stretches(timeline.samples, lambda sample: not sample.postgres_up):
-        axes.axvspan(began, ended, color=_FAULT, alpha=0.13, lw=0, zorder=0.2)
+    for is_down, colour in _DOWN.items():
+        for began, ended in _stretches(timeline.samples, is_down):
+            axes.axvspan(began, ended, color=colour, alpha=0.13, lw=0, zorder=0.2)
     for note in timeline.notes:
         if note.tone is Tone.FAULT and "killed" in note.text:
             axes.axvline(note.at, color=_FAULT, lw=1, ls=(0, (2, 2)))
@@ -243,6 +249,16 @@ def _doubt(axes: Axes, timeline: Timeline) -> None:
     axes.set_title("Keys in doubt")
     axes.set_ylim(0, max(5, *journal, *(keys or 0 for keys in dirty)) * 1.1)
     _legend(axes, 3)
+
+
+def _outbox(axes: Axes, timeline: Timeline) -> None:
+    at = [sample.at for sample in timeline.samples]
+    entries = [_or_nan(sample.standing.outbox_entries) for sample in timeline.samples]
+    axes.plot(at, entries, color=_POSTGRES, drawstyle="steps-post", label="changes waiting for DynamoDB")
+    axes.set_title("Outbox")
+    highest = max((sample.standing.outbox_entries or 0 for sample in timeline.samples), default=0)
+    axes.set_ylim(0, max(5, highest) * 1.1)
+    _legend(axes, 1)
 
 
 def _windows(samples: Sequence[Sample]) -> Iterator[Tally]:

@@ -1,6 +1,7 @@
 """The two databases of a demonstration: started here, or the user's own."""
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from dualstore.cli.demo.evidence import CONFIGURATION, connected
 from dualstore.cli.demo.example import MODEL, ROW, TABLE
-from dualstore.errors import ConfigurationError
+from dualstore.config import load
+from dualstore.errors import ConfigurationError, Unavailable
+from dualstore.stores.dynamo import dynamo_clients
+from dualstore.stores.dynamo_streams import DynamoStreams
 from dualstore.testing.servers import DynamoDB, DynamoDBServer, Postgres, PostgresServer
 
 BOOKKEEPING_TABLE = "dualstore"
@@ -68,6 +72,11 @@ class Databases:
         """The database's URL as psql takes it."""
         return self.postgres_url.replace("postgresql+psycopg://", "postgresql://", 1)
 
+    @property
+    def suspendable(self) -> DynamoDBServer | None:
+        """The DynamoDB if it is ours to put out of reach."""
+        return self.dynamodb if isinstance(self.dynamodb, DynamoDBServer) else None
+
     def keep(self) -> None:
         """Leaves servers of our own running when the context ends."""
         if isinstance(self.postgres, PostgresServer):
@@ -121,6 +130,42 @@ def databases(
         configuration.touch(mode=0o600)
         configuration.write_text(text, encoding="utf-8")
         yield found
+
+
+@contextmanager
+def out_of_reach(server: DynamoDBServer) -> Iterator[None]:
+    """Suspends a DynamoDB: as behind a broken network, requests are neither answered nor refused.
+
+    What was sent meanwhile is carried out when it goes on, long after its sender has given up.
+    """
+    pid = server.pid
+    if pid is None:
+        raise Unavailable("the DynamoDB to be suspended does not run")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def enable_stream(client: Any, table: str) -> None:
+    """Gives a table the stream that stage `live` requires, and waits until it is there."""
+    client.update_table(
+        TableName=table,
+        StreamSpecification={"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"},
+    )
+    client.get_waiter("table_exists").wait(TableName=table, WaiterConfig={"Delay": 1})
+
+
+def serves_stream(configuration: Path, table: str) -> bool:
+    """Whether the stream of a table can be read: not every stand-in of a user's has streams."""
+    settings = load(configuration).dynamodb
+    with dynamo_clients(endpoint_url=settings.endpoint_url, region=settings.region) as clients:
+        try:
+            stream = DynamoStreams(clients).stream_of(table)
+        except (ClientError, BotoCoreError):
+            return False
+    return stream is not None and stream.enabled and bool(stream.shards)
 
 
 def remove_demo_tables(databases: Databases) -> None:

@@ -3,9 +3,10 @@
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
+from dualstore.cli.demo.moments import Failure
 from dualstore.stages import Side
 from dualstore.telemetry import OK, Latencies, Role, Snapshot, Verdict, names
 from dualstore.telemetry.latency import LatencyCell, combined
@@ -24,14 +25,14 @@ class Tally:
         worst_seconds: the longest that any caller waited.
         sides: what the databases took where they answered, by work: "DynamoDB reads", "PostgreSQL writes"
         counts: what happened inside dualstore, and to callers: "refused", "own reads", "stale reads", ...
-        errors: calls that failed, by the name of the exception.
+        failures: calls that failed.
     """
 
     calls: dict[str, Latencies] = field(default_factory=dict)
     worst_seconds: float = 0.0
     sides: dict[str, Latencies] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
-    errors: Counter[str] = field(default_factory=Counter)
+    failures: list[Failure] = field(default_factory=list)
 
     def __iadd__(self, other: Self) -> Self:
         for mine, others in ((self.calls, other.calls), (self.sides, other.sides)):
@@ -39,8 +40,13 @@ class Tally:
                 mine[name] = combined((mine[name], latencies)) if name in mine else latencies
         self.worst_seconds = max(self.worst_seconds, other.worst_seconds)
         self.counts.update(other.counts)
-        self.errors.update(other.errors)
+        self.failures += other.failures
         return self
+
+    @property
+    def errors(self) -> Counter[str]:
+        """The failures by their kind."""
+        return Counter(failure.kind for failure in self.failures)
 
     def waited(self, among: Iterable[str] | None = None) -> Latencies:
         """What callers waited in all calls, or in those named, together."""
@@ -53,7 +59,7 @@ class Tally:
             "sides": {name: _sparse(latencies) for name, latencies in self.sides.items()},
             "worst_seconds": self.worst_seconds,
             "counts": self.counts,
-            "errors": self.errors,
+            "failures": [asdict(failure) for failure in self.failures],
         }
 
     @classmethod
@@ -64,7 +70,7 @@ class Tally:
             worst_seconds=plain["worst_seconds"],
             sides={name: _dense(latencies) for name, latencies in plain["sides"].items()},
             counts=Counter(plain["counts"]),
-            errors=Counter(plain["errors"]),
+            failures=[Failure(**failure) for failure in plain["failures"]],
         )
 
 
@@ -98,10 +104,10 @@ class Meter:
             self._calls.setdefault(name, LatencyCell()).add(seconds)
             self._tally.worst_seconds = max(self._tally.worst_seconds, seconds)
 
-    def error(self, error: Exception) -> None:
+    def failed(self, failure: Failure) -> None:
         """Records that a call failed."""
         with self._lock:
-            self._tally.errors[type(error).__name__] += 1
+            self._tally.failures.append(failure)
 
     def count(self, what: str, times: int = 1) -> None:
         """Records that something happened."""
@@ -138,9 +144,9 @@ def _counts(snapshot: Snapshot) -> Counter[str]:
     return counts
 
 
-_SIDE_NAMES = {Side.DYNAMODB: "DynamoDB", Side.POSTGRES: "PostgreSQL"}
+SIDE_NAMES = {Side.DYNAMODB: "DynamoDB", Side.POSTGRES: "PostgreSQL"}
 
 
 def _work(side: Side, role: Role, operation: str) -> str:
     work = "reads" if operation in _READS else "writes"
-    return f"{_SIDE_NAMES[side]} {'shadow ' if role is Role.SHADOW else ''}{work}"
+    return f"{SIDE_NAMES[side]} {'shadow ' if role is Role.SHADOW else ''}{work}"

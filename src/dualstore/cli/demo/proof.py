@@ -12,12 +12,14 @@ Three kinds of airports take writes, each judged by the strongest rule that its 
 All others must be as in the source. Nothing here uses dualstore.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 
 from dualstore.cli.demo.ledger import Entry, by_key
+from dualstore.cli.demo.moments import Failure, Stretch
 from dualstore.cli.demo.writes import Close, Record, Reopen, Save, State, Visit, states_after
 
 
@@ -160,19 +162,22 @@ def contended_fault(initial: State, entries: list[Entry], final: State) -> str |
 
     A write can be the last one only if no acknowledged write began after it had been answered.
     """
-    effective = [entry for entry in entries if entry.outcome != "refused"]
+    effective = [entry for entry in entries if entry.outcome in {"acknowledged", "unknown"}]
     latest_start_ns = max((e.began_ns for e in effective if e.outcome == "acknowledged"), default=None)
     if final == initial and latest_start_ns is None:
         return None
     left_it_so = [entry for entry in effective if _leaves(entry, final)]
     if not left_it_so:
         return "it is deleted, which nobody asked for" if final is None else "nobody wrote its state"
-    if latest_start_ns is None or any(
-        e.ended_ns is None or e.ended_ns >= latest_start_ns for e in left_it_so
-    ):
+    if latest_start_ns is None or any(_may_end_after(entry, latest_start_ns) for entry in left_it_so):
         return None
     newest = max(effective, key=lambda entry: entry.began_ns)
     return f"it shows an overtaken write; {newest.write.do} {newest.number} of {newest.writer} came later"
+
+
+def _may_end_after(entry: Entry, moment_ns: int) -> bool:
+    """Whether a write may have happened after this; what nobody was told may have happened at any time."""
+    return entry.outcome == "unknown" or entry.ended_ns is None or entry.ended_ns >= moment_ns
 
 
 def _leaves(entry: Entry, final: State) -> bool:
@@ -227,3 +232,87 @@ def side_by_side(dynamodb: Mapping[str, object], postgres: Mapping[str, object])
         "items",
         tuple(faults),
     )
+
+
+LONGEST_PAUSE_SECONDS = 8.0
+"""How long dualstore lets a write wait for a move of the authority before it asks the caller to try again."""
+
+
+def pauses(entries: Iterable[Entry], moves: Sequence[Stretch]) -> dict[str, float]:
+    """The longest that a write waited in each move of the authority, in seconds, of those that were done."""
+    longest = {move.name: 0.0 for move in moves}
+    for entry in entries:
+        if entry.outcome == "acknowledged" and entry.ended_ns is not None:
+            for move in moves:
+                if move.touches(entry.began_ns, entry.ended_ns):
+                    seconds = (entry.ended_ns - entry.began_ns) / 1e9
+                    longest[move.name] = max(longest[move.name], seconds)
+    return longest
+
+
+def named(longest: Mapping[str, float]) -> str:
+    """The pauses, for people."""
+    return ", ".join(f"{name} {seconds:.2f} s" for name, seconds in longest.items())
+
+
+def pause_check(entries: Sequence[Entry], moves: Sequence[Stretch]) -> Check:
+    """Whether writes went on soon in every move of the authority."""
+    longest = pauses(entries, moves)
+    faults = [
+        f"{name}: no write was done" if not seconds else f"{name}: a write waited for {seconds:.1f} s"
+        for name, seconds in longest.items()
+        if not 0 < seconds <= LONGEST_PAUSE_SECONDS
+    ]
+    return Check(
+        f"no write waited {LONGEST_PAUSE_SECONDS:.0f} s for a move of the authority ({named(longest)})",
+        "live traffic",
+        len(moves),
+        "moves",
+        tuple(faults),
+    )
+
+
+TELLING_CODES = frozenset({"ServiceUnavailable", "InternalServerError"})
+"""What a caller is told while the authority is away: nothing was done, or it is not known."""
+
+
+def failure_checks(failures: Sequence[Failure], *, calls: int, away: Sequence[Stretch]) -> list[Check]:
+    """Whether callers saw errors only while the authority was away, and only such as say what to do.
+
+    Args:
+        failures: all calls that failed.
+        calls: how many calls there were.
+        away: when the authority was away.
+    """
+
+    def excused(failure: Failure) -> bool:
+        return any(each.touches(failure.began_ns, failure.ended_ns) for each in away)
+
+    meanwhile = [failure for failure in failures if excused(failure)]
+    strange = _counted(failure for failure in failures if not excused(failure))
+    never = Check(
+        "no caller saw an error" + (" while the authority was there" if away else ""),
+        "live traffic",
+        calls - len(meanwhile),
+        "calls",
+        strange,
+    )
+    if not away:
+        return [never]
+    told = ", ".join(_counted(meanwhile)) or "none"
+    vague = _counted(failure for failure in meanwhile if failure.code not in TELLING_CODES)
+    return [
+        never,
+        Check(
+            f"while it was away callers were told so ({told})",
+            "live traffic",
+            len(meanwhile),
+            "errors",
+            vague,
+        ),
+    ]
+
+
+def _counted(failures: Iterable[Failure]) -> tuple[str, ...]:
+    kinds = Counter(failure.kind for failure in failures)
+    return tuple(f"{count} {kind}" for kind, count in kinds.most_common())

@@ -6,17 +6,23 @@ from pathlib import Path
 from typing import Any
 
 from dualstore import DualStore
-from dualstore.cli.demo.casting import cast_beats, kinds_of, rushed_keys
+from dualstore.cli.demo.casting import cast_beats, cast_team, kinds_of, rushed_keys
+from dualstore.cli.demo.crossing import Crossing
 from dualstore.cli.demo.databases import Databases
 from dualstore.cli.demo.evidence import Evidence
-from dualstore.cli.demo.example import TABLE, Example
+from dualstore.cli.demo.example import TABLE, Example, source_of
 from dualstore.cli.demo.fleet import Fleet
-from dualstore.cli.demo.timeline import Timeline
-from dualstore.cli.demo.walk import FAULTS, VICTIM, Pace, Walk, flag_file
+from dualstore.cli.demo.hands import Hands, flag_file
+from dualstore.cli.demo.relaying import RelayProcess
+from dualstore.cli.demo.steps import NOT_COMPARABLE, VICTIM, Pace
+from dualstore.cli.demo.team import AIRPORTS, write_as_the_team
+from dualstore.cli.demo.timeline import Timeline, Tone
+from dualstore.cli.demo.walk import Walk
 from dualstore.cli.demo.watching import sampling
 from dualstore.stages import Stage
 
 REPLACEMENT = "replacement"
+_WITHOUT_STREAM = "left out, from live on: this DynamoDB serves no stream, so PostgreSQL cannot decide writes"
 _THREADS = {"worker-1": 3, "worker-2": 3, VICTIM: 2, REPLACEMENT: 2}
 """How many threads each process of the service has."""
 
@@ -52,6 +58,7 @@ class Demonstration:
         beats = cast_beats(
             self.records, processes=_THREADS, calls_per_second=self.pace.calls_per_second, seed=self.seed
         )
+        team = cast_team(self.records, beats, count=AIRPORTS, seed=self.seed)
         fleet = Fleet(
             folder=self.folder,
             configuration=self.databases.configuration,
@@ -63,14 +70,45 @@ class Demonstration:
                 fleet.launch(name, beats[name], bound=False)
             self._prepare()
             with self._store() as store, sampling(self.timeline):
-                walk = Walk(store, fleet, self.databases, pace=self.pace, timeline=self.timeline)
+                hands = Hands(store, fleet, self.databases, pace=self.pace, timeline=self.timeline)
+                walk, crossing = Walk(hands), self._crossing(hands, team)
                 fleet.serve()
                 walk.on_dynamodb_alone()
-                walk.migrate(
-                    lambda: fleet.launch(REPLACEMENT, beats[REPLACEMENT], bound=True), rushed_keys(beats)
-                )
-        calm = self.timeline.sum_of_steps(without=FAULTS)
-        return Evidence(fleet.airports, kinds_of(beats), self.timeline.total, calm, tuple(walk.checks))
+                with hands.watch, crossing:
+                    walk.migrate(
+                        lambda: fleet.launch(REPLACEMENT, beats[REPLACEMENT], bound=True), rushed_keys(beats)
+                    )
+                    if crossing.is_possible:
+                        crossing.cross(rushed_keys(beats))
+                    else:
+                        hands.note(_WITHOUT_STREAM, Tone.FAULT)
+                    hands.drain()
+        return Evidence(
+            airports=fleet.airports,
+            kinds=kinds_of(beats, team=team if crossing.left_ns is not None else ()),
+            total=self.timeline.total,
+            calm=self.timeline.sum_of_steps(without=NOT_COMPARABLE),
+            on_the_way=tuple(hands.checks),
+            moves=tuple(hands.moves),
+            away=tuple(hands.away),
+            left_ns=crossing.left_ns,
+        )
+
+    def _crossing(self, hands: Hands, team: tuple[str, ...]) -> Crossing:
+        return Crossing(
+            hands,
+            relay=lambda name: RelayProcess(
+                name, configuration=self.databases.configuration, folder=self.folder
+            ),
+            write_as_the_team=lambda: write_as_the_team(
+                self.databases.postgres_url,
+                self.example,
+                source_of(self.records),
+                team,
+                ledgers=hands.fleet.ledgers,
+            ),
+            team_keys=team,
+        )
 
     def _prepare(self) -> None:
         """Creates all tables and loads the source data through the service's own DAO."""
@@ -86,6 +124,7 @@ class Demonstration:
             flag_file(store).set(TABLE, stage=Stage.OFF, postgres_read_percent=0)
             store.prepare()
             self.example.rows.Base.metadata.create_all(store.engine)
+            store.prepare()  # now that the table is there, its triggers
         timeline.note("schema dualstore created by Alembic, table airports by the team's own metadata")
 
     def _store(self) -> DualStore:

@@ -113,7 +113,7 @@ class Dashboard:
             self._beside_each_other(
                 _callers(now, timeline.total, timeline.samples),
                 _sides(recent, samples),
-                _standing(timeline.standing, timeline.total, postgres_up=timeline.postgres_up),
+                _standing(timeline),
             ),
             self._progress(),
             _notes(timeline.notes[-_NOTES_SHOWN:]),
@@ -133,15 +133,15 @@ class Dashboard:
 
     def _path(self) -> Text:
         """All steps in a row: done, present, to come."""
-        reached = [step.name for step in self._timeline.steps]
+        reached = {step.name for step in self._timeline.steps}
         present = self._timeline.step_now
         path = Text()
         for place, name in enumerate(self._steps):
             if place:
                 path.append(" → ", "dim")
-            if place >= len(reached):
+            if name not in reached:
                 path.append(name, "dim")
-            elif place == len(reached) - 1 and present is not None:
+            elif present is not None and name == present.name:
                 path.append(f" {name} ", "bold reverse cyan")
             else:
                 path.append(f"✓ {name}", "green")
@@ -189,17 +189,28 @@ def _sides(recent: Tally, samples: Sequence[Sample]) -> Table:
     return table
 
 
-def _standing(standing: Standing, total: Tally, *, postgres_up: bool) -> Table:
+def _standing(timeline: Timeline) -> Table:
+    standing, total = timeline.standing, timeline.total
     table = _grid("Standing")
     table.add_row("stage", Text(standing.stage, "bold"))
+    table.add_row("writes decided by", Text(standing.authority, "bold"))
     table.add_row("read-percent", f"{standing.postgres_read_percent:g} %")
-    table.add_row("PostgreSQL", Text("up", "green") if postgres_up else Text("STOPPED", "bold red"))
+    for side, is_up in (("DynamoDB", timeline.dynamodb_up), ("PostgreSQL", timeline.postgres_up)):
+        table.add_row(side, Text("up", "green") if is_up else Text("STOPPED", "bold red"))
     table.add_row("gate", Text(standing.gate, "green" if standing.gate == "open" else "bold yellow"))
     dirty = "?" if standing.dirty_keys is None else str(standing.dirty_keys)
     table.add_row("dirty keys / journal", f"{dirty} / {standing.journal_entries}")
+    table.add_row("outbox", _outbox(standing))
     table.add_row("oldest doubt", f"{standing.lag_seconds:.1f} s" if standing.lag_seconds else "none")
     table.add_row("mismatches", _zero(total.counts["mismatches"], f" of {total.counts['compared']:,}"))
     return table
+
+
+def _outbox(standing: Standing) -> str:
+    if standing.outbox_entries is None:
+        return "?"
+    age = f", oldest {standing.outbox_seconds:.1f} s" if standing.outbox_seconds else ""
+    return f"{standing.outbox_entries} waiting{age}"
 
 
 def _notes(notes: Sequence[Note]) -> Text:

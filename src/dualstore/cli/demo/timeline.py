@@ -60,26 +60,27 @@ class Standing:
 
     Attributes:
         stage: its stage.
+        authority: whose word is final for writes.
         postgres_read_percent: the dial.
         gate: whether PostgreSQL may be read.
         dirty_keys: keys in doubt, or None where PostgreSQL could not be asked.
         journal_entries: keys in doubt that are noted in DynamoDB.
         suspects: processes that ended without having finished their writes.
         lag_seconds: the age of the oldest doubt.
+        outbox_entries: changes that wait for DynamoDB, or None where PostgreSQL could not be asked.
+        outbox_seconds: the age of the oldest of them.
     """
 
     stage: str = "off"
+    authority: str = "DynamoDB"
     postgres_read_percent: float = 0.0
     gate: str = "open"
     dirty_keys: int | None = 0
     journal_entries: int = 0
     suspects: int = 0
     lag_seconds: float = 0.0
-
-    @property
-    def quiet(self) -> bool:
-        """Whether nothing is in doubt."""
-        return self.gate == "open" and not (self.dirty_keys or self.journal_entries or self.suspects)
+    outbox_entries: int | None = 0
+    outbox_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,7 @@ class Sample:
     tally: Tally
     standing: Standing
     postgres_up: bool
+    dynamodb_up: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,7 @@ class Timeline:
         self.total = Tally()
         self.standing = Standing()
         self.postgres_up = True
+        self.dynamodb_up = True
         # Told of each note, and of each step as it begins and as it ends.
         self.listeners: list[Callable[[Note | Step], None]] = []
 
@@ -182,7 +185,14 @@ class Timeline:
         with self._lock:
             now = self.now
             taken, self._pending = self._pending, Tally()
-            sample = Sample(now, now - self._sampled, taken, self.standing, self.postgres_up)
+            sample = Sample(
+                at=now,
+                seconds=now - self._sampled,
+                tally=taken,
+                standing=self.standing,
+                postgres_up=self.postgres_up,
+                dynamodb_up=self.dynamodb_up,
+            )
             self._sampled = now
             self.samples.append(sample)
             return sample

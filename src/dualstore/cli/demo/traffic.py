@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from dualstore.cli.demo.ledger import LedgerWriter
 from dualstore.cli.demo.measures import Meter
+from dualstore.cli.demo.moments import Failure
 from dualstore.cli.demo.writes import (
     Close,
     Outcome,
@@ -35,6 +36,7 @@ WRITES = ("save", "reopen", "close", "rename", "visit")
 _FORGIVEN_LATENESS_SECONDS = 0.2
 _PAGE_ITEMS = 25
 _REST_SECONDS = 0.02
+_NOTHING_WAS_DONE = "ServiceUnavailable"
 RUSHED_KEYS = 2
 """How many airports of each kind a rush is about."""
 
@@ -172,10 +174,11 @@ class Caller(threading.Thread):
         return call
 
     def _call(self, call: Callable[[], None]) -> None:
+        began_ns = time.monotonic_ns()
         try:
             call()
         except Exception as error:
-            self._meter.error(error)
+            self._meter.failed(Failure.of(error, began_ns=began_ns))
             logger.warning("%s: %s failed", self.name, call.__name__, exc_info=error)
 
     def _warm_up(self) -> None:
@@ -275,7 +278,7 @@ class Caller(threading.Thread):
         return self._random.choice(keys[:RUSHED_KEYS] if self._dial.tempo is Tempo.RUSH else keys)
 
     def _write(self, key: str, write: Write) -> None:
-        """Notes the intent, writes, notes the outcome; a failure is passed on with the outcome unknown."""
+        """Notes the intent, writes, notes the outcome; a failure is passed on once its outcome is noted."""
         number = self._ledger.intend(key, write)
         outcome, failure = self._outcome(key, write)
         self._ledger.conclude(number, outcome, error=None if failure is None else type(failure).__name__)
@@ -293,7 +296,8 @@ class Caller(threading.Thread):
         except self._conflict:
             return "refused", None
         except Exception as failure:  # noqa: BLE001 - whatever it is, it goes into the ledger, and on
-            return "unknown", failure
+            undone = getattr(failure, "cause_response_code", None) == _NOTHING_WAS_DONE
+            return "undone" if undone else "unknown", failure
         return "acknowledged", None
 
     def _send(self, key: str, write: Write) -> None:

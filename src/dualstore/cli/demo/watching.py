@@ -9,9 +9,10 @@ from typing import Self
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from dualstore.cli.demo.measures import SIDE_NAMES
 from dualstore.cli.demo.timeline import SAMPLE_SECONDS, Standing, Timeline
+from dualstore.control import Gate
 from dualstore.errors import DualStoreError, Unavailable
-from dualstore.replication.control import Gate
 from dualstore.store import TableStatus
 
 
@@ -92,16 +93,20 @@ class Watch:
 
     def _standing(self, seen: TableStatus) -> Standing:
         pending = seen.pending or seen.dirty_keys is None
+        waiting = seen.outbox
         self._in_doubt_since = (self._in_doubt_since or time.monotonic()) if pending else None
         since = self._in_doubt_since
         return Standing(
             stage=seen.record.stage,
+            authority=SIDE_NAMES[seen.record.authority],
             postgres_read_percent=seen.record.dials.postgres_read_percent,
             gate="open" if seen.record.gate is Gate.OPEN and not seen.record.suspects else "shut",
             dirty_keys=seen.dirty_keys,
             journal_entries=seen.journal_keys,
             suspects=len(seen.record.suspects),
             lag_seconds=0.0 if since is None else time.monotonic() - since,
+            outbox_entries=None if waiting is None else waiting.entries,
+            outbox_seconds=0.0 if waiting is None else waiting.oldest_age.total_seconds(),
         )
 
 

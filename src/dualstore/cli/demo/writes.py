@@ -105,7 +105,8 @@ class Visit:
 
 
 Write = Save | Reopen | Close | Rename | Visit
-Outcome = Literal["acknowledged", "refused", "unknown"]
+Outcome = Literal["acknowledged", "refused", "undone", "unknown"]
+"""What the caller was told: done; refused by a condition; not done, since no database took it; unknown."""
 
 
 def states_after(states: Iterable[State], write: Write, outcome: Outcome) -> frozenset[State]:
@@ -120,6 +121,8 @@ def states_after(states: Iterable[State], write: Write, outcome: Outcome) -> fro
         The possible states after; empty when the caller was told what cannot have happened, such as a
         refusal where every possible state allowed the write.
     """
+    if outcome == "undone":
+        return frozenset(states)
     possible: set[State] = set()
     for before in states:
         after = write.after(before)

@@ -32,7 +32,7 @@ _TOKEN_LIFETIME_SECONDS = 600.0
 
 @dataclass(frozen=True, slots=True)
 class _Transacted:
-    """A transaction that was carried out under a ClientRequestToken."""
+    """A transaction that was carried out under a ClientRequestToken; its actions, where they are known."""
 
     actions: Any
     response: Response
@@ -122,20 +122,27 @@ class ItemStore:
         response = semantics.transact_write_response(operation, writes, outcomes)
         token = operation.request.get("ClientRequestToken")
         if token is not None:
-            self._transacted[token] = _Transacted(
-                actions=detached(operation.request["TransactItems"]),
-                response=response,
-                forgotten_at=self._monotonic() + _TOKEN_LIFETIME_SECONDS,
-            )
+            self._remember(token, actions=detached(operation.request["TransactItems"]), response=response)
         return response
 
-    def _same_transaction(self, operation: TransactWriteItems) -> _Transacted | None:
-        """The transaction that this one repeats, if it was carried out within ten minutes."""
+    def _remember(self, token: str, *, actions: Any = None, response: Response | None = None) -> None:
+        """Remember a token for ten minutes, from when it was first used."""
+        self._forget_tokens()
+        forgotten_at = self._monotonic() + _TOKEN_LIFETIME_SECONDS
+        self._transacted.setdefault(token, _Transacted(actions, response or {}, forgotten_at))
+
+    def _forget_tokens(self) -> None:
         now = self._monotonic()
         for token in [token for token, each in self._transacted.items() if each.forgotten_at <= now]:
             del self._transacted[token]
+
+    def _same_transaction(self, operation: TransactWriteItems) -> _Transacted | None:
+        """The transaction that this one repeats, if it was carried out within ten minutes."""
+        self._forget_tokens()
         earlier = self._transacted.get(operation.request.get("ClientRequestToken", ""))
-        if earlier is not None and earlier.actions != detached(operation.request["TransactItems"]):
+        if earlier is None or earlier.actions is None:
+            return earlier
+        if earlier.actions != detached(operation.request["TransactItems"]):
             raise RequestRejected(
                 "IdempotentParameterMismatchException",
                 "The ClientRequestToken was used for a transaction with other actions",

@@ -2,18 +2,27 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from threading import RLock
 from typing import Any
 
-from dualstore.errors import MirrorDirty, UnsupportedOperation
+from dualstore.control import PostgresRole
+from dualstore.errors import MirrorDirty, MirrorFenced, UnsupportedOperation
 from dualstore.items import PREDECESSOR, Item, Key, TableShape, key_bytes, normalized_item
 from dualstore.operations import GetItem, Operation, Response
 from dualstore.stages import Side
-from dualstore.stores.base import DirtyKey, MirrorState, Revision
+from dualstore.stores.base import DirtyKey, MirrorState, Revision, SettledWrite
 from dualstore.stores.memory.operations import ItemStore
 from dualstore.stores.memory.tables import Table, detached, stamp_of
+
+
+@dataclass(frozen=True, slots=True)
+class _Fence:
+    """What passes: writes that were decided under this epoch, where the store had this role."""
+
+    epoch: int
+    role: PostgresRole
 
 
 @dataclass(slots=True)
@@ -43,12 +52,35 @@ class MemoryStore(ItemStore):
         super().__init__(shapes, side=side, monotonic=monotonic)
         self._key_locks: dict[tuple[str, bytes], _KeyLock] = {}
         self._dirty: dict[tuple[str, bytes], DirtyKey] = {}
+        self._fences: dict[str, _Fence] = {}
+
+    def raise_fence(self, table: str, *, epoch: int, role: PostgresRole) -> None:
+        """From now on only writes of this epoch and role pass (see `Fence.raise_fence`).
+
+        Before the first fence of a table every mirror write passes.
+        """
+        with self._lock:
+            fence = self._fences.get(table)
+            if fence is None or fence.epoch < epoch:
+                self._fences[table] = _Fence(epoch, role)
+
+    def set_fence(self, table: str, *, epoch: int, role: PostgresRole) -> None:
+        """From now on only writes of this epoch and role pass, whatever stood before."""
+        with self._lock:
+            self._fences[table] = _Fence(epoch, role)
+
+    def fence_of(self, table: str) -> tuple[int, PostgresRole] | None:
+        """The epoch and role that pass, or None where everything does."""
+        with self._lock:
+            fence = self._fences.get(table)
+            return None if fence is None else (fence.epoch, fence.role)
 
     def write_direct(
-        self, table: str, key: Key, image: Item | None, *, stamp: bytes, predecessor: bytes | None
+        self, table: str, key: Key, image: Item | None, *, stamp: bytes, predecessor: bytes | None, epoch: int
     ) -> bool:
         """Write an acknowledged image, but only onto its predecessor (see `Mirror.write_direct`)."""
         with self.locked(table, key), self._lock:
+            self._pass_fence(table, epoch)
             held = self._table(table)
             raw = key_bytes(held.shape.keys, key)
             state = held.state(raw)
@@ -65,14 +97,27 @@ class MemoryStore(ItemStore):
             held = self._table(table)
             return _detached_state(held.state(key_bytes(held.shape.keys, key)))
 
-    def write_settled(self, table: str, key: Key, image: Item | None, *, seen: Revision) -> bool:
+    def write_settled(self, table: str, key: Key, image: Item | None, *, seen: Revision, epoch: int) -> bool:
         """Write what the authority said, if the key is still as it was seen (see `Mirror.write_settled`)."""
-        with self.locked(table, key), self._lock:
-            held = self._table(table)
-            raw = key_bytes(held.shape.keys, key)
-            if held.state(raw).revision != seen:
+        return self.write_settled_together([SettledWrite(table, key, image, seen, epoch)])
+
+    def write_settled_together(self, writes: Sequence[SettledWrite], *, token: str | None = None) -> bool:
+        """As `write_settled` for several keys, all or none (see `Mirror.write_settled_together`)."""
+        if not writes:
+            return True
+        with ExitStack() as locks:
+            for write in sorted(writes, key=lambda write: (write.table, self._raw(write))):
+                locks.enter_context(self.locked(write.table, write.key))
+            locks.enter_context(self._lock)
+            for write in writes:
+                self._pass_fence(write.table, write.epoch)
+            places = [(self._table(write.table), self._raw(write), write) for write in writes]
+            if any(held.state(raw).revision != write.seen for held, raw, write in places):
                 return False
-            _mirror(held, raw, image)
+            for held, raw, write in places:
+                _mirror(held, raw, write.image)
+            if token is not None:
+                self._remember(token)
             return True
 
     @contextmanager
@@ -150,6 +195,17 @@ class MemoryStore(ItemStore):
             with self._lock:
                 items = [held.item(key) for key in keys[start : start + page_items]]
             yield [detached(item) for item in items if item is not None]
+
+    def _pass_fence(self, table: str, epoch: int) -> None:
+        fence = self._fences.get(table)
+        if fence is not None and fence != _Fence(epoch, PostgresRole.MIRROR):
+            raise MirrorFenced(
+                f"this store is not the mirror of {table!r} at epoch {epoch}; read the control record of the "
+                "authority, and decide again"
+            )
+
+    def _raw(self, write: SettledWrite) -> bytes:
+        return key_bytes(self._table(write.table).shape.keys, write.key)
 
 
 def _detached_state(state: MirrorState) -> MirrorState:

@@ -6,7 +6,7 @@ import xxhash
 
 from dualstore.items import TableShape
 from dualstore.mapping import TableMapping
-from dualstore.stores.postgres.statements import TableStatements
+from dualstore.stores.postgres.authority_statements import AuthorityStatements
 
 
 class Catalog(Mapping[str, TableShape]):
@@ -18,7 +18,7 @@ class Catalog(Mapping[str, TableShape]):
 
     def __init__(self, tables: Mapping[str, TableMapping]) -> None:
         self._tables = tables
-        self._statements: dict[str, TableStatements] = {}
+        self._statements: dict[str, AuthorityStatements] = {}
 
     def __getitem__(self, table: str) -> TableShape:
         return self._tables[table].shape
@@ -29,7 +29,7 @@ class Catalog(Mapping[str, TableShape]):
     def __len__(self) -> int:
         return len(self._tables)
 
-    def statements(self, table: str) -> TableStatements:
+    def statements(self, table: str) -> AuthorityStatements:
         """The statements of a table.
 
         Raises:
@@ -38,7 +38,7 @@ class Catalog(Mapping[str, TableShape]):
         mapping = self._tables[table]
         statements = self._statements.get(table)
         if statements is None or statements.mapping is not mapping:
-            statements = self._statements[table] = TableStatements(mapping)
+            statements = self._statements[table] = AuthorityStatements(mapping)
         return statements
 
 

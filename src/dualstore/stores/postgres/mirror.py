@@ -6,13 +6,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from dualstore.errors import MirrorUnavailable
+from dualstore.errors import AuthorityMoved, MirrorFenced, MirrorUnavailable
 from dualstore.items import Item, Key, key_bytes
 from dualstore.mapping import typed_item, typed_json
-from dualstore.stores.base import DirtyKey, MirrorState, Revision
+from dualstore.stores.base import DirtyKey, MirrorState, Revision, SettledWrite
+from dualstore.stores.postgres.authority_statements import ALL_MAY_BE_READ
 from dualstore.stores.postgres.catalog import Catalog, lock_key
 from dualstore.stores.postgres.faults import as_mirror
-from dualstore.stores.postgres.sessions import BEGIN, COMMIT, Session, Sessions, Statement
+from dualstore.stores.postgres.sessions import BEGIN, COMMIT, Row, Session, Sessions, Statement
 from dualstore.stores.postgres.statements import TableStatements
 
 _MARK = (
@@ -28,6 +29,12 @@ _CLEAR = (
 _DIRTY = (
     "SELECT item_key::text, nonce, extract(epoch FROM since)::float8 FROM dualstore.dirty "
     "WHERE table_name = $1 ORDER BY since, key LIMIT $2::bigint"
+)
+# DynamoDB, "TransactWriteItems": a token is good for ten minutes, and stands for another transaction later.
+_REMEMBER = (
+    "INSERT INTO dualstore.tokens AS known (token) VALUES ($1) "
+    "ON CONFLICT (token) DO UPDATE SET digest = NULL, created_at = clock_timestamp() "
+    "WHERE known.created_at < clock_timestamp() - interval '10 minutes'"
 )
 
 T = TypeVar("T")
@@ -46,6 +53,14 @@ class _Target:
     def lock_key(self) -> int:
         return lock_key(self.table, self.key)
 
+    def settle(self, image: Item | None, seen: Revision, epoch: int) -> Statement:
+        """The statement of a settled write."""
+        statements = self.statements
+        known = (self.table, str(epoch), self.key, *map(_numeral, (seen.row, seen.tombstone)))
+        if image is None:
+            return statements.settle_absent, (*self.key_values, *known)
+        return statements.settle_present, (*statements.mapping.encode(image), *known)
+
 
 class PostgresMirror:
     """The operations of a mirror.
@@ -61,31 +76,52 @@ class PostgresMirror:
         self._held = threading.local()
 
     def write_direct(
-        self, table: str, key: Key, image: Item | None, *, stamp: bytes, predecessor: bytes | None
+        self, table: str, key: Key, image: Item | None, *, stamp: bytes, predecessor: bytes | None, epoch: int
     ) -> bool:
         """See `Mirror.write_direct`."""
         target = self._target(table, key)
         statements = target.statements
+        named = (table, str(epoch), target.key)
         if image is not None:
             over, new = statements.put_over, statements.put_new
-            values = (*statements.mapping.encode(image), table, target.key, stamp)
+            values = (*statements.mapping.encode(image), *named, stamp)
         else:
             over, new = statements.delete_over, statements.delete_nothing
-            values = (*target.key_values, table, target.key)
+            values = (*target.key_values, *named)
         write = (new, values) if predecessor is None else (over, (*values, predecessor))
-        return self._locked_write(target, write, f"a direct write to {table!r}")
+        return self._locked_write(target, write, epoch, f"a direct write to {table!r}")
 
-    def write_settled(self, table: str, key: Key, image: Item | None, *, seen: Revision) -> bool:
+    def write_settled(self, table: str, key: Key, image: Item | None, *, seen: Revision, epoch: int) -> bool:
         """See `Mirror.write_settled`."""
         target = self._target(table, key)
-        statements = target.statements
-        known = (table, target.key, *map(_numeral, (seen.row, seen.tombstone)))
-        write: Statement = (
-            (statements.settle_absent, (*target.key_values, *known))
-            if image is None
-            else (statements.settle_present, (*statements.mapping.encode(image), *known))
-        )
-        return self._locked_write(target, write, f"a settled write to {table!r}")
+        write = target.settle(image, seen, epoch)
+        return self._locked_write(target, write, epoch, f"a settled write to {table!r}")
+
+    def write_settled_together(self, writes: Sequence[SettledWrite], *, token: str | None = None) -> bool:
+        """See `Mirror.write_settled_together`."""
+        if not writes:
+            return True
+        targets = [self._target(write.table, write.key) for write in writes]
+        tables = ", ".join(sorted({write.table for write in writes}))
+        doing = f"settled writes together, to {tables}"
+        lock = self._sessions.lock(*(target.lock_key for target in targets), writer="mirror")
+        before = [BEGIN, lock, *([] if token is None else [(_REMEMBER, (token,))])]
+        settles = [
+            target.settle(write.image, write.seen, write.epoch)
+            for target, write in zip(targets, writes, strict=True)
+        ]
+
+        def write_all(session: Session) -> bool:
+            answers = session.batch(*before, *settles)[len(before) :]
+            held = [
+                _held(answer, write.table, write.epoch, doing)
+                for answer, write in zip(answers, writes, strict=True)
+            ]
+            if all(held):
+                session.batch(COMMIT)
+            return all(held)  # where not, nothing is committed: the end of the session rolls back
+
+        return self._run(write_all, doing)
 
     def state(self, table: str, key: Key) -> MirrorState:
         """See `Mirror.state`."""
@@ -108,7 +144,8 @@ class PostgresMirror:
         target = self._target(table, key)
         doing = f"holding the lock of a key of {table!r}"
         with self._sessions.hold(doing=doing, explain=as_mirror) as session:
-            self._run(lambda s: s.batch(BEGIN, self._sessions.lock(target.lock_key)), doing, on=session)
+            lock = self._sessions.lock(target.lock_key, writer="mirror")
+            self._run(lambda s: s.batch(BEGIN, lock), doing, on=session)
             self._held_sessions[target.lock_key] = session
             try:
                 yield
@@ -149,6 +186,24 @@ class PostgresMirror:
         )
         return {bytes(key): _state(statements, row) for *row, key in rows}
 
+    def states_as_authority(
+        self, table: str, keys: Iterable[Key], *, epoch: int
+    ) -> Mapping[bytes, MirrorState]:
+        """See `Authority.states_as_authority`. The fence is looked at after the rows: it never comes back."""
+        targets = [self._target(table, key) for key in keys]
+        if not targets:
+            return {}
+        statements = targets[0].statements
+        columns = zip(*(target.key_values for target in targets), strict=True)
+        values = (table, [target.key for target in targets], *map(list, columns))
+        rows, ((still,),) = self._run(
+            lambda session: session.batch((statements.states, values), (ALL_MAY_BE_READ, ([table], [epoch]))),
+            f"reading keys of {table!r}",
+        )
+        if not still:
+            raise AuthorityMoved(f"PostgreSQL is not the authority of {table!r} at epoch {epoch}: look again")
+        return {bytes(key): _state(statements, row) for *row, key in rows}
+
     def all_items(self, table: str, *, page_items: int = 1000) -> Iterator[Sequence[Item]]:
         """See `Mirror.all_items`."""
         statements = self._statements(table)
@@ -163,18 +218,18 @@ class PostgresMirror:
             if len(rows) < page_items:
                 return
 
-    def _locked_write(self, target: _Target, write: Statement, doing: str) -> bool:
-        """Run a statement that writes one key under its lock; what it answers.
+    def _locked_write(self, target: _Target, write: Statement, epoch: int, doing: str) -> bool:
+        """Run a statement that writes one key under its lock; what it answers, unless the fence stopped it.
 
         Done twice, because the connection broke the first time, a write does no harm: it finds its own stamp,
         or a revision other than the one that was seen.
         """
         if (held := self._session_of(target)) is not None:
-            ((done,),) = self._run(lambda session: session.rows(*write), doing, on=held)
+            answer = self._run(lambda session: session.rows(*write), doing, on=held)
         else:
-            lock = self._sessions.lock(target.lock_key)
-            _, _, ((done,),), _ = self._run(lambda session: session.batch(BEGIN, lock, write, COMMIT), doing)
-        return bool(done)
+            lock = self._sessions.lock(target.lock_key, writer="mirror")
+            (answer,) = self._run(lambda session: session.under_lock(lock, write), doing)
+        return _held(answer, target.table, epoch, doing)
 
     def _run(self, work: Callable[[Session], T], doing: str, *, on: Session | None = None) -> T:
         return self._sessions.run(work, doing=doing, explain=as_mirror, on=on)
@@ -202,6 +257,21 @@ class PostgresMirror:
         except AttributeError:
             sessions = self._held.sessions = {}
         return sessions
+
+
+def _held(answer: Sequence[Row], table: str, epoch: int, doing: str) -> bool:
+    """Whether a mirror's write found its key as it wanted it.
+
+    Raises:
+        MirrorFenced: the fence stopped it.
+    """
+    ((done, passed),) = answer
+    if not passed:
+        raise MirrorFenced(
+            f"PostgreSQL did not carry out {doing}: it is not the mirror of {table!r} at epoch {epoch}, "
+            "by its control record; read the control record of the authority, and decide again"
+        )
+    return bool(done)
 
 
 def _numeral(number: int | None) -> str | None:

@@ -1,9 +1,11 @@
 """GetItem, Query, Scan, BatchGetItem and TransactGetItems on PostgreSQL."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from dualstore.errors import MirrorDirty
+from dualstore.control import PostgresRole
+from dualstore.errors import AuthorityMoved, MirrorDirty, Unavailable
 from dualstore.items import Item, Key, TableShape, key_bytes
 from dualstore.operations import (
     BatchGetItem,
@@ -15,16 +17,31 @@ from dualstore.operations import (
     TransactGetItems,
 )
 from dualstore.stores import semantics
+from dualstore.stores.postgres.authority_statements import ALL_MAY_BE_READ, AuthorityStatements
 from dualstore.stores.postgres.catalog import Catalog
 from dualstore.stores.postgres.pages import Walk
 from dualstore.stores.postgres.sessions import COMMIT, Row, Session, Statement
-from dualstore.stores.postgres.statements import TableStatements
 
-_ANY_DIRTY = "SELECT EXISTS (SELECT FROM dualstore.dirty WHERE table_name = ANY($1::text[]))"
+_NONE_DIRTY = "SELECT NOT EXISTS (SELECT FROM dualstore.dirty WHERE table_name = ANY($1::text[]))"
 _SNAPSHOT: Statement = ("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", ())
 
-Guards = tuple[Statement, ...]
-"""Statements that answer whether the read must not be trusted."""
+_MAY_BE_READ = frozenset({PostgresRole.AUTHORITY, PostgresRole.PAUSED})
+
+
+@dataclass(frozen=True, slots=True)
+class _Guard:
+    """What must hold before the first row is read.
+
+    Attributes:
+        statement: answers whether it does.
+        refusal: what is raised where it does not.
+    """
+
+    statement: Statement
+    refusal: Callable[[Operation], Unavailable]
+
+
+Guards = tuple[_Guard, ...]
 
 
 def read(catalog: Catalog, session: Session, operation: Operation) -> Response:
@@ -52,7 +69,7 @@ def read_undoubted(catalog: Catalog, session: Session, operation: Operation) -> 
         RequestRejected: as DynamoDB would.
     """
     if not isinstance(operation, GetItem):
-        guard: Statement = (_ANY_DIRTY, (sorted(operation.tables),))
+        guard = _Guard((_NONE_DIRTY, (sorted(operation.tables),)), _in_doubt)
         return _READS[type(operation)](catalog, session, operation, (guard,))
     shape, statements, key = _located(catalog, operation)
     values = (*statements.mapping.encode_key(key), operation.table, key_bytes(shape.keys, key))
@@ -63,7 +80,33 @@ def read_undoubted(catalog: Catalog, session: Session, operation: Operation) -> 
     return semantics.get_response(operation, shape, item)
 
 
-def _located(catalog: Catalog, operation: GetItem) -> tuple[TableShape, TableStatements, Key]:
+def read_as_authority(
+    catalog: Catalog, session: Session, operation: Operation, epochs: Mapping[str, int]
+) -> Response:
+    """Carry out an operation that reads, where PostgreSQL is the authority of its tables.
+
+    A mirror never goes back to an earlier state, so what is read a moment after the authority has moved is no
+    older than what it would have told the moment before: looking first, in the same round trip, is enough.
+
+    Raises:
+        AuthorityMoved: it is not, at these epochs.
+        RequestRejected: as DynamoDB would.
+    """
+    if not isinstance(operation, GetItem):
+        tables = sorted(operation.tables)
+        asked = (tables, [epochs[table] for table in tables])
+        guard = _Guard((ALL_MAY_BE_READ, asked), _moved)
+        return _READS[type(operation)](catalog, session, operation, (guard,))
+    shape, statements, key = _located(catalog, operation)
+    values = (*statements.mapping.encode_key(key), operation.table, str(epochs[operation.table]))
+    ((*row, revision, role),) = session.rows(statements.get_as_authority, values)
+    if role not in _MAY_BE_READ:
+        raise _moved(operation)
+    item = None if revision is None else statements.mapping.decode(row)
+    return semantics.get_response(operation, shape, item)
+
+
+def _located(catalog: Catalog, operation: GetItem) -> tuple[TableShape, AuthorityStatements, Key]:
     shape = semantics.shape_named(catalog, operation.table)
     return shape, catalog.statements(operation.table), semantics.checked_key(operation, shape)
 
@@ -102,10 +145,11 @@ def _fetch(session: Session, operation: Operation, guards: Guards, *statements: 
     """The rows of each statement, all in one round trip, once the guards have let them pass."""
     # A transaction's isolation can only be chosen before its first query: there the guards come second.
     first = 1 if statements[0] is _SNAPSHOT else 0
-    results = session.batch(*statements[:first], *guards, *statements[first:])
-    answers = results[first : first + len(guards)]
-    if any(dirty for ((dirty,),) in answers):
-        raise _in_doubt(operation)
+    looks = (guard.statement for guard in guards)
+    results = session.batch(*statements[:first], *looks, *statements[first:])
+    for guard, ((holds,),) in zip(guards, results[first : first + len(guards)], strict=True):
+        if not holds:
+            raise guard.refusal(operation)
     return results[:first] + results[first + len(guards) :]
 
 
@@ -119,11 +163,18 @@ def _items(catalog: Catalog, gets: Sequence[GetItem], found: Sequence[list[Row]]
     return [_item(catalog.statements(get.table), rows) for get, rows in pairs]
 
 
-def _item(statements: TableStatements, rows: list[Row]) -> Item | None:
+def _item(statements: AuthorityStatements, rows: list[Row]) -> Item | None:
     return statements.mapping.decode(rows[0]) if rows else None
 
 
 def _in_doubt(operation: Operation) -> MirrorDirty:
     return MirrorDirty(
         f"{operation.name} on {', '.join(sorted(operation.tables))} covers keys in doubt: ask the authority"
+    )
+
+
+def _moved(operation: Operation) -> AuthorityMoved:
+    return AuthorityMoved(
+        f"{operation.name} on {', '.join(sorted(operation.tables))} was decided under an epoch that has "
+        "ended: read the control record, and decide again"
     )

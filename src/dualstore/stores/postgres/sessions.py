@@ -5,7 +5,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import psycopg
 import sqlalchemy
@@ -21,6 +21,9 @@ Row = tuple[Any, ...]
 Statement = tuple[str, Sequence[Any]]
 """SQL with `$1`, `$2`, …, and the values for them."""
 
+Writer = Literal["mirror", "authority"]
+"""What a transaction of dualstore's own says of itself in the setting `dualstore.writer`."""
+
 T = TypeVar("T")
 Explain = Callable[[BaseException, str], Exception]
 
@@ -29,15 +32,13 @@ COMMIT: Statement = ("COMMIT", ())
 
 # The limits apply to the statements after this one, the one for locks already to the locks taken here. A lock
 # and the statement it protects must never be one statement: its snapshot would be older than the lock.
-_LOCK_ONE = (
+_SETTINGS = (
     "SELECT set_config('statement_timeout', $2, true), set_config('lock_timeout', $3, true), "
-    "pg_advisory_xact_lock($1::bigint)"
+    "set_config('dualstore.writer', $4, true), "
 )
+_LOCK_ONE = "SELECT dualstore.lock_key($1::bigint, $2, $3)"
 # A function with side effects is evaluated row by row, in the order of the array.
-_LOCK_MANY = (
-    "SELECT set_config('statement_timeout', $2, true), set_config('lock_timeout', $3, true), "
-    "(SELECT count(pg_advisory_xact_lock(k)) FROM unnest($1::bigint[]) AS k)"
-)
+_LOCK_MANY = f"{_SETTINGS}(SELECT count(pg_advisory_xact_lock(k)) FROM unnest($1::bigint[]) AS k)"
 _TRIES = {Fault.LOST: 2, Fault.CONTENTION: 5}
 _PAUSE_S = 0.005
 # The server's own limit comes first: the connection survives it.
@@ -47,10 +48,16 @@ _BETWEEN_STATEMENTS = (TransactionStatus.IDLE, TransactionStatus.INTRANS, Transa
 
 
 class Session:
-    """One borrowed connection, in autocommit: transactions are begun and ended by statements."""
+    """One borrowed connection, in autocommit: transactions are begun and ended by statements.
 
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+    Args:
+        connection: borrowed for as long as the session is used.
+        sessions: where it comes from.
+    """
+
+    def __init__(self, connection: psycopg.Connection[Any], sessions: "Sessions") -> None:
         self._connection = connection
+        self._sessions = sessions
 
     @property
     def failed(self) -> bool:
@@ -80,6 +87,20 @@ class Session:
         if failure is not None:
             raise failure
         return list(map(self._fetched, cursors))
+
+    def under_lock(self, lock: Statement, *statements: Statement) -> list[list[Row]]:
+        """Take one key's lock, then run statements, in one transaction and one round trip; the rows of each.
+
+        The statements of one pipeline are a transaction without BEGIN and COMMIT (PostgreSQL, "Pipeline
+        Mode"), each with a snapshot of its own at READ COMMITTED; sending both takes 60 of 450 µs. Where the
+        database begins transactions otherwise the lock is refused, and both are sent from then on.
+        """
+        if self._sessions.begins_read_committed:
+            try:
+                return self.batch(lock, *statements)[1:]
+            except psycopg.errors.ActiveSqlTransaction:  # of dualstore.lock_key: nothing has been done
+                self._sessions.begins_read_committed = False
+        return self.batch(BEGIN, lock, *statements, COMMIT)[2:-1]
 
     @staticmethod
     def _fetched(cursor: psycopg.RawCursor[TupleRow]) -> list[Row]:
@@ -114,15 +135,21 @@ class Sessions:
             )
         deadlines.install(engine)
         self._engine = engine
+        self.begins_read_committed = True
         self._timeout = statement_timeout
         self._timeout_ms = str(round(statement_timeout.total_seconds() * 1000))
 
-    def lock(self, *lock_keys: int) -> Statement:
-        """The statement that takes advisory locks for the transaction, after which it may read and write."""
-        limits = (self._timeout_ms, self._timeout_ms)
+    def lock(self, *lock_keys: int, writer: Writer) -> Statement:
+        """The statement that takes advisory locks for the transaction, after which it may read and write.
+
+        Args:
+            *lock_keys: from `catalog.lock_key`; they are taken in sorted order.
+            writer: as what dualstore writes, for the triggers of the mapped tables.
+        """
+        settings = (self._timeout_ms, self._timeout_ms, writer)
         if len(lock_keys) == 1:
-            return _LOCK_ONE, (str(lock_keys[0]), *limits)
-        return _LOCK_MANY, (sorted(set(lock_keys)), *limits)
+            return _LOCK_ONE, (str(lock_keys[0]), self._timeout_ms, writer)
+        return _LOCK_MANY, (sorted(set(lock_keys)), *settings)
 
     def run(
         self,
@@ -176,7 +203,7 @@ class Sessions:
         try:
             if not autocommit:
                 connection.autocommit = True
-            yield Session(connection)
+            yield Session(connection, self)
             _restore(connection, autocommit=autocommit)
         except BaseException:
             with deadlines.deadline(self._timeout):

@@ -13,6 +13,30 @@ from dualstore.mapping import TableMapping, quoted
 _NEXT = "nextval('dualstore.revision')"
 
 
+FENCE_HELD = "EXISTS (SELECT FROM fence)"
+"""The condition that the fence lets a statement write, in a statement that begins with it."""
+
+
+def fence(table: str, epoch: str) -> str:
+    """A common table expression with one row where PostgreSQL is the mirror of a table at an epoch.
+
+    In the statement that writes, so that both see the database at one moment.
+
+    Args:
+        table: the placeholder of the physical DynamoDB name.
+        epoch: the placeholder of the epoch.
+    """
+    return f"fence AS ({passing(table, epoch)})"
+
+
+def passing(table: str, epoch: str) -> str:
+    """One row, without columns, where the fence lets mirror writes pass; arguments as for `fence`."""
+    return (
+        f"SELECT FROM dualstore.control WHERE table_name = {table} "
+        f"AND epoch = {epoch}::bigint AND role = 'mirror'"
+    )
+
+
 def _is_key(placeholder: str, prefix: str = "") -> str:
     """The condition that a bookkeeping row is of a key: its index is on the hash, see `schema.tables`."""
     return f"sha256({prefix}key) = sha256({placeholder}::bytea)"
@@ -22,8 +46,10 @@ def _is_key(placeholder: str, prefix: str = "") -> str:
 class TableStatements:
     """The statements for one table.
 
-    A statement that writes answers one row with one Boolean: whether the key now is as the caller wants it.
-    All of them expect the key's lock to be held by a statement *before* (DESIGN, section 3, rule 9).
+    All that write expect the key's lock to be held by a statement *before* (DESIGN, section 3, rule 9). Those
+    for a mirror, direct and settled writes, answer one row of two Booleans: whether the key now is as the
+    caller wants it, and whether the fence let the statement write (rule 8). Where it did not, the first says
+    nothing.
     """
 
     mapping: TableMapping
@@ -108,53 +134,60 @@ class TableStatements:
         """A direct write over the item with the predecessor's stamp.
 
         A row beside a tombstone is in doubt (a backfill may have brought it back): not written over.
-        Values: row, table name, key bytes, stamp, predecessor.
+        Values: row, table name, epoch, key bytes, stamp, predecessor.
         """
-        table, key, stamp, predecessor = self._after_row(4)
+        table, epoch, key, stamp, predecessor = self._after_row(5)
         return (
-            f"WITH written AS (UPDATE {self.table} SET {self._assignments}, {REVISION} = {_NEXT} "
-            f"WHERE {self._key} AND dualstore_stamp = {predecessor} "
+            f"WITH {fence(table, epoch)}, "
+            f"written AS (UPDATE {self.table} SET {self._assignments}, {REVISION} = {_NEXT} "
+            f"WHERE {self._key} AND dualstore_stamp = {predecessor} AND {FENCE_HELD} "
             f"AND NOT EXISTS ({self._tombstone(table, key)}) RETURNING 1) "
-            f"SELECT EXISTS (SELECT FROM written) OR {self._has(stamp)}"
+            f"SELECT EXISTS (SELECT FROM written) OR {self._has(stamp)}, {FENCE_HELD}"
         )
 
     @cached_property
     def put_new(self) -> str:
         """A direct write where there is neither row nor tombstone.
 
-        Values: row, table name, key bytes, stamp.
+        Values: row, table name, epoch, key bytes, stamp.
         """
-        table, key, stamp = self._after_row(3)
+        table, epoch, key, stamp = self._after_row(4)
         return (
-            f"WITH written AS ({self._insert} WHERE NOT EXISTS ({self._tombstone(table, key)}) "
+            f"WITH {fence(table, epoch)}, "
+            f"written AS ({self._insert} WHERE {FENCE_HELD} AND NOT EXISTS ({self._tombstone(table, key)}) "
             f"ON CONFLICT ({', '.join(self.key_names)}) DO NOTHING RETURNING 1) "
-            f"SELECT EXISTS (SELECT FROM written) OR {self._has(stamp)}"
+            f"SELECT EXISTS (SELECT FROM written) OR {self._has(stamp)}, {FENCE_HELD}"
         )
 
     @cached_property
     def delete_over(self) -> str:
         """A direct deletion of the item with the predecessor's stamp, which its tombstone remembers.
 
-        Values: key, table name, key bytes, predecessor.
+        Values: key, table name, epoch, key bytes, predecessor.
         """
-        table, key, predecessor = self._after_key(3)
+        table, epoch, key, predecessor = self._after_key(4)
         recorded = self._bury(table, key, f"{predecessor}::bytea", "EXISTS (SELECT FROM gone)")
         return (
-            f"WITH gone AS (DELETE FROM {self.table} WHERE {self._key} "
-            f"AND dualstore_stamp = {predecessor} RETURNING 1), "
+            f"WITH {fence(table, epoch)}, gone AS (DELETE FROM {self.table} WHERE {self._key} "
+            f"AND dualstore_stamp = {predecessor} AND {FENCE_HELD} RETURNING 1), "
             f"recorded AS ({recorded} RETURNING 1) "
             f"SELECT EXISTS (SELECT FROM recorded) OR (NOT EXISTS ({self._row}) "
-            f"AND EXISTS ({self._tombstone(table, key)} AND stamp = {predecessor}))"
+            f"AND EXISTS ({self._tombstone(table, key)} AND stamp = {predecessor})), {FENCE_HELD}"
         )
 
     @cached_property
     def delete_nothing(self) -> str:
-        """A direct deletion that found nothing: renews the tombstone. Values: key, table name, key bytes."""
-        table, key = self._after_key(2)
+        """A direct deletion that found nothing: renews the tombstone.
+
+        Values: key, table name, epoch, key bytes.
+        """
+        table, epoch, key = self._after_key(3)
         stamp = f"({self._tombstone(table, key, 'stamp')})"
+        condition = f"{FENCE_HELD} AND NOT EXISTS ({self._row})"
         return (
-            f"WITH recorded AS ({self._bury(table, key, stamp, f'NOT EXISTS ({self._row})')} RETURNING 1) "
-            "SELECT EXISTS (SELECT FROM recorded)"
+            f"WITH {fence(table, epoch)}, "
+            f"recorded AS ({self._bury(table, key, stamp, condition)} RETURNING 1) "
+            f"SELECT EXISTS (SELECT FROM recorded), {FENCE_HELD}"
         )
 
     @cached_property
@@ -162,36 +195,37 @@ class TableStatements:
         """Write the row and remove the tombstone, if both are as they were seen.
 
         `ON CONFLICT` looks again at what a backfill, which takes no lock, may have inserted meanwhile.
-        Values: row, table name, key bytes, the row's revision, the tombstone's revision.
+        Values: row, table name, epoch, key bytes, the row's revision, the tombstone's revision.
         """
-        table, key, row, tombstone = self._after_row(4)
+        table, epoch, key, row, tombstone = self._after_row(5)
+        as_seen = self._as_seen(table, key, row, tombstone)
         return (
-            f"WITH written AS ({self._insert} WHERE {self._as_seen(table, key, row, tombstone)} "
+            f"WITH {fence(table, epoch)}, written AS ({self._insert} WHERE {FENCE_HELD} AND {as_seen} "
             f"ON CONFLICT ({', '.join(self.key_names)}) DO UPDATE SET {self._excluded} "
             f"WHERE t.{REVISION} = {row}::bigint RETURNING 1), "
             f"cleared AS (DELETE FROM dualstore.tombstones WHERE table_name = {table} AND {_is_key(key)} "
             "AND EXISTS (SELECT FROM written)) "
-            "SELECT EXISTS (SELECT FROM written)"
+            f"SELECT EXISTS (SELECT FROM written), {FENCE_HELD}"
         )
 
     @cached_property
     def settle_absent(self) -> str:
         """Remove the row and write or renew the tombstone, if both are as they were seen.
 
-        Values: key, table name, key bytes, the row's revision, the tombstone's revision.
+        Values: key, table name, epoch, key bytes, the row's revision, the tombstone's revision.
         """
-        table, key, row, tombstone = self._after_key(4)
+        table, epoch, key, row, tombstone = self._after_key(5)
         stamp = (
             "CASE WHEN EXISTS (SELECT FROM gone) THEN (SELECT dualstore_stamp FROM gone) "
             f"ELSE ({self._tombstone(table, key, 'stamp')}) END"
         )
-        as_seen = self._as_seen(table, key, row, tombstone)
+        allowed = f"{FENCE_HELD} AND {self._as_seen(table, key, row, tombstone)}"
         removed = f"({row}::bigint IS NULL OR EXISTS (SELECT FROM gone))"
         return (
-            f"WITH gone AS (DELETE FROM {self.table} WHERE {self._key} AND {as_seen} "
+            f"WITH {fence(table, epoch)}, gone AS (DELETE FROM {self.table} WHERE {self._key} AND {allowed} "
             f"AND {REVISION} = {row}::bigint RETURNING dualstore_stamp), "
-            f"recorded AS ({self._bury(table, key, stamp, f'{as_seen} AND {removed}')} RETURNING 1) "
-            "SELECT EXISTS (SELECT FROM recorded)"
+            f"recorded AS ({self._bury(table, key, stamp, f'{allowed} AND {removed}')} RETURNING 1) "
+            f"SELECT EXISTS (SELECT FROM recorded), {FENCE_HELD}"
         )
 
     @cached_property

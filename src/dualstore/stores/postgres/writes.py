@@ -1,26 +1,16 @@
-"""PutItem, UpdateItem, DeleteItem, BatchWriteItem and TransactWriteItems, where PostgreSQL is the authority.
+"""PutItem, UpdateItem, DeleteItem, BatchWriteItem and TransactWriteItems on tables that nobody mirrors.
 
-Each write is one transaction in two round trips: lock and read; then, conditions having been evaluated by the
-one evaluator that all stores share, write and commit.
+No stamp, no epoch, no outbox: the plain store, of which `authority` is the replicated form.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from dualstore.errors import OutcomeUnknown
-from dualstore.items import Item, key_bytes
-from dualstore.operations import (
-    BatchWriteItem,
-    ConditionalWrite,
-    DeleteItem,
-    Operation,
-    PutItem,
-    Response,
-    TransactWriteItems,
-    UpdateItem,
-)
+from dualstore.items import Item, Key, key_bytes
+from dualstore.operations import ConditionalWrite, Operation, Response
 from dualstore.stores import semantics
 from dualstore.stores.postgres.catalog import Catalog, lock_key
 from dualstore.stores.postgres.deadlines import DeadlinePassed
@@ -28,13 +18,10 @@ from dualstore.stores.postgres.faults import CAUGHT, Fault, fault_of, unavailabl
 from dualstore.stores.postgres.sessions import BEGIN, COMMIT, Session, Sessions, Statement
 from dualstore.stores.postgres.statements import TableStatements
 
-Written = semantics.Written
-Decide = Callable[[Sequence[Item | None]], Sequence[Written]]
-
 
 @dataclass(frozen=True)
 class Writes:
-    """The operations that write.
+    """The operations that write, each one transaction in two round trips.
 
     Args:
         catalog: the tables.
@@ -51,76 +38,28 @@ class Writes:
             RequestRejected: as DynamoDB would.
             OutcomeUnknown: the connection broke while the write was being committed.
         """
-        return _WRITES[type(operation)](self, session, operation)
-
-    def _one(self, session: Session, operation: ConditionalWrite) -> Response:
-        shape = semantics.shape_named(self.catalog, operation.table)
-        target = self._target(operation)
-
-        def decide(olds: Sequence[Item | None]) -> tuple[Written]:
-            return (semantics.write(operation, shape, olds[0]),)
-
-        return self._transaction(session, [target], decide, operation.name)[0].response
-
-    def _batch(self, session: Session, operation: BatchWriteItem) -> Response:
-        writes = semantics.batch_writes(operation, self.catalog)
-        outcomes = []
-        for write in writes:
-            shape = self.catalog[write.table]
-            target = self._target(write)
-            (outcome,) = self._transaction(
-                session,
-                [target],
-                lambda olds, write=write, shape=shape: (semantics.write(write, shape, olds[0]),),  # type: ignore[misc]
-                operation.name,
-            )
-            outcomes.append((write.table, outcome))
-        return semantics.batch_write_response(operation, outcomes)
-
-    def _transact(self, session: Session, operation: TransactWriteItems) -> Response:
-        writes = semantics.transact_writes(operation, self.catalog)
-        outcomes = self._transaction(
-            session,
-            [self._target(write) for write in writes],
-            lambda olds: semantics.transact_write(writes, self.catalog, olds),
-            operation.name,
-        )
-        return semantics.transact_write_response(operation, writes, outcomes)
-
-    def _target(self, write: ConditionalWrite) -> "_Target":
-        shape = semantics.shape_named(self.catalog, write.table)
-        key = semantics.checked_key(write, shape)
-        statements = self.catalog.statements(write.table)
-        return _Target(statements, statements.mapping.encode_key(key), key_bytes(shape.keys, key))
-
-    def _transaction(
-        self, session: Session, targets: Sequence["_Target"], decide: Decide, doing: str
-    ) -> Sequence[Written]:
-        """Lock and read the items, let `decide` say what becomes of them, write that."""
-        lock = self.sessions.lock(*(target.lock_key for target in targets))
+        plan = semantics.plan_write(operation, self.catalog)
+        targets = [self._target(write, key) for write, key in zip(plan.writes, plan.keys, strict=True)]
+        lock = self.sessions.lock(*(target.lock_key for target in targets), writer="authority")
         _, _, *found = session.batch(BEGIN, lock, *(target.get for target in targets))
         olds = [
             target.statements.mapping.decode(rows[0]) if rows else None
             for target, rows in zip(targets, found, strict=True)
         ]
-        outcomes = decide(olds)
+        outcomes = plan.decide(olds)
         changes = [
             target.change(outcome.new_item)
             for target, outcome, old in zip(targets, outcomes, olds, strict=True)
             if outcome.new_item is not old
         ]
-        with _in_doubt_if_lost(doing):
+        with _in_doubt_if_lost(operation.name):
             session.batch(*changes, COMMIT)
-        return outcomes
+        return plan.respond(outcomes)
 
-
-_WRITES: Mapping[type[Operation], Callable[[Writes, Session, Any], Response]] = {
-    PutItem: Writes._one,  # noqa: SLF001 - same class
-    UpdateItem: Writes._one,  # noqa: SLF001
-    DeleteItem: Writes._one,  # noqa: SLF001
-    BatchWriteItem: Writes._batch,  # noqa: SLF001
-    TransactWriteItems: Writes._transact,  # noqa: SLF001
-}
+    def _target(self, write: ConditionalWrite, key: Key) -> "_Target":
+        statements = self.catalog.statements(write.table)
+        keys = statements.mapping.shape.keys
+        return _Target(statements, statements.mapping.encode_key(key), key_bytes(keys, key))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """What the item operations do to items and answer, as pure functions: the rules that stores share.
 
-A store that carries out operations itself goes three ways:
+A store that carries out operations itself goes these ways:
 
 - one item: `checked_key`, read that item, `get_response` or `write`;
+- a write of any kind: `plan_write`, read its items, `WritePlan.decide`, write them, `WritePlan.respond`;
 - Query and Scan: `plan`, walk the items in order, `page`;
 - several items: `batch_gets`, `batch_writes`, `transact_gets` or `transact_writes` give the single
   operations, and the functions of the same names with `_response` the answer.
@@ -16,6 +17,7 @@ from dualstore.stores.semantics.batches import (
     batch_write_response,
     batch_writes,
 )
+from dualstore.stores.semantics.plans import WritePlan, plan_write
 from dualstore.stores.semantics.reads import MAX_PAGE_SIZE_BYTES, PagePlan, get_response, page, plan
 from dualstore.stores.semantics.requests import shape_named
 from dualstore.stores.semantics.transactions import (
@@ -40,6 +42,7 @@ __all__ = [
     "MAX_PAGE_SIZE_BYTES",
     "ConditionCheck",
     "PagePlan",
+    "WritePlan",
     "Written",
     "batch_get_response",
     "batch_gets",
@@ -51,6 +54,7 @@ __all__ = [
     "get_response",
     "page",
     "plan",
+    "plan_write",
     "put",
     "shape_named",
     "transact_get_response",

@@ -276,7 +276,7 @@ def _ministack(port: int, scratch: Path, data_directory: Path | None) -> _Progra
     environment = {
         "BIND_HOST": HOST,
         "GATEWAY_PORT": str(port),
-        "SERVICES": "dynamodb",
+        "SERVICES": "dynamodb,dynamodbstreams",
         "LOG_LEVEL": "WARNING",
         # Otherwise it also listens for MQTT and SFTP, on fixed ports.
         "IOT_MTLS_ENABLED": "0",

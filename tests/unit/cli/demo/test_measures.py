@@ -3,6 +3,7 @@
 import json
 
 from dualstore.cli.demo.measures import Meter, Tally, side_tally
+from dualstore.cli.demo.moments import Failure
 from dualstore.stages import Side
 from dualstore.telemetry import Role, ShadowCompared, Telemetry, Verdict
 
@@ -12,7 +13,7 @@ def test_a_tally_survives_the_way_through_json():
     meter.call("get", 0.003)
     meter.call("save", 1.5)
     meter.count("own reads", 3)
-    meter.error(ValueError())
+    meter.failed(Failure.of(ValueError(), began_ns=1))
     tally = meter.take()
     assert Tally.from_json(json.loads(json.dumps(tally.to_json()))) == tally
 

@@ -5,12 +5,16 @@ from itertools import count
 import pytest
 
 from dualstore.cli.demo.ledger import Entry
+from dualstore.cli.demo.moments import Failure, Stretch
 from dualstore.cli.demo.proof import (
+    LONGEST_PAUSE_SECONDS,
     Check,
     Judge,
     Kind,
     contended_fault,
+    failure_checks,
     owned_fault,
+    pause_check,
     shared_fault,
     side_by_side,
 )
@@ -145,6 +149,13 @@ class TestAContendedAirport:
         writes = [entry(Save(NEW), "unknown"), entry(Save(NEWER), writer="w-2")]
         assert contended_fault(SOURCE, writes, NEW) is None
 
+    def test_may_show_a_write_of_unknown_outcome_though_another_began_since(self, entry):
+        entries = [entry(Save(NEW), "unknown", ended=12), entry(Save(NEWER))]
+        assert contended_fault(SOURCE, entries, NEW) is None
+
+    def test_that_shows_a_write_that_no_database_took_is_found(self, entry):
+        assert contended_fault(SOURCE, [entry(Save(NEW), "undone")], NEW) == "nobody wrote its state"
+
     def test_that_nobody_wrote_to_is_as_in_the_source(self):
         assert contended_fault(SOURCE, [], SOURCE) is None
 
@@ -182,3 +193,51 @@ def test_items_on_one_side_only_and_different_ones_are_found():
 def test_a_claim_for_which_nothing_was_examined_does_not_hold():
     assert not Check("a claim", "here", 0, "airports").holds
     assert Check("a claim", "here", 1, "airports").holds
+
+
+class TestTheErrorsThatCallersSaw:
+    AWAY = Stretch("PostgreSQL was away", 100, 200)
+
+    @staticmethod
+    def failure(code, began, ended):
+        return Failure(f"PutError ({code})", code, began, ended)
+
+    def holds(self, *failures, away=(AWAY,)):
+        return [check.holds for check in failure_checks(failures, calls=1_000, away=away)]
+
+    def test_are_excused_while_the_authority_was_away(self):
+        assert self.holds(self.failure("ServiceUnavailable", 90, 110)) == [True, True]
+        assert self.holds(self.failure("InternalServerError", 190, 210)) == [True, True]
+
+    def test_are_found_where_it_was_there(self):
+        excused = self.failure("ServiceUnavailable", 150, 160)
+        assert self.holds(excused, self.failure("ServiceUnavailable", 201, 210)) == [False, True]
+        assert self.holds(excused, away=()) == [False]
+
+    def test_are_found_where_they_do_not_say_what_became_of_the_call(self):
+        assert self.holds(self.failure("", 150, 160)) == [True, False]
+
+    def test_must_have_been_seen_by_somebody(self):
+        assert self.holds() == [True, False]
+
+
+class TestThePauseOfAMove:
+    MOVE = Stretch("to live", 0, 10**10)
+
+    def check(self, *entries):
+        return pause_check(entries, [self.MOVE])
+
+    def test_is_the_longest_that_an_acknowledged_write_waited(self, entry):
+        short = entry(Save(NEW), began=0, ended=10**9)
+        longer = entry(Save(NEW), began=9 * 10**9, ended=12 * 10**9)
+        later = entry(Save(NEW), began=11 * 10**9, ended=99 * 10**9)
+        check = self.check(short, longer, later)
+        assert check.holds
+        assert "to live 3.00 s" in check.claim
+
+    def test_that_is_too_long_is_found(self, entry):
+        ended = int((LONGEST_PAUSE_SECONDS + 1) * 1e9)
+        assert not self.check(entry(Save(NEW), began=0, ended=ended)).holds
+
+    def test_that_nobody_measured_is_found(self, entry):
+        assert not self.check(entry(Save(NEW), "undone", began=0, ended=1)).holds

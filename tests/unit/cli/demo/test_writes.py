@@ -70,3 +70,7 @@ def test_a_refusal_tells_which_state_it_was():
 def test_an_answer_that_cannot_be_leaves_no_state():
     assert states_after({HERE}, Save(NEW), "refused") == frozenset()
     assert states_after({HERE}, Reopen(NEW), "acknowledged") == frozenset()
+
+
+def test_a_write_that_no_database_took_leaves_every_state_as_it_was():
+    assert states_after({HERE, None}, Save(NEW), "undone") == {HERE, None}

@@ -1,0 +1,152 @@
+"""What is decided for a table, and who acts on it: values that both databases keep.
+
+At most one database at a time holds a record of a table that *decides* (its phase is not `moved`): the one in
+the authority of the moment. DESIGN, replication protocol, rules 6 and 8.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from dualstore.stages import Dials, Side, Stage
+
+
+class Gate(StrEnum):
+    """Whether the mirror may be read.
+
+    A shut gate goes through `reopening`: whoever saw it shut, and did not record its failed write at the
+    gate again, has finished recording it before `reopening` is a grant's length old.
+    """
+
+    OPEN = "open"
+    SHUT = "shut"
+    REOPENING = "reopening"
+
+
+class Phase(StrEnum):
+    """Whether the record of a database decides, and whether writes go on."""
+
+    OPEN = "open"
+    """It decides, and writes go on."""
+    CLOSED = "closed"
+    """It decides, and writes pause: the authority is about to move, or not after all."""
+    MOVED = "moved"
+    """The record in the other database decides; this one is a copy, and a fence for late writes."""
+
+
+class PostgresRole(StrEnum):
+    """What PostgreSQL is for a table at an epoch; it refuses every write that takes it for something else."""
+
+    NONE = "none"
+    MIRROR = "mirror"
+    AUTHORITY = "authority"
+    PAUSED = "paused"
+    """Authority, but no write passes: it is about to move."""
+
+
+@dataclass(frozen=True, slots=True)
+class ControlRecord:
+    """What is decided for one table.
+
+    Attributes:
+        table: the table's physical DynamoDB name.
+        stage: the stage of the migration.
+        dials: the percentages.
+        gate: whether the mirror may be read.
+        gate_sequence: counts the gate's movements, so that shut, open, shut is not taken for one shut.
+        generation: counts all changes of this record, across both databases.
+        loaded: whether the mirror holds the table's history: a backfill has finished since the stage last
+            began to mirror every key.
+        mirrored_since: the generation in which every key last began to be mirrored: a backfill that began
+            before it does not count.
+        verified: whether a verification of the whole table has proved both sides equal since the history was
+            copied, or since anything happened after which only a verification can say so.
+        suspects: processes that ended without having finished their mirror writes, and gaps in the stream.
+        epoch: counts the changes of what PostgreSQL is for the table (see `postgres_role`).
+        phase: whether this record decides.
+        target: the stage that the authority moves for, while the phase is `closed`.
+        deferred: whether some process mirrors after it has answered its callers: no read may be dialled then.
+        streamed: whether a relay follows the table's stream: then the stream is the journal (rule 4).
+    """
+
+    table: str
+    stage: Stage = Stage.OFF
+    dials: Dials = field(default_factory=Dials)
+    gate: Gate = Gate.OPEN
+    gate_sequence: int = 0
+    generation: int = 0
+    loaded: bool = False
+    mirrored_since: int = 0
+    verified: bool = False
+    suspects: frozenset[str] = frozenset()
+    epoch: int = 0
+    phase: Phase = Phase.OPEN
+    target: Stage | None = None
+    deferred: bool = False
+    streamed: bool = False
+
+    def changed(self, **changes: Any) -> "ControlRecord":
+        """The record after a change: `generation` and, where the gate moves, `gate_sequence` are counted."""
+        wanted = replace(self, generation=self.generation + 1, **changes)
+        if wanted.gate is self.gate:
+            return wanted
+        return replace(wanted, gate_sequence=self.gate_sequence + 1)
+
+    @property
+    def authority(self) -> Side:
+        """The side whose word is final for writes."""
+        return self.stage.rule.authority
+
+    @property
+    def decides(self) -> bool:
+        """Whether this record is the one to act on."""
+        return self.phase is not Phase.MOVED
+
+    @property
+    def mirror_readable(self) -> bool:
+        """Whether reads may be dialled to PostgreSQL, the mirror, at all."""
+        return (
+            self.loaded
+            and self.gate is Gate.OPEN
+            and not self.suspects
+            and not self.deferred
+            and self.authority is Side.DYNAMODB
+            and self.mirrors_every_key
+        )
+
+    @property
+    def mirrors_every_key(self) -> bool:
+        """Whether the writes of every key go to both sides."""
+        return self.stage.rule.mirrored and self.dials.mirror_percent == 100  # noqa: PLR2004 - per cent
+
+    @property
+    def postgres_role(self) -> PostgresRole:
+        """What PostgreSQL is for the table at this record's epoch."""
+        if self.authority is Side.DYNAMODB:
+            return PostgresRole.MIRROR if self.stage.rule.mirrored else PostgresRole.NONE
+        return PostgresRole.AUTHORITY if self.phase is Phase.OPEN else PostgresRole.PAUSED
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessEntry:
+    """A process, as it last described itself in the register.
+
+    Attributes:
+        id: names one life of a process.
+        beat: counts its entries.
+        confirmed: for each table by physical name, the control record's generation under which all its
+            unfinished writes began.
+        label: host and process id, for people.
+        seen_at: its own wall clock at the beat, in seconds since the epoch, for people.
+        version: of dualstore, for people.
+        deferring: the tables that it may mirror after it has answered.
+    """
+
+    id: str
+    beat: int
+    confirmed: Mapping[str, int]
+    label: str
+    seen_at: float
+    version: str = ""
+    deferring: frozenset[str] = frozenset()

@@ -1,0 +1,302 @@
+"""What PostgreSQL writes as the authority, once and only once (DESIGN, replication protocol, rule 7).
+
+A write is one transaction in two round trips: lock and read; then, conditions having been evaluated by the
+one evaluator that all stores share, write and commit. Where the reply to the COMMIT is lost, the next
+attempt, which holds the same locks, first looks for the stamps of the one before: they tell whether it was
+carried out.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import stamina
+from psycopg import errors as pg
+
+from dualstore.control import PostgresRole
+from dualstore.errors import AuthorityMoved, OutcomeUnknown, Unavailable
+from dualstore.items import STAMP, Item, key_bytes
+from dualstore.operations import ConditionalWrite, Operation, Response
+from dualstore.stores import semantics
+from dualstore.stores.postgres.authority_statements import (
+    FIND_STAMPS,
+    KNOWN_TOKEN,
+    REMEMBER_TOKEN,
+    AuthorityStatements,
+)
+from dualstore.stores.postgres.catalog import Catalog, lock_key
+from dualstore.stores.postgres.deadlines import DeadlinePassed, deadline
+from dualstore.stores.postgres.faults import CAUGHT, Fault, as_store, driver_error, fault_of
+from dualstore.stores.postgres.sessions import BEGIN, COMMIT, Row, Session, Sessions, Statement
+from dualstore.stores.postgres.trigger_functions import PAUSED_SQLSTATE
+from dualstore.stores.stamps import new_stamp
+
+_FIRST_WAIT_S = 0.02
+_LONGEST_WAIT_S = 1.0
+
+
+class _Again(Exception):  # noqa: N818 - control flow within this module
+    """An attempt was without effect, or its outcome is not known yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Doubt:
+    """An attempt whose COMMIT was not answered.
+
+    Attributes:
+        stamps: of all its changes; any one of them tells for all.
+        response: the answer, if it was carried out.
+    """
+
+    stamps: Sequence[bytes]
+    response: Response
+
+
+@dataclass(frozen=True)
+class AuthorityWrites:
+    """The operations that write, where PostgreSQL is the authority.
+
+    Args:
+        catalog: the tables.
+        sessions: where connections come from.
+        patience: how long to ask what has become of a write whose COMMIT was not answered, and how long to
+            repeat one that writers who take no lock keep overtaking.
+    """
+
+    catalog: Catalog
+    sessions: Sessions
+    patience: timedelta
+
+    def write(self, operation: Operation, epochs: Mapping[str, int], *, doing: str) -> Response:
+        """Carry out an operation that writes (see `Authority.execute_as_authority`).
+
+        Args:
+            operation: the operation.
+            epochs: of its tables.
+            doing: its name, for errors.
+
+        Raises:
+            RequestRejected, AuthorityMoved, OutcomeUnknown, Unavailable: see there.
+        """
+        plan = semantics.plan_write(operation, self.catalog)
+        targets = [
+            self._target(write, key, epochs[write.table])
+            for write, key in zip(plan.writes, plan.keys, strict=True)
+        ]
+        attempts = _Attempts(self.sessions, plan, targets, doing)
+        try:
+            return attempts.next()
+        except _Again:
+            return self._again(attempts)
+
+    def _again(self, attempts: "_Attempts") -> Response:
+        try:
+            with deadline(self.patience):
+                for retry in stamina.retry_context(
+                    on=attempts.may_repeat,
+                    attempts=None,
+                    timeout=self.patience,
+                    wait_initial=_FIRST_WAIT_S,
+                    wait_max=_LONGEST_WAIT_S,
+                    wait_jitter=_FIRST_WAIT_S,
+                ):
+                    with retry:
+                        return attempts.next()
+        except (_Again, Unavailable) as error:
+            if not attempts.may_repeat(error):
+                raise
+            raise attempts.given_up() from None
+        raise AssertionError("the retry loop neither returned nor raised")
+
+    def _target(self, write: ConditionalWrite, key: Item, epoch: int) -> "_Target":
+        statements = self.catalog.statements(write.table)
+        keys = statements.mapping.shape.keys
+        return _Target(
+            statements, write.table, str(epoch), statements.mapping.encode_key(key), key_bytes(keys, key)
+        )
+
+
+class _Attempts:
+    """The attempts at one write, the doubt that the last one left, and the answer once there is one."""
+
+    def __init__(
+        self, sessions: Sessions, plan: semantics.WritePlan, targets: Sequence["_Target"], doing: str
+    ) -> None:
+        self._sessions = sessions
+        self._plan = plan
+        self._targets = targets
+        self._doing = doing
+        self._doubt: _Doubt | None = None
+        self._response: Response | None = None
+
+    def next(self) -> Response:
+        """Try, or find out that the attempt before has succeeded."""
+        return self._sessions.run(self._carry_out, doing=self._doing, explain=as_store)
+
+    def may_repeat(self, error: Exception) -> bool:
+        """Whether to go on after this error.
+
+        While an attempt is in doubt, not being able to ask is a reason to go on. Where the authority has
+        moved since, PostgreSQL could be asked, and the attempt had not been carried out.
+        """
+        unasked = isinstance(error, Unavailable) and not isinstance(error, AuthorityMoved)
+        return isinstance(error, _Again) or (self._doubt is not None and unasked)
+
+    def given_up(self) -> Unavailable:
+        """What the caller is told when patience has ended."""
+        if self._doubt is None:
+            return Unavailable(
+                f"PostgreSQL did not carry out {self._doing}: the row kept being changed by others between "
+                "reading and writing it; try again"
+            )
+        return OutcomeUnknown(
+            f"PostgreSQL may or may not have carried out {self._doing}: its COMMIT was not answered, and "
+            "PostgreSQL could not be asked since; read the item before the write is repeated"
+        )
+
+    def _carry_out(self, session: Session) -> Response:
+        # The session runs this again if its connection breaks, and it may break when all has been done.
+        if self._response is None:
+            self._response = self._transaction(session)
+        return self._response
+
+    def _transaction(self, session: Session) -> Response:
+        earlier, known, states = self._read(session)
+        if earlier is not None:
+            return earlier
+        for target, state in zip(self._targets, states, strict=True):
+            target.check_role(state.role, self._doing)
+        olds = [state.item for state in states]
+        if known:
+            self._plan.check_repetition(known[0][0])
+            return self._plan.respond_again(olds)
+        outcomes = self._plan.decide_unstamped(olds)
+        response = self._plan.respond(outcomes)
+        self._write(session, states, outcomes, response)
+        return response
+
+    def _read(self, session: Session) -> tuple[Response | None, list[Row], list["_State"]]:
+        """Lock and read.
+
+        Returns:
+            The answer, if the attempt before was carried out; what is known of the token; what the keys hold.
+        """
+        plan, doubt = self._plan, self._doubt
+        locks = [lock_key(target.table, target.key) for target in self._targets]
+        asked: list[Statement] = []
+        if plan.token is not None:
+            locks.append(lock_key("", plan.token.encode()))
+            asked.append((KNOWN_TOKEN, (plan.token,)))
+        if doubt is not None:
+            asked.append((FIND_STAMPS, (list(doubt.stamps),)))
+        lock = self._sessions.lock(*locks, writer="authority")
+        _, _, *answers = session.batch(BEGIN, lock, *asked, *(target.get for target in self._targets))
+        states = [
+            target.state(row) for target, (row,) in zip(self._targets, answers[len(asked) :], strict=True)
+        ]
+        known = answers[0] if plan.token is not None else []
+        if doubt is None:
+            return None, known, states
+        if answers[len(asked) - 1] or any(state.stamp in doubt.stamps for state in states):
+            return doubt.response, known, states
+        # It held these locks, so it is over, and left no trace: it was not and will not be carried out.
+        self._doubt = None
+        return None, known, states
+
+    def _write(
+        self,
+        session: Session,
+        states: Sequence["_State"],
+        outcomes: Sequence[semantics.Written],
+        response: Response,
+    ) -> None:
+        stamps: list[bytes] = []
+        statements: list[Statement] = []
+        for target, state, outcome in zip(self._targets, states, outcomes, strict=True):
+            if outcome.new_item is not outcome.old_item:
+                stamps.append(new_stamp())
+                statements.append(target.write(state, outcome.new_item, stamps[-1]))
+            elif len(outcomes) > 1:
+                statements.append(target.confirm(state))
+        if self._plan.token is not None:
+            statements.append((REMEMBER_TOKEN, (self._plan.token, self._plan.digest)))
+        if not statements:
+            return
+        try:
+            session.batch(*statements, COMMIT)
+        except CAUGHT as error:
+            if fault_of(error) is Fault.LOST or isinstance(error, DeadlinePassed):
+                self._doubt = _Doubt(stamps, response)
+                raise _Again from None
+            if isinstance(driver_error(error), pg.InvalidArgumentForLogarithm):
+                raise _Again from None
+            if getattr(driver_error(error), "sqlstate", None) == PAUSED_SQLSTATE:
+                raise AuthorityMoved(_moved(self._doing, "its writes pause")) from None
+            raise
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What was found at a key."""
+
+    item: Item | None
+    revision: int | None
+    role: str | None
+
+    @property
+    def stamp(self) -> bytes | None:
+        value = None if self.item is None else self.item.get(STAMP)
+        return None if value is None else value.get("B")
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """One key of one table."""
+
+    statements: AuthorityStatements
+    table: str
+    epoch: str
+    key_values: tuple[Any, ...]
+    key: bytes
+
+    @property
+    def get(self) -> Statement:
+        return self.statements.get_as_authority, (*self.key_values, self.table, self.epoch)
+
+    def state(self, row: Row) -> _State:
+        *stored, revision, role = row
+        item = None if revision is None else self.statements.mapping.decode(stored)
+        return _State(item, revision, role)
+
+    def check_role(self, role: str | None, doing: str) -> None:
+        if role == PostgresRole.AUTHORITY:
+            return
+        if role == PostgresRole.PAUSED:
+            raise AuthorityMoved(
+                _moved(doing, f"writes of {self.table!r} pause, its authority is about to move")
+            )
+        raise AuthorityMoved(
+            _moved(doing, f"it is not the authority of {self.table!r} at epoch {self.epoch}")
+        )
+
+    def write(self, state: _State, new: Item | None, stamp: bytes) -> Statement:
+        """The statement that makes an item of what was found, or removes it."""
+        statements, fence = self.statements, (self.table, self.epoch)
+        if new is None:
+            values = (*self.key_values, *fence, self.key, str(state.revision), stamp.hex())
+            return statements.remove, values
+        row = statements.mapping.encode({**new, STAMP: {"B": stamp}})
+        if state.revision is None:
+            return statements.create, (*row, *fence, self.key)
+        return statements.change, (*row, *fence, str(state.revision))
+
+    def confirm(self, state: _State) -> Statement:
+        """The statement that makes sure of what was found."""
+        if state.revision is None:
+            return self.statements.still_absent, self.key_values
+        return self.statements.still_there, (*self.key_values, str(state.revision))
+
+
+def _moved(doing: str, why: str) -> str:
+    return f"PostgreSQL did not carry out {doing}: {why}; read the control record, and decide again"

@@ -1,0 +1,304 @@
+"""Expired rows of a mapped table: found page by page, and deleted as ordinary writes of the authority."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from typing import Any
+
+import sqlalchemy
+
+from dualstore.errors import AuthorityMoved, RequestRejected
+from dualstore.items import Key, key_bytes
+from dualstore.mapping import REVISION_COLUMN as REVISION
+from dualstore.mapping import TableMapping, escape, quoted
+from dualstore.mapping.expiry import OLDEST_EXPIRY, ExpiryPlace
+from dualstore.stores.postgres.catalog import lock_key
+from dualstore.stores.postgres.faults import as_store
+from dualstore.stores.postgres.sessions import BEGIN, COMMIT, Session, Sessions
+
+# Of a table of 100 million rows, about a thousand; of a small table usually none.
+_SAMPLED_PER_CENT = 0.001
+
+Cursor = tuple[Any, ...]
+"""Where a page ended; for the next call alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExpiredRow:
+    """A row that has expired.
+
+    Attributes:
+        key: its primary key.
+        revision: as it was seen: any write to the key changes it.
+    """
+
+    key: Key
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExpiredPage:
+    """Some expired rows.
+
+    Attributes:
+        rows: the rows.
+        next: what to go on with, or None where this was the end.
+    """
+
+    rows: tuple[ExpiredRow, ...]
+    next: Cursor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """What became of expired rows that were to be deleted; the rest has changed since it was seen.
+
+    Attributes:
+        rows: how many are gone.
+        refused: how many the SQL table keeps, such as by a foreign key.
+    """
+
+    rows: int = 0
+    refused: int = 0
+
+    def __add__(self, other: "Deleted") -> "Deleted":
+        return Deleted(self.rows + other.rows, self.refused + other.refused)
+
+
+class PostgresExpiry:
+    """Finds and deletes expired rows. The time is PostgreSQL's own.
+
+    Args:
+        engine: the team's own; its driver must be psycopg 3.
+        tables: the mappings by the physical names of the DynamoDB tables; tables may be added later.
+        grace: how long after its time a row stays at least.
+        statement_timeout: the most time that one exchange may take.
+    """
+
+    def __init__(
+        self,
+        engine: sqlalchemy.Engine,
+        tables: Mapping[str, TableMapping],
+        *,
+        grace: timedelta = timedelta(0),
+        statement_timeout: timedelta = timedelta(seconds=5),
+    ) -> None:
+        self._sessions = Sessions(engine, statement_timeout=statement_timeout)
+        self._tables = tables
+        self._ages = (str(grace.total_seconds()), str(OLDEST_EXPIRY.total_seconds()))
+        self._composed: dict[tuple[str, str], _Statements] = {}
+
+    def by_column(self, table: str, attribute: str, *, after: Cursor | None, rows: int) -> ExpiredPage:
+        """Expired rows by the column of the TTL attribute, the longest expired first; none without a column.
+
+        Args:
+            table: the physical DynamoDB name.
+            attribute: the TTL attribute.
+            after: where the page before ended; None for the first.
+            rows: the most rows to give.
+
+        Raises:
+            Unavailable: PostgreSQL could not be reached in time.
+        """
+        statements = self._statements(table, attribute)
+        if statements.place.column is None:
+            return ExpiredPage((), None)
+        found = self._run(
+            statements.by_column(rows, after=after is not None), (*self._ages, *(after or ())), table
+        )
+        end = None
+        if len(found) == rows:
+            *key, _, value = found[-1]
+            end = (value, *key)
+        return ExpiredPage(tuple(statements.row(key, revision) for *key, revision, _ in found), end)
+
+    def in_overflow(self, table: str, attribute: str, *, after: Cursor | None, rows: int) -> ExpiredPage:
+        """Expired rows among the next rows of the table, by a value that is in the overflow.
+
+        Args:
+            table: the physical DynamoDB name.
+            attribute: the TTL attribute.
+            after: where the page before ended; None for the beginning of the table.
+            rows: the most rows to look at.
+
+        Raises:
+            Unavailable: PostgreSQL could not be reached in time.
+        """
+        statements = self._statements(table, attribute)
+        if not statements.place.overflows:
+            return ExpiredPage((), None)
+        values = (*self._ages, escape(attribute), *(after or ()))
+        found = self._run(statements.in_overflow(rows, after=after is not None), values, table)
+        end: Cursor | None = None
+        expired = []
+        for *key, revision, has_expired, number in found:
+            if has_expired:
+                expired.append(statements.row(key, revision))
+            if number == rows:
+                end = tuple(key)
+        return ExpiredPage(tuple(expired), end)
+
+    def anywhere(self, table: str, attribute: str) -> Cursor | None:
+        """A place for `in_overflow` to begin at, by chance, or None for the beginning of a small table.
+
+        Processes are restarted before they have gone through a large table, and many go through it at once.
+        """
+        statements = self._statements(table, attribute)
+        found = self._run(statements.anywhere, (), table) if statements.place.overflows else ()
+        return tuple(found[0]) if found else None
+
+    def delete(self, table: str, rows: Sequence[ExpiredRow], *, epoch: int) -> Deleted:
+        """Delete rows that are still as they were seen; the outbox's trigger hands it on to DynamoDB.
+
+        Args:
+            table: the physical DynamoDB name.
+            rows: some hundreds at most: their keys are locked meanwhile.
+            epoch: the epoch under which PostgreSQL was found to be the table's authority.
+
+        Raises:
+            AuthorityMoved: it is not any more, or its writes pause; nothing was deleted.
+            Unavailable: PostgreSQL could not be reached in time. Doing it again does no harm.
+        """
+        if not rows:
+            return Deleted()
+        try:
+            return self._delete(table, rows, epoch)
+        except RequestRejected:
+            if len(rows) == 1:
+                return Deleted(refused=1)
+        return sum((self.delete(table, [row], epoch=epoch) for row in rows), Deleted())
+
+    def _delete(self, table: str, rows: Sequence[ExpiredRow], epoch: int) -> Deleted:
+        statements = self._any_statements(table)
+        shape = statements.mapping.shape
+        names = [key_bytes(shape.keys, row.key) for row in rows]
+        lock = self._sessions.lock(*(lock_key(table, name) for name in names), writer="authority")
+        columns = zip(*(statements.mapping.encode_key(row.key) for row in rows), strict=True)
+        values = (table, str(epoch), names, [row.revision for row in rows], *map(list, columns))
+
+        def delete(session: Session) -> tuple[int, bool]:
+            _, _, ((count, passed),), _ = session.batch(BEGIN, lock, (statements.delete, values), COMMIT)
+            return int(count), bool(passed)
+
+        doing = f"the deletion of expired rows of {table!r}"
+        count, passed = self._sessions.run(delete, doing=doing, explain=as_store)
+        if not passed:
+            raise AuthorityMoved(
+                f"PostgreSQL did not carry out {doing}: it is not the authority at epoch {epoch}, or its "
+                "writes pause; read the control record again"
+            )
+        return Deleted(rows=count)
+
+    def _run(self, statement: str, values: Sequence[Any], table: str) -> list[tuple[Any, ...]]:
+        return self._sessions.run(
+            lambda session: session.rows(statement, values),
+            doing=f"looking for expired rows of {table!r}",
+            explain=as_store,
+        )
+
+    def _any_statements(self, table: str) -> "_Statements":
+        return self._statements(table, "")
+
+    def _statements(self, table: str, attribute: str) -> "_Statements":
+        mapping = self._tables[table]
+        statements = self._composed.get((table, attribute))
+        if statements is None or statements.mapping is not mapping:
+            statements = _Statements(ExpiryPlace(mapping, attribute))
+            self._composed[table, attribute] = statements
+        return statements
+
+
+@dataclass(frozen=True)
+class _Statements:
+    """The SQL of one table's expired rows, composed once."""
+
+    place: ExpiryPlace
+
+    @property
+    def mapping(self) -> TableMapping:
+        return self.place.mapping
+
+    def row(self, key: Sequence[Any], revision: int) -> ExpiredRow:
+        """A row as PostgreSQL answered it."""
+        columns = zip(self.mapping.key_columns, key, strict=True)
+        return ExpiredRow({column.attribute: column.decode(stored) for column, stored in columns}, revision)
+
+    @cached_property
+    def table(self) -> str:
+        """The SQL table's name, quoted, with its schema."""
+        table = self.mapping.table
+        return ".".join(quoted(part) for part in (table.schema, table.name) if part is not None)
+
+    @cached_property
+    def key_names(self) -> tuple[str, ...]:
+        """The key's columns, of table `t`."""
+        return tuple(f"t.{quoted(column.name)}" for column in self.mapping.key_columns)
+
+    @cached_property
+    def keys(self) -> str:
+        """The key's columns, as a list."""
+        return ", ".join(self.key_names)
+
+    def by_column(self, rows: int, *, after: bool) -> str:
+        """Values: grace, oldest age, and the cursor where asked from behind one."""
+        column = self.place.column
+        assert column is not None  # noqa: S101 - the caller looked
+        name = f"t.{quoted(column.name)}"
+        condition = self.place.column_has_expired("$1::numeric", "$2::numeric")
+        if after:
+            condition += f" AND ({name}, {self.keys}) > ($3::{column.cast}, {self._key_values(4)})"
+        return (
+            f"SELECT {self.keys}, t.{REVISION}, {name}::text FROM {self.table} t WHERE {condition} "
+            f"ORDER BY {name}, {self.keys} LIMIT {rows:d}"
+        )
+
+    def in_overflow(self, rows: int, *, after: bool) -> str:
+        """Values: grace, oldest age, attribute, and the cursor where asked from behind one.
+
+        The last row that was looked at is answered too, whatever it holds: it is where the next page begins.
+        """
+        expired = self.place.overflow_has_expired("$3::text", "$1::numeric", "$2::numeric")
+        start = f"WHERE ({self.keys}) > ({self._key_values(4)}) " if after else ""
+        return (
+            f"SELECT * FROM (SELECT {self.keys}, t.{REVISION}, {expired} AS dualstore_expired, "
+            f"row_number() OVER (ORDER BY {self.keys}) AS dualstore_row "
+            f"FROM {self.table} t {start}ORDER BY {self.keys} LIMIT {rows:d}) looked_at "
+            f"WHERE dualstore_expired OR dualstore_row = {rows:d}"
+        )
+
+    @cached_property
+    def anywhere(self) -> str:
+        """Some row's key."""
+        return (
+            f"SELECT {self.keys} FROM {self.table} t TABLESAMPLE SYSTEM ({_SAMPLED_PER_CENT}) "
+            "ORDER BY random() LIMIT 1"
+        )
+
+    @cached_property
+    def delete(self) -> str:
+        """Values: table name, epoch, array of key bytes, array of revisions, an array for each key column.
+
+        The key of each row must be locked by a statement before.
+        """
+        names = [f"k{number}" for number in range(len(self.key_names))]
+        arrays = ", ".join(f"${number}::{type_}[]" for number, type_ in enumerate(self.mapping.key_types, 5))
+        same = " AND ".join(
+            f"{mine} = asked.{name}" for mine, name in zip(self.key_names, names, strict=True)
+        )
+        return (
+            "WITH fence AS (SELECT FROM dualstore.control "
+            "WHERE table_name = $1 AND epoch = $2::bigint AND role = 'authority'), "
+            f"gone AS (DELETE FROM {self.table} t "
+            f"USING unnest($3::bytea[], $4::bigint[], {arrays}) AS asked (key, revision, {', '.join(names)}) "
+            f"WHERE {same} AND t.{REVISION} = asked.revision AND EXISTS (SELECT FROM fence) "
+            "RETURNING asked.key, t.dualstore_stamp), "
+            "recorded AS (INSERT INTO dualstore.tombstones (table_name, key, stamp, revision, deleted_at) "
+            "SELECT $1, key, dualstore_stamp, nextval('dualstore.revision'), clock_timestamp() FROM gone "
+            "ON CONFLICT (table_name, sha256(key)) DO UPDATE SET stamp = EXCLUDED.stamp, "
+            "revision = EXCLUDED.revision, deleted_at = EXCLUDED.deleted_at RETURNING 1) "
+            "SELECT (SELECT count(*) FROM recorded), EXISTS (SELECT FROM fence)"
+        )
+
+    def _key_values(self, first: int) -> str:
+        return ", ".join(f"${number}::{type_}" for number, type_ in enumerate(self.mapping.key_types, first))
