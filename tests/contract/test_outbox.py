@@ -13,6 +13,7 @@ import sqlalchemy as sa  # noqa: TC002 - one import, not worth a type-checking b
 
 from contract import models, shapes
 from dualstore.control import ControlRecord
+from dualstore.errors import AuthorityMoved
 from dualstore.items import Item, Key, key_bytes
 from dualstore.mapping import unmapped_table
 from dualstore.stages import Stage
@@ -76,7 +77,7 @@ def make(request: pytest.FixtureRequest) -> Iterator[Make]:
         def in_memory(kind: str) -> Box:
             name = f"{kind}-{uuid.uuid4().hex[:8]}"
             known[name] = shapes.shape(kind, name)
-            return Box(MemoryOutbox(known), name)
+            return Box(MemoryOutbox(known, takes_notes=lambda _, epoch: epoch == EPOCH), name)
 
         yield in_memory
         return
@@ -99,6 +100,12 @@ def make(request: pytest.FixtureRequest) -> Iterator[Make]:
 @pytest.fixture
 def box(make: Make) -> Box:
     return make("things")
+
+
+def test_keys_are_taken_only_at_the_epoch_of_the_authority(box: Box) -> None:
+    with pytest.raises(AuthorityMoved):
+        box.outbox.enqueue(box.table, [thing()], epoch=EPOCH - 1, reason="stale")
+    assert box.outbox.depth(box.table).entries == 0
 
 
 # Leases

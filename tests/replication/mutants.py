@@ -664,12 +664,6 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "8",
-        "the outbox takes keys only while PostgreSQL is the authority",
-        "late_to_return",
-        ((MemoryOutbox, "enqueue", _enqueued_whatever_it_is),),
-    ),
-    Mutant(
-        "8",
         "writes to DynamoDB need a grant, and one that still held when the reply came",
         "given_up",
         (

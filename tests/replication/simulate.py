@@ -117,8 +117,9 @@ breaks an invariant. They are the second look at the grant, after a mirror's ans
 under a grant began before any write that it could miss was acknowledged); the epoch counted up by a move,
 beside role and stamps; each alone of stream, journal and dirty keys drained before a move; the stamps of
 a transaction derived from its token (a call repeats its request as it was); the two steps in which the
-gate reopens (missed once in thousands of schedules); suspects, while the stream is followed. What only a
-real PostgreSQL can show (locks and snapshots, rule 9; `pg_snapshot_xmin`, rule 4) is tested there.
+gate reopens (missed once in thousands of schedules); suspects, while the stream is followed; the fence of
+what is put into the outbox, beside that of the look before it (tests/contract has it). What only a real
+PostgreSQL can show (locks and snapshots, rule 9; `pg_snapshot_xmin`, rule 4) is tested there.
 
 ## The scenarios
 
