@@ -13,7 +13,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 
@@ -25,6 +25,7 @@ from dualstore.flags import FlagSource
 from dualstore.replication.clocks import SYSTEM_CLOCK, Clock
 from dualstore.replication.following import Following, Passage, Unobstructed
 from dualstore.replication.registry import Registry
+from dualstore.replication.search import Homes, Search
 from dualstore.replication.views import GrantTimes, View
 from dualstore.stages import Side
 from dualstore.stores.base import ControlHome
@@ -39,8 +40,6 @@ _TRIES = 3
 _MOVES_AT_ONCE = 3
 
 _FORKED = "this DualStore was made before a fork: make one in the child, where its threads run"
-
-Homes = Mapping[Side, ControlHome]
 
 
 @dataclass
@@ -325,7 +324,7 @@ class Agent:
             raise Unavailable("this process has left the register: its DualStore is closed")
         asked_at = self.clock.now()
         tables = {name: state for name, state in self._tables.items() if self._side_of(name) is side}
-        records, failures = _Search(self.homes).locate(tables)
+        records, failures = Search(self.homes).locate(tables)
         if not self._registers:
             self._granted_at[side] = dict.fromkeys(tables, asked_at)
         self._install(records, asked_at)
@@ -546,80 +545,6 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-
-
-class _Search:
-    """Finds the record that decides, in one reading of each database that must be asked.
-
-    Args:
-        homes: both databases.
-    """
-
-    def __init__(self, homes: Homes) -> None:
-        self._homes = homes
-        self._read: dict[Side, Mapping[str, ControlRecord]] = {}
-        self._errors: dict[Side, Exception] = {}
-
-    def locate(self, tables: Mapping[str, _Table]) -> tuple[dict[str, ControlRecord], dict[str, Exception]]:
-        """The record to act on of each table, or why it could not be found.
-
-        A record with phase `moved` is reported where no other can be seen to decide: nobody acts on it.
-        """
-        found: dict[str, ControlRecord] = {}
-        failures: dict[str, Exception] = {}
-        for table, state in tables.items():
-            try:
-                found[table] = self._locate(table, state)
-            except (ClientError, BotoCoreError, Unavailable) as error:
-                failures[table] = error
-        return found, failures
-
-    def _locate(self, table: str, state: _Table) -> ControlRecord:
-        if state.side is None and self._both_decide(table):
-            raise Unavailable(
-                f"the control records of {table} in both databases claim to decide: DynamoDB's was made "
-                "anew. Delete that one, and start again"
-            )
-        side = state.side or Side.DYNAMODB
-        here = self._record(side, table)
-        if here is not None and here.decides:
-            state.side = side
-            return here
-        there = self._record(side.other, table)
-        if there is not None and there.decides:
-            state.side = side.other
-            return there
-        if here is None:  # the last word may be where nobody answers
-            raise self._errors.get(side) or Unavailable(
-                f"the control record of {table} is gone; run `dualstore schema upgrade`"
-            )
-        if there is None and side.other in self._errors:
-            return here
-        return self._completed(here, there)
-
-    def _both_decide(self, table: str) -> bool:
-        """Whether somebody has made a second record: never, unless the first was out of reach then."""
-        records = [self._record(side, table) for side in Side]
-        return all(record is not None and record.decides for record in records)
-
-    def _completed(self, here: ControlRecord, there: ControlRecord | None) -> ControlRecord:
-        """The record that decides after a move that nobody has completed yet.
-
-        The point of no return was `moved`; whoever finds both records so opens the new one. Doing it twice
-        does no harm.
-        """
-        last = here if there is None or here.generation > there.generation else there
-        opened = replace(last, phase=Phase.OPEN, generation=last.generation + 1)
-        self._homes[last.authority].install(opened)
-        return last  # the next reading finds it
-
-    def _record(self, side: Side, table: str) -> ControlRecord | None:
-        if side not in self._read and side not in self._errors:
-            try:
-                self._read[side] = self._homes[side].read_all()
-            except (ClientError, BotoCoreError, Unavailable) as error:
-                self._errors[side] = error
-        return self._read.get(side, {}).get(table)
 
 
 def _note_gate(state: _Table, record: ControlRecord, now: float) -> None:

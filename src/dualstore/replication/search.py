@@ -1,0 +1,99 @@
+"""Finds the control record that decides of each table, in whichever database it is."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Protocol
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from dualstore.control import ControlRecord, Phase
+from dualstore.errors import Unavailable
+from dualstore.stages import Side
+from dualstore.stores.base import ControlHome
+
+Homes = Mapping[Side, ControlHome]
+"""The control records and registers of both databases."""
+
+
+class Located(Protocol):
+    """A table whose deciding record is looked for.
+
+    Attributes:
+        side: where it was last found; None before that. Set where it is found elsewhere.
+    """
+
+    side: Side | None
+
+
+class Search:
+    """Finds the record that decides, in one reading of each database that must be asked.
+
+    Args:
+        homes: both databases.
+    """
+
+    def __init__(self, homes: Homes) -> None:
+        self._homes = homes
+        self._read: dict[Side, Mapping[str, ControlRecord]] = {}
+        self._errors: dict[Side, Exception] = {}
+
+    def locate(self, tables: Mapping[str, Located]) -> tuple[dict[str, ControlRecord], dict[str, Exception]]:
+        """The record to act on of each table, or why it could not be found.
+
+        A record with phase `moved` is reported where no other can be seen to decide: nobody acts on it.
+        """
+        found: dict[str, ControlRecord] = {}
+        failures: dict[str, Exception] = {}
+        for table, state in tables.items():
+            try:
+                found[table] = self._locate(table, state)
+            except (ClientError, BotoCoreError, Unavailable) as error:
+                failures[table] = error
+        return found, failures
+
+    def _locate(self, table: str, state: Located) -> ControlRecord:
+        if state.side is None and self._both_decide(table):
+            raise Unavailable(
+                f"the control records of {table} in both databases claim to decide: DynamoDB's was made "
+                "anew. Delete that one, and start again"
+            )
+        side = state.side or Side.DYNAMODB
+        here = self._record(side, table)
+        if here is not None and here.decides:
+            state.side = side
+            return here
+        there = self._record(side.other, table)
+        if there is not None and there.decides:
+            state.side = side.other
+            return there
+        if here is None:  # the last word may be where nobody answers
+            raise self._errors.get(side) or Unavailable(
+                f"the control record of {table} is gone; run `dualstore schema upgrade`"
+            )
+        if there is None and side.other in self._errors:
+            return here
+        return self._completed(here, there)
+
+    def _both_decide(self, table: str) -> bool:
+        """Whether somebody has made a second record: never, unless the first was out of reach then."""
+        records = [self._record(side, table) for side in Side]
+        return all(record is not None and record.decides for record in records)
+
+    def _completed(self, here: ControlRecord, there: ControlRecord | None) -> ControlRecord:
+        """The record that decides after a move that nobody has completed yet.
+
+        The point of no return was `moved`; whoever finds both records so opens the new one. Doing it twice
+        does no harm.
+        """
+        last = here if there is None or here.generation > there.generation else there
+        opened = replace(last, phase=Phase.OPEN, generation=last.generation + 1)
+        self._homes[last.authority].install(opened)
+        return last  # the next reading finds it
+
+    def _record(self, side: Side, table: str) -> ControlRecord | None:
+        if side not in self._read and side not in self._errors:
+            try:
+                self._read[side] = self._homes[side].read_all()
+            except (ClientError, BotoCoreError, Unavailable) as error:
+                self._errors[side] = error
+        return self._read.get(side, {}).get(table)
