@@ -11,7 +11,9 @@ from replication.scenarios import SCENARIOS
 from replication.simulation import tape
 
 _SCHEDULES = {"dialled": 60, "outage": 60}
-_MOST_SCHEDULES = 300
+_MOST_SCHEDULES = 200
+# Those that need thousands of schedules are looked for by `nox -s mutants`.
+_QUICKLY_FOUND = [mutant for mutant in MUTANTS if mutant.within < 5_000]
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -29,7 +31,7 @@ def test_every_invariant_holds_under_schedules_of_hypothesis(name: str, choices:
         assert SCENARIOS[name](tape(choices)) == []
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant.rule}: {mutant.removed}")
+@pytest.mark.parametrize("mutant", _QUICKLY_FOUND, ids=lambda mutant: f"{mutant.rule}: {mutant.removed}")
 def test_without_a_mechanism_an_invariant_breaks(mutant: Mutant) -> None:
     assert mutant.found_after(range(mutant.within)) is not None
 

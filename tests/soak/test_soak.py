@@ -24,7 +24,7 @@ def test_nothing_is_lost_and_both_sides_are_equal_after_traffic_under_faults(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "dualstore")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "dualstore")
     plan = Plan(
-        seconds=25,
+        seconds=15,
         seed=SEED,
         keys=4,
         processes=2,

@@ -62,7 +62,7 @@ class SenderOptions:
         limits: how a lane's keys are sent.
     """
 
-    lease: timedelta = timedelta(seconds=30)
+    lease: timedelta = timedelta(seconds=15)
     lanes: int = LANES
     lanes_at_once: int = 4
     keys_at_once: int = 16
