@@ -164,7 +164,7 @@ class Router:
         def attempt() -> Response:
             with ExitStack() as stack:
                 views = {name: stack.enter_context(self._agent.writing(name)) for name in names}
-                return by_authority(operation, views, self._write_dynamodb, self._write_postgres)
+                return by_authority(operation, views, self._write_dynamodb, self._many_at_postgres)
 
         return self._routed(attempt, names)
 
@@ -174,7 +174,7 @@ class Router:
         assert isinstance(operation, TransactWriteItems)  # noqa: S101 - by the table in `__init__`
         return _at_dynamodb(lambda: write_transaction(self._mirroring, self._tables, operation, views))
 
-    def _write_postgres(self, operation: Operation, views: Mapping[str, View]) -> Response:
+    def _many_at_postgres(self, operation: Operation, views: Mapping[str, View]) -> Response:
         return self._at_postgres([self._tables[name] for name in views], operation, views)
 
     def _at_postgres(
@@ -298,7 +298,7 @@ class Router:
                 views,
                 lambda part, mine: self._read_dynamodb(table, part, mine),
                 lambda part, mine: self._asked(
-                    table, part, Side.POSTGRES, lambda: self._write_postgres(part, mine)
+                    table, part, Side.POSTGRES, lambda: self._many_at_postgres(part, mine)
                 ),
             )
 

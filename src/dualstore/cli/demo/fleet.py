@@ -69,11 +69,6 @@ class WorkerProcess:
         """Whether the process has not ended."""
         return self._process.poll() is None
 
-    @property
-    def exit_code(self) -> int | None:
-        """How the process ended: negative is the signal that killed it; None if it has not."""
-        return self._process.poll()
-
     def order(self, order: str) -> None:
         """Gives an order; one to a process that is gone is lost."""
         if self.running:
