@@ -168,30 +168,37 @@ class Agent:
         """The register in the same database."""
         return self.registries[self._tables[table].side or Side.DYNAMODB]
 
-    @contextmanager
-    def writing(self, table: str) -> Iterator[View]:
+    def writing(self, table: str) -> "Writing":
         """Count a write as unfinished under the view it begins with, and see that it may be sent.
 
         Waits while writes pause because the authority moves.
 
+        Returns:
+            A context manager, which gives the view and ends the write.
+
         Raises:
-            WritesPaused: that takes too long; nothing was written.
+            WritesPaused: (as it is entered) that takes too long; nothing was written.
             botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError: the grant has lapsed, and the
                 control record cannot be read: the authority is out of reach.
             Unavailable: this process has left the register.
         """
+        return Writing(self, table)
+
+    def begin(self, table: str) -> View:
+        """Begin a write that `end` will be called for; see `writing`, which calls both."""
         state = self._tables[table]
         for _ in range(_TRIES):
             view = self._begun(table, state)
-            try:
-                if self.clock.now() < view.write_until:
-                    yield view
-                    return
-            finally:
-                self._end(state, view)
+            if self.clock.now() < view.write_until:
+                return view
+            self._ended(state, view.record.generation)
             # Anew: what is read now may say that the authority has moved, or is about to.
             self.refreshed(table)
         raise Unavailable(f"a write of {table} was refused: its grants lapse as they are read; try again")
+
+    def end(self, table: str, view: View) -> None:
+        """End a write that was begun under a view."""
+        self._ended(self._tables[table], view.record.generation)
 
     def _begun(self, table: str, state: _Table) -> View:
         """The view under which a write begins, once writes do not pause; the write is counted under it."""
@@ -244,9 +251,6 @@ class Agent:
     def deferring(self) -> frozenset[str]:
         """The tables that this process may mirror after it has answered its callers."""
         return frozenset(table for table, state in self._tables.items() if state.deferring)
-
-    def _end(self, state: _Table, view: View) -> None:
-        self._ended(state, view.record.generation)
 
     @staticmethod
     def _ended(state: _Table, generation: int) -> None:
@@ -533,6 +537,26 @@ class Agent:
     def forget_parent(self) -> None:
         """In a child after a fork: neither the register's entry nor the threads are this process's."""
         self._forked = True
+
+
+class Writing:
+    """One write of a process, from before it is sent until nothing is left to do for it.
+
+    A class: a generator would take three times as long to enter and leave, and every write pays for it.
+    """
+
+    __slots__ = ("_agent", "_table", "_view")
+
+    def __init__(self, agent: Agent, table: str) -> None:
+        self._agent = agent
+        self._table = table
+
+    def __enter__(self) -> View:
+        self._view = self._agent.begin(self._table)
+        return self._view
+
+    def __exit__(self, *_: object) -> None:
+        self._agent.end(self._table, self._view)
 
 
 _forked_with: "weakref.WeakSet[Agent]" = weakref.WeakSet()

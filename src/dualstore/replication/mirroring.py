@@ -6,8 +6,8 @@ DESIGN, replication protocol, rules 2, 4 and 6.
 import logging
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from time import perf_counter
@@ -151,23 +151,9 @@ class Mirroring:
         with self.timed(table, operation):
             return write(self.authority, operation, mirrored=mirrored, policy=self._times.retries)
 
-    @contextmanager
-    def timed(self, table: ServedTable, operation: Operation) -> Iterator[None]:
+    def timed(self, table: ServedTable, operation: Operation) -> "Timed":
         """Count what the authority answers within the block, and how long it takes."""
-        outcome = OK
-        started = perf_counter()
-        try:
-            yield
-        except WriteRefused as refused:
-            outcome = error_code(refused.error) or type(refused.error).__name__
-            raise
-        except BaseException as error:
-            outcome = error_code(error) or type(error).__name__
-            raise
-        finally:
-            seconds = perf_counter() - started
-            side, role = self.mirror.side.other, Role.AUTHORITATIVE
-            self._telemetry.operation(table.logical, operation.name, side, role, seconds, outcome)
+        return Timed(self._telemetry, table.logical, operation.name, self.mirror.side.other)
 
     def began_to_mirror(self, table: ServedTable, key: Key, view: View) -> bool:
         """Whether, the grant of a view having lapsed, others may by now mirror a key; in doubt: yes."""
@@ -445,6 +431,34 @@ class Mirroring:
         ):
             settle(self.mirror, self.authority, table.shape, key, epoch=epoch)
             self._telemetry.record(Settled(table.logical, "predecessor", "done"))
+
+
+class Timed:
+    """Counts what the authority answers within a block, and how long it takes."""
+
+    __slots__ = ("_operation", "_side", "_started", "_table", "_telemetry")
+
+    def __init__(self, telemetry: Telemetry, table: str, operation: str, side: Side) -> None:
+        self._telemetry = telemetry
+        self._table = table
+        self._operation = operation
+        self._side = side
+
+    def __enter__(self) -> None:
+        self._started = perf_counter()
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        seconds = perf_counter() - self._started
+        outcome = OK if error is None else _outcome_of(error)
+        self._telemetry.operation(
+            self._table, self._operation, self._side, Role.AUTHORITATIVE, seconds, outcome
+        )
+
+
+def _outcome_of(error: BaseException) -> str:
+    if isinstance(error, WriteRefused):
+        error = error.error
+    return error_code(error) or type(error).__name__
 
 
 def mirrors(table: ServedTable, key: Key, view: View) -> bool:

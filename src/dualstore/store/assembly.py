@@ -54,7 +54,7 @@ from dualstore.stores.dynamo_description import describe, described_ttl_attribut
 from dualstore.stores.dynamo_sending import watch
 from dualstore.stores.dynamo_streams import DynamoStreams
 from dualstore.stores.postgres import PostgresStore, triggers
-from dualstore.stores.postgres.deadlines import deadline
+from dualstore.stores.postgres.deadlines import Deadline
 from dualstore.stores.postgres_control import PostgresControl
 from dualstore.stores.postgres_expiry import PostgresExpiry
 from dualstore.stores.postgres_outbox import PostgresOutbox
@@ -127,7 +127,7 @@ class DualStore:
             PostgresOutbox(engine, self._mappings),
             telemetry=self.telemetry,
             times=self.options.replication,
-            limited=deadline,
+            limited=Deadline,
         )
         self._deferred = Deferred(self._mirroring.settle, self._agent.unfinished)
         self._mirroring.deferred = self._deferred

@@ -38,7 +38,7 @@ def transaction(engine: Engine, doing: str, *, patience: timedelta = PATIENCE) -
         Unavailable: the connection was lost, or the transaction took too long or fell victim to others:
             trying again is right. A COMMIT whose reply was lost may have succeeded.
     """
-    with explained(doing), deadlines.deadline(patience), engine.connect() as connection:
+    with explained(doing), deadlines.Deadline(patience), engine.connect() as connection:
         connection.execution_options(isolation_level="READ COMMITTED")
         with (
             connection.begin(),
@@ -52,7 +52,7 @@ def transaction(engine: Engine, doing: str, *, patience: timedelta = PATIENCE) -
 def session(engine: Engine, doing: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
     """A connection in autocommit that nobody else gets afterwards, for locks and temporary tables.
 
-    The errors are those of `transaction`; each exchange has its deadline from `deadlines.deadline`.
+    The errors are those of `transaction`; each exchange has its deadline from `deadlines.Deadline`.
     """
     with explained(doing), engine.connect() as connection:
         connection.execution_options(isolation_level="AUTOCOMMIT")

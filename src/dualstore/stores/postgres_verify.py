@@ -64,7 +64,7 @@ class PostgresSeenKeys:
         rows = [row for row in map(self._row, keys) if row is not None]
         with (
             self._lock,
-            deadlines.deadline(_PATIENCE),
+            deadlines.Deadline(_PATIENCE),
             self._open.cursor() as cursor,
             cursor.copy(self._sql.copy) as copy,
         ):
@@ -74,7 +74,7 @@ class PostgresSeenKeys:
 
     def row_count(self) -> int:
         """How many rows the SQL table holds now."""
-        with self._lock, deadlines.deadline(_PATIENCE):
+        with self._lock, deadlines.Deadline(_PATIENCE):
             row = self._open.execute(self._sql.count).fetchone()
         return 0 if row is None else int(row[0])
 
@@ -84,13 +84,13 @@ class PostgresSeenKeys:
         PostgreSQL works the answer out at once and keeps it on its own disk, so that no transaction stays
         open while the caller looks into the keys.
         """
-        with self._lock, deadlines.deadline(_PATIENCE):
+        with self._lock, deadlines.Deadline(_PATIENCE):
             self._open.execute(self._sql.analyze)
             cursor = self._open.cursor("dualstore_unseen", withhold=True)
             cursor.execute(self._sql.unseen)
         with cursor:
             while True:
-                with self._lock, deadlines.deadline(_PATIENCE):
+                with self._lock, deadlines.Deadline(_PATIENCE):
                     rows = cursor.fetchmany(_PAGE_KEYS)
                 if not rows:
                     return

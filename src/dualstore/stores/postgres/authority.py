@@ -26,7 +26,7 @@ from dualstore.stores.postgres.authority_statements import (
     AuthorityStatements,
 )
 from dualstore.stores.postgres.catalog import Catalog, lock_key
-from dualstore.stores.postgres.deadlines import DeadlinePassed, deadline
+from dualstore.stores.postgres.deadlines import Deadline, DeadlinePassed
 from dualstore.stores.postgres.faults import CAUGHT, Fault, as_store, driver_error, fault_of
 from dualstore.stores.postgres.sessions import BEGIN, COMMIT, Row, Session, Sessions, Statement
 from dualstore.stores.postgres.trigger_functions import PAUSED_SQLSTATE
@@ -92,7 +92,7 @@ class AuthorityWrites:
 
     def _again(self, attempts: "_Attempts") -> Response:
         try:
-            with deadline(self.patience):
+            with Deadline(self.patience):
                 for retry in stamina.retry_context(
                     on=attempts.may_repeat,
                     attempts=None,

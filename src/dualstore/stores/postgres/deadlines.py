@@ -8,8 +8,7 @@ deadline is looked at. Connections that the team's own code uses meanwhile behav
 
 import threading
 import time
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
 from datetime import timedelta
 from typing import Any
 
@@ -24,23 +23,31 @@ class DeadlinePassed(psycopg.OperationalError):
     """PostgreSQL did not answer in time; the connection is in the middle of an exchange."""
 
 
-@contextmanager
-def deadline(patience: timedelta) -> Iterator[None]:
-    """Give everything that this thread asks of PostgreSQL inside the block this long, all in all.
+class Deadline:
+    """Gives everything that this thread asks of PostgreSQL inside the block this long, all in all.
 
     An enclosing deadline that ends earlier stays.
+
+    Args:
+        patience: how long, from when the block is entered.
     """
-    outer = _ends()
-    ends = time.monotonic() + patience.total_seconds()
-    _thread.ends = ends if outer is None else min(ends, outer)
-    try:
-        yield
-    finally:
-        _thread.ends = outer
+
+    __slots__ = ("_outer", "_patience")
+
+    def __init__(self, patience: timedelta) -> None:
+        self._patience = patience
+
+    def __enter__(self) -> None:
+        self._outer = outer = _ends()
+        ends = time.monotonic() + self._patience.total_seconds()
+        _thread.ends = ends if outer is None else min(ends, outer)
+
+    def __exit__(self, *_: object) -> None:
+        _thread.ends = self._outer
 
 
 def install(engine: sqlalchemy.Engine) -> None:
-    """Let connections of this engine keep the deadlines that `deadline` sets; others notice nothing."""
+    """Let connections of this engine keep the deadlines that `Deadline` sets; others notice nothing."""
     if not event.contains(engine, "do_connect", _limit_connect):
         event.listen(engine, "do_connect", _limit_connect)
         # Before SQLAlchemy's own listener, which asks the first connection for the server's version.

@@ -248,7 +248,8 @@ class PostgresMirror:
 
     def _session_of(self, target: _Target) -> Session | None:
         """The session on which this thread holds the key's lock, if it does."""
-        return self._held_sessions.get(target.lock_key)
+        held = self._held_sessions
+        return held.get(target.lock_key) if held else None
 
     @property
     def _held_sessions(self) -> dict[int, Session]:

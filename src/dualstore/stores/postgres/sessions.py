@@ -5,7 +5,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import psycopg
 import sqlalchemy
@@ -173,59 +173,53 @@ class Sessions:
         Raises:
             DualStoreError: what `explain` made.
         """
-        tries = dict(_TRIES if on is None else ())
-        with deadlines.deadline(self._timeout + _GRACE):
+        tries: dict[Fault, int] = {}
+        with deadlines.Deadline(self._timeout + _GRACE):
             while True:
                 try:
                     if on is not None:
                         return work(on)
-                    with self.lease() as session:
+                    with Lease(self) as session:
                         return work(session)
                 except CAUGHT as error:
                     fault = fault_of(error)
-                    tries[fault] = tries.get(fault, 1) - 1
-                    if tries[fault] <= 0:
+                    tries[fault] = tries.get(fault, 0) + 1
+                    if on is not None or tries[fault] >= _TRIES.get(fault, 1):
                         raise explain(error, doing) from None
                 time.sleep(random.uniform(0, _PAUSE_S))  # noqa: S311 - jitter
 
-    @contextlib.contextmanager
-    def lease(self) -> Iterator[Session]:
-        """A session, to be used by this thread until the block ends.
+    def lease(self) -> "Lease":
+        """A session, to be used by this thread until the block ends; see `Lease`."""
+        return Lease(self)
 
-        A transaction that is still open then is rolled back. After a failure of the connection, it and all
-        that were opened before it are thrown away.
-        """
+    def borrow(self) -> PoolProxiedConnection:
+        """A connection of the pool, which keeps deadlines."""
         borrowed = self._engine.raw_connection()
         connection = borrowed.driver_connection
         assert isinstance(connection, psycopg.Connection)  # noqa: S101 - the constructor saw the driver
         deadlines.bind(connection)
-        autocommit = connection.autocommit
-        try:
-            if not autocommit:
-                connection.autocommit = True
-            yield Session(connection, self)
-            _restore(connection, autocommit=autocommit)
-        except BaseException:
-            with deadlines.deadline(self._timeout):
-                self._put_back(borrowed, connection, autocommit=autocommit)
-            raise
-        borrowed.close()
+        return borrowed
 
     @contextlib.contextmanager
     def hold(self, *, doing: str, explain: Explain) -> Iterator[Session]:
         """A session for several calls of `run` (see there for the arguments)."""
         with contextlib.ExitStack() as stack:
             try:
-                with deadlines.deadline(self._timeout + _GRACE):
+                with deadlines.Deadline(self._timeout + _GRACE):
                     session = stack.enter_context(self.lease())
             except CAUGHT as error:
                 raise explain(error, doing) from None
             yield session
 
+    def put_back(self, borrowed: PoolProxiedConnection, *, autocommit: bool) -> None:
+        """Return a connection after a failure: as it was or, where that is not possible, not at all."""
+        connection: Any = borrowed.driver_connection
+        with deadlines.Deadline(self._timeout):
+            self._put_back(borrowed, connection, autocommit=autocommit)
+
     def _put_back(
         self, borrowed: PoolProxiedConnection, connection: psycopg.Connection[Any], *, autocommit: bool
     ) -> None:
-        """Return a connection after a failure: as it was or, where that is not possible, not at all."""
         if connection.pgconn.transaction_status in _BETWEEN_STATEMENTS:
             with contextlib.suppress(psycopg.Error):
                 _restore(connection, autocommit=autocommit)
@@ -238,6 +232,41 @@ class Sessions:
         # As SQLAlchemy does on a disconnect: idle connections of the same age are opened afresh when they
         # are next asked for. `Engine.dispose` would instead take the pool away from its other users.
         self._engine.pool._invalidate(borrowed)  # noqa: SLF001 - SQLAlchemy has no public name for it
+
+
+class Lease:
+    """A session, to be used by this thread until the block ends.
+
+    A transaction that is still open then is rolled back. After a failure of the connection, it and all that
+    were opened before it are thrown away. A class, because every operation enters one.
+
+    Args:
+        sessions: where the connection comes from.
+    """
+
+    __slots__ = ("_autocommit", "_borrowed", "_connection", "_sessions")
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def __enter__(self) -> Session:
+        self._borrowed = borrowed = self._sessions.borrow()
+        self._connection = connection = cast("psycopg.Connection[Any]", borrowed.driver_connection)
+        self._autocommit = connection.autocommit
+        if not self._autocommit:
+            connection.autocommit = True
+        return Session(connection, self._sessions)
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if error is None:
+            try:
+                _restore(self._connection, autocommit=self._autocommit)
+            except BaseException:
+                self._sessions.put_back(self._borrowed, autocommit=self._autocommit)
+                raise
+            self._borrowed.close()
+        else:
+            self._sessions.put_back(self._borrowed, autocommit=self._autocommit)
 
 
 def _restore(connection: psycopg.Connection[Any], *, autocommit: bool) -> None:
