@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from dualstore.errors import ConfigurationError, invalid
 from dualstore.items.limits import text_size_bytes, validate_item, validate_value
-from dualstore.items.numbers import canonical_numeral
+from dualstore.items.numbers import canonical_numeral, is_canonical
 from dualstore.items.values import AttributeValue, Item, Key
 
 KeyType: TypeAlias = Literal["S", "N", "B"]
@@ -21,6 +21,13 @@ _KEY_SIZE_BYTES: dict[KeyType, Callable[[Any], int]] = {
     "S": text_size_bytes,
     "N": lambda _: 1,
     "B": len,
+}
+
+# Whether a key's content is surely valid, as nearly all are; what is not is looked at closely.
+_SURELY_VALID: dict[KeyType, Callable[[Any], bool]] = {
+    "S": lambda text: type(text) is str and 0 < len(text) <= MAX_SORT_KEY_BYTES and text.isascii(),
+    "N": lambda text: type(text) is str and is_canonical(text),
+    "B": lambda content: type(content) is bytes and 0 < len(content) <= MAX_SORT_KEY_BYTES,
 }
 
 
@@ -85,6 +92,8 @@ class KeySchema:
                 "One or more parameter values were invalid: "
                 f"Type mismatch for key {attribute.name} expected: {attribute.type}"
             )
+        if len(value) == 1 and _SURELY_VALID[attribute.type](value[attribute.type]):
+            return value
         validate_value(value)
         size = _KEY_SIZE_BYTES[attribute.type](value[attribute.type])
         if size == 0:
