@@ -11,7 +11,16 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from dualstore.errors import UnsupportedOperation, invalid
-from dualstore.expressions import Condition, KeyCondition, Path, Update, condition, key_condition, projection
+from dualstore.expressions import (
+    Condition,
+    KeyCondition,
+    Path,
+    Update,
+    condition,
+    key_condition,
+    projection,
+    with_expressions,
+)
 from dualstore.expressions import update as update_expression
 from dualstore.items import Item, Key, KeySchema
 
@@ -274,7 +283,8 @@ def parse(name: str, request: Request) -> Operation:
 
     Args:
         name: the DynamoDB API operation, such as `GetItem`.
-        request: its parameters, as boto3's low-level client takes them.
+        request: its parameters, as boto3's low-level client takes them. Legacy ones are said anew as
+            expressions, so that everything that carries out operations knows but one language.
 
     Raises:
         UnsupportedOperation: dualstore does not carry out operations of this name.
@@ -284,4 +294,16 @@ def parse(name: str, request: Request) -> Operation:
         raise UnsupportedOperation(
             f"{name} is not an item operation that dualstore carries out; use one of {', '.join(OPERATIONS)}"
         )
-    return operation(request)
+    if operation is BatchGetItem:
+        return operation(_batch_with_expressions(request))
+    return operation(with_expressions(request))
+
+
+def _batch_with_expressions(request: Request) -> Request:
+    asked = request.get("RequestItems")
+    if not isinstance(asked, Mapping):
+        return request
+    said = {
+        table: with_expressions(part) if isinstance(part, Mapping) else part for table, part in asked.items()
+    }
+    return {**request, "RequestItems": said}

@@ -10,6 +10,7 @@ from dualstore.expressions.key_conditions import (
     key_condition,
     matches,
 )
+from dualstore.expressions.legacy import EXPRESSION_PARAMETERS, LEGACY_PARAMETERS, with_expressions
 from dualstore.expressions.paths import Path, path_text, reject_unused, resolve
 from dualstore.expressions.projections import project, projection
 from dualstore.expressions.tokens import MAX_EXPRESSION_SIZE_BYTES
@@ -19,6 +20,8 @@ from dualstore.expressions.update_text import creates_item, with_set_actions
 from dualstore.expressions.updates import Update, touched_paths, updates_key
 
 __all__ = [
+    "EXPRESSION_PARAMETERS",
+    "LEGACY_PARAMETERS",
     "MAX_EXPRESSION_SIZE_BYTES",
     "Condition",
     "KeyCondition",
@@ -41,5 +44,6 @@ __all__ = [
     "touched_paths",
     "update",
     "updates_key",
+    "with_expressions",
     "with_set_actions",
 ]

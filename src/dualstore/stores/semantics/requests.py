@@ -1,9 +1,11 @@
 """What every request is checked for before anything is read: options, placeholders, tables."""
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from typing import NoReturn
 
-from dualstore.errors import RequestRejected, UnsupportedOperation, invalid
-from dualstore.expressions import reject_unused
+from dualstore.errors import RequestRejected, invalid
+from dualstore.expressions import EXPRESSION_PARAMETERS, LEGACY_PARAMETERS, reject_unused
 from dualstore.items import TableShape
 from dualstore.operations import Request
 
@@ -14,18 +16,6 @@ _EXPRESSIONS = (
     "KeyConditionExpression",
     "FilterExpression",
 )
-
-# AWS, "Legacy conditional parameters": each says what an expression says now. Passing over one would
-# carry out a write without its condition, so they are refused aloud.
-_LEGACY = {
-    "Expected": "ConditionExpression",
-    "ConditionalOperator": "AND and OR in an expression",
-    "AttributeUpdates": "UpdateExpression",
-    "AttributesToGet": "ProjectionExpression",
-    "KeyConditions": "KeyConditionExpression",
-    "QueryFilter": "FilterExpression",
-    "ScanFilter": "FilterExpression",
-}
 
 _CHOICES = {
     "ReturnConsumedCapacity": frozenset({"NONE", "TOTAL", "INDEXES"}),
@@ -41,12 +31,9 @@ def check_request(request: Request) -> None:
 
     Raises:
         RequestRejected: as DynamoDB would.
-        UnsupportedOperation: the request uses a legacy parameter.
     """
-    for parameter in request.keys() & _LEGACY.keys():
-        raise UnsupportedOperation(
-            f"dualstore does not carry out the legacy parameter {parameter}; use {_LEGACY[parameter]}"
-        )
+    if legacy := request.keys() & LEGACY_PARAMETERS:
+        _refuse_legacy(request, legacy)
     for parameter in request.keys() & _CHOICES.keys():
         if request[parameter] not in _CHOICES[parameter]:
             raise invalid(
@@ -58,6 +45,18 @@ def check_request(request: Request) -> None:
         request.get("ExpressionAttributeValues"),
         *map(request.get, _EXPRESSIONS),
     )
+
+
+def _refuse_legacy(request: Request, legacy: AbstractSet[str]) -> NoReturn:
+    """Refuse legacy parameters that `parse` could not say as expressions: each of them says nothing."""
+    named = ", ".join(sorted(legacy))
+    expressions = ", ".join(sorted(request.keys() & EXPRESSION_PARAMETERS))
+    if expressions:
+        raise invalid(
+            "Can not use both expression and non-expression parameters in the same request: "
+            f"Non-expression parameters: {{{named}}} Expression parameters: {{{expressions}}}"
+        )
+    raise invalid(f"One or more parameter values were invalid: {named}")
 
 
 def shape_named(shapes: Mapping[str, TableShape], table: str) -> TableShape:

@@ -56,7 +56,6 @@ def checked_key(operation: Operation, shape: TableShape) -> Key:
 
     Raises:
         RequestRejected: an option, expression, item or key that DynamoDB would refuse.
-        UnsupportedOperation: the request uses a legacy parameter.
     """
     check_request(operation.request)
     if isinstance(operation, ConditionalWrite):
