@@ -40,6 +40,11 @@ class Flag:
     read: Callable[[object], Stage | float | None]
     accepts: str
 
+    @property
+    def is_percent(self) -> bool:
+        """Whether its values are percentages."""
+        return self.read is as_percent
+
     def key(self, table: str) -> str:
         """The flag's key for a table's logical name, such as `dualstore-orders-read-percent`."""
         return f"dualstore-{table}-{self.suffix}"

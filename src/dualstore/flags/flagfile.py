@@ -5,7 +5,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -41,23 +41,39 @@ def create(path: Path) -> None:
             _replace(path, {"flagValues": {}}, directory)
 
 
-def set_values(path: Path, values: Mapping[str, Stage | float | None]) -> None:
+def set_values(path: Path, values: Mapping[str, Stage | float | None]) -> Callable[[], None]:
     """Give flags plain values, or remove them where the value is None; all others stay.
+
+    Returns:
+        What puts these flags back as they were, when called.
 
     Raises:
         ConfigurationError: the file is not a JSON flag file, or its folder is missing.
     """
+    plain = {key: value for key, value in values.items() if value is not None}
+    before = _exchange(path, set(values), {"flagValues": plain})
+
+    def put_back() -> None:
+        _exchange(path, set(values), before)
+
+    return put_back
+
+
+def _exchange(
+    path: Path, keys: Collection[str], entries: Mapping[str, Mapping[str, Any]]
+) -> Mapping[str, Mapping[str, Any]]:
+    """Replace all that a file has under some keys; returns what was there, by the part of the file."""
     with _directory_locked(path) as directory:
         document = _read(path)
-        plain = document.setdefault("flagValues", {})
-        full = document.get("flags", {})
-        for key, value in values.items():
-            # The SDK refuses a file that has one key in both.
-            full.pop(key, None)
-            plain.pop(key, None)
-            if value is not None:
-                plain[key] = value
+        document.setdefault("flagValues", {})
+        before: dict[str, dict[str, Any]] = {}
+        # Every part: the SDK refuses a file that has one key in two.
+        for part in document.keys() & {"flagValues", "flags"}:
+            before[part] = {key: document[part].pop(key) for key in keys if key in document[part]}
+        for part, added in entries.items():
+            document.setdefault(part, {}).update(added)
         _replace(path, document, directory)
+    return before
 
 
 @contextmanager

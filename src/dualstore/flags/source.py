@@ -23,7 +23,8 @@ class Requested:
         mirror_percent: share of partition keys to be written to both sides.
         shadow_percent: share of reads to run on the other side as well.
 
-    None is "stay where you are": the flag is missing, malformed, or its service cannot be reached.
+    None is "stay where you are": the flag is missing, malformed, different for different contexts, or its
+    service cannot be reached.
     """
 
     stage: Stage | None = None
@@ -53,6 +54,10 @@ class ProblemKind(StrEnum):
     MISSING = "missing"
     UNREACHABLE = "unreachable"
     MALFORMED = "malformed"
+    OFF = "off"
+    """Its targeting is off, and it has no variation for that."""
+    SPLIT = "split"
+    """It has different values for different contexts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +74,22 @@ class FlagProblem:
     flag: str
     kind: ProblemKind
 
+    def __str__(self) -> str:
+        """The problem and its remedy, for a log or a terminal."""
+        where = f"table {self.table}" if self.table else "all tables"
+        return (
+            f"Flag {self.flag} of {where} is {self.kind}: staying at the last recorded stage and dials; "
+            f"{_REMEDIES[self.kind]}"
+        )
+
 
 _REMEDIES = {
     ProblemKind.MISSING: "create the flag, or ignore this if it is not meant to move",
     ProblemKind.UNREACHABLE: "check that the flag service or file can be read",
     ProblemKind.MALFORMED: "give it a value of the right type and range",
+    ProblemKind.OFF: "turn its targeting on, or give it an off variation",
+    ProblemKind.SPLIT: "serve one value to every context, without a percentage rollout and without rules "
+    "or targets by key: all processes must follow the same stage and dials",
 }
 
 
@@ -97,13 +113,7 @@ class Problems:
             is_news = problem not in self._open
             self._open.add(problem)
         if is_news:
-            logger.warning(
-                "Flag %s of %s is %s: staying at the last recorded stage and dials; %s",
-                problem.flag,
-                f"table {problem.table}" if problem.table else "all tables",
-                problem.kind,
-                _REMEDIES[problem.kind],
-            )
+            logger.warning("%s", problem)
         if self._listener is not None:
             self._listener(problem)
 
@@ -111,6 +121,11 @@ class Problems:
         """Note that a flag has a usable value (again)."""
         with self._lock:
             self._open -= {FlagProblem(table, flag, kind) for kind in ProblemKind}
+
+    def present(self, table: str) -> tuple[FlagProblem, ...]:
+        """The problems that a table has now, those of all tables included."""
+        with self._lock:
+            return tuple(sorted((p for p in self._open if p.table in {None, table}), key=str))
 
     def counts(self) -> Mapping[FlagProblem, int]:
         """How often each problem occurred so far."""

@@ -17,12 +17,25 @@ def share(table_salt: str, partition: bytes) -> float:
 
     Args:
         table_salt: the table's logical name, so that tables do not share their first ten percent.
-        partition: `items.partition_bytes` of a key, or the bytes of a whole request.
+        partition: `items.partition_bytes` of a key.
 
     Returns:
         A number in [0, 100).
     """
     return (xxh3_64_intdigest(table_salt.encode() + b"\0" + partition) >> 11) * _UNIT
+
+
+def index_share(table_salt: str, index: str, partition: bytes) -> float:
+    """Where a partition of an index stands between 0 and 100, in the order of its table.
+
+    The `share` of the index's name in UTF-8, one NUL byte, and the bytes of the index's partition key.
+
+    Args:
+        table_salt: the table's logical name.
+        index: the index's name.
+        partition: `items.partition_bytes` of the index's partition key.
+    """
+    return share(table_salt, index.encode() + b"\0" + partition)
 
 
 def included(share: float, percent: float) -> bool:
