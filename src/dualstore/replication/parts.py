@@ -1,6 +1,6 @@
 """Operations on several tables whose authorities may be different databases."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from dualstore.errors import Unavailable, client_error, invalid
@@ -10,9 +10,8 @@ from dualstore.stages import Side
 
 Ask = Callable[[Operation, Mapping[str, View]], Response]
 
-# What a response of a batch has by table, and what it has in a list.
+# What a response of a batch has by table.
 _BY_TABLE = ("Responses", "UnprocessedKeys", "UnprocessedItems", "ItemCollectionMetrics")
-_LISTED = ("ConsumedCapacity",)
 _UNPROCESSED: Mapping[type[Operation], str] = {
     BatchGetItem: "UnprocessedKeys",
     BatchWriteItem: "UnprocessedItems",
@@ -55,7 +54,7 @@ def by_authority(operation: Operation, views: Mapping[str, View], dynamodb: Ask,
     except Unavailable:
         # The rest is done: what is not is the caller's to send again, as a batch's caller must be able to.
         second = {_UNPROCESSED[type(operation)]: part.request["RequestItems"]}
-    return _together(first, second)
+    return together(first, second)
 
 
 def _part(operation: Operation, tables: set[str] | frozenset[str]) -> Operation:
@@ -63,12 +62,43 @@ def _part(operation: Operation, tables: set[str] | frozenset[str]) -> Operation:
     return type(operation)({**operation.request, "RequestItems": requests})
 
 
-def _together(first: Response, second: Response) -> Response:
-    merged: dict[str, Any] = dict(first)
+def together(first: Response, second: Response) -> Response:
+    """One response from those of two parts of a batch, which may be of the same table; changes neither."""
+    merged: dict[str, Any] = {**second, **first}
     for name in _BY_TABLE:
-        if name in second:
-            merged[name] = {**first.get(name, {}), **second[name]}
-    for name in _LISTED:
-        if name in second:
-            merged[name] = [*first.get(name, ()), *second[name]]
+        if name in first and name in second:
+            merged[name] = _joined_by_table(first[name] or {}, second[name] or {})
+    if "ConsumedCapacity" in first and "ConsumedCapacity" in second:
+        merged["ConsumedCapacity"] = _summed([*first["ConsumedCapacity"], *second["ConsumedCapacity"]])
     return merged
+
+
+def _joined_by_table(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    joined = {**second, **first}
+    for table in first.keys() & second.keys():
+        mine, theirs = first[table], second[table]
+        if isinstance(mine, Mapping):  # of UnprocessedKeys
+            joined[table] = {**mine, **theirs, "Keys": [*mine["Keys"], *theirs["Keys"]]}
+        else:
+            joined[table] = [*mine, *theirs]
+    return joined
+
+
+def _summed(capacities: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """ConsumedCapacity with one entry a table."""
+    by_table: dict[str, Mapping[str, Any]] = {}
+    for each in capacities:
+        known = by_table.get(each["TableName"])
+        by_table[each["TableName"]] = each if known is None else _sum(known, each)
+    return list(by_table.values())
+
+
+def _sum(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Two capacities, number by number, however deep."""
+    total: dict[str, Any] = {**one, **other}
+    for name in one.keys() & other.keys():
+        if isinstance(one[name], Mapping):
+            total[name] = _sum(one[name], other[name])
+        elif not isinstance(one[name], str):
+            total[name] = one[name] + other[name]
+    return total

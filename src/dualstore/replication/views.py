@@ -1,9 +1,10 @@
 """What a process may act on for one table, and for how long."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from dualstore.control import ControlRecord
+from dualstore.stages import Side
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,15 +16,23 @@ class View:
         read_until: the mirror may be read, and its answer be given out, until then.
         write_until: DynamoDB, as the authority, may be read and written until then; a reply after it is a
             reply too late. Without end where PostgreSQL is the authority: its statements look for themselves.
+        mirror_readable, authority, compared_percent: the record's, worked out once: operations ask for them.
     """
 
     record: ControlRecord
     read_until: float
     write_until: float
+    mirror_readable: bool = field(init=False, repr=False, compare=False)
+    authority: Side = field(init=False, repr=False, compare=False)
+    compared_percent: float = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name in ("mirror_readable", "authority", "compared_percent"):
+            object.__setattr__(self, name, getattr(self.record, name))
 
     def allows_mirror_reads(self, now: float) -> bool:
         """Whether the mirror may be read, and its answer be given out, at this time."""
-        return self.record.mirror_readable and now < self.read_until
+        return self.mirror_readable and now < self.read_until
 
 
 @dataclass(frozen=True, slots=True)
