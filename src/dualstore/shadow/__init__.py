@@ -2,17 +2,25 @@
 
 from dualstore.shadow.answers import Answer, NoAnswer, Refusal
 from dualstore.shadow.comparison import Comparison, Finding, compare, request_hash
+from dualstore.shadow.judging import ItemsOf, Judge
 from dualstore.shadow.rechecks import Read
-from dualstore.shadow.shadow import Shadow
+from dualstore.shadow.rules import NO_RULES, Normaliser, Rules
+from dualstore.shadow.shadow import Shadow, ShadowMismatch
 
 __all__ = [
+    "NO_RULES",
     "Answer",
     "Comparison",
     "Finding",
+    "ItemsOf",
+    "Judge",
     "NoAnswer",
+    "Normaliser",
     "Read",
     "Refusal",
+    "Rules",
     "Shadow",
+    "ShadowMismatch",
     "compare",
     "request_hash",
 ]

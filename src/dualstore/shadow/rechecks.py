@@ -7,6 +7,7 @@ from dualstore.items import TableShape
 from dualstore.operations import BatchGetItem, Operation, PagedRead, Response, TransactGetItems
 from dualstore.shadow.answers import ask
 from dualstore.shadow.comparison import Finding, compare, request_hash
+from dualstore.shadow.rules import NO_RULES, Rules
 from dualstore.stages import Side
 
 Read = Callable[[Side, Operation], Response]
@@ -52,17 +53,32 @@ class SecondLook:
 
 
 def look_again(
-    read: Read, shapes: Mapping[str, TableShape], operation: Operation, primary: Side
+    read: Read,
+    shapes: Mapping[str, TableShape],
+    operation: Operation,
+    *,
+    sides: tuple[Side, Side],
+    rules: Mapping[str, Rules],
 ) -> SecondLook:
     """Read the primary side, the other side, and the primary side once more, consistently.
 
+    Args:
+        read: runs a read on a side.
+        shapes: the tables by physical name.
+        operation: the read, as its caller made it.
+        sides: the primary side, and the one that it is compared with: the other one, or itself.
+        rules: what comparisons leave out, by the tables' physical names.
+
     Raises:
         NoAnswer: a side gave no answer.
+        NormaliserFailed: a normaliser raised.
     """
-    consistent = consistently(operation, shapes)
+    primary, other = sides
+    consistent = _countable(consistently(operation, shapes), rules)
     before = ask(lambda: read(primary, consistent))
-    between = ask(lambda: read(primary.other, consistent))
-    found = compare(operation, shapes, {primary: before, primary.other: between}, limit=None).findings
+    between = ask(lambda: read(other, consistent))
+    answers = {primary: before, primary.other: between}
+    found = compare(operation, shapes, answers, rules=rules, limit=None).findings
     moved: frozenset[str] = frozenset()
     if found:
         after = ask(lambda: read(primary, consistent))
@@ -71,6 +87,16 @@ def look_again(
         changes = compare(operation, shapes, answers, with_stamps=True, limit=None)
         moved = frozenset(change.key_hash for change in changes.findings)
     return SecondLook({finding.identity: finding for finding in found}, moved, request_hash(operation))
+
+
+def _countable(operation: Operation, rules: Mapping[str, Rules]) -> Operation:
+    """The items in place of their number, where some of them may have expired."""
+    if not isinstance(operation, PagedRead) or operation.select != "COUNT":
+        return operation
+    if rules.get(operation.table, NO_RULES).ttl_attribute is None:
+        return operation
+    request = {name: value for name, value in operation.request.items() if name != "Select"}
+    return type(operation)(request)
 
 
 def consistently(operation: Operation, shapes: Mapping[str, TableShape]) -> Operation:

@@ -1,24 +1,26 @@
 """Compares reads with the other side off the caller's path, and reports only what persists."""
 
-import heapq
 import logging
 import time
-from collections.abc import Mapping
-from contextvars import Context, copy_context
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from queue import Empty, SimpleQueue
-from threading import Condition, Lock, Thread
-from typing import Literal, Self
+from collections.abc import Callable, Hashable, Sequence
+from contextvars import copy_context
+from datetime import timedelta
+from functools import partial
+from random import random
+from threading import Lock, Thread
+from typing import Self, cast
 
 from botocore.exceptions import ClientError
 
-from dualstore.items import TableShape
-from dualstore.operations import Operation, Response
+from dualstore.errors import MirrorDirty
+from dualstore.operations import BatchGetItem, GetItem, Operation, Response
 from dualstore.replication.served import ServedTable
-from dualstore.shadow.answers import Answer, NoAnswer, Refusal, ask, is_legacy, refusal
-from dualstore.shadow.comparison import Finding, compare
-from dualstore.shadow.rechecks import Read, Suspicion, look_again
+from dualstore.shadow import batches
+from dualstore.shadow.answers import Answer, NoAnswer, Refusal, ask
+from dualstore.shadow.backlog import Backlog
+from dualstore.shadow.judging import Judge, ShadowRead
+from dualstore.shadow.load import AdaptiveShare
+from dualstore.shadow.rules import NormaliserFailed
 from dualstore.stages import Side
 from dualstore.telemetry import (
     OK,
@@ -27,90 +29,109 @@ from dualstore.telemetry import (
     Role,
     ShadowCompared,
     ShadowDropped,
+    ShadowNoise,
+    ShadowShare,
     Telemetry,
     Verdict,
 )
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(slots=True, eq=False)
-class _Shadowed:
-    """A read that one side answered, on its way through comparison."""
-
-    table: ServedTable
-    operation: Operation
-    side: Side
-    answer: Response | ClientError
-    weight: int
-    context: Context
-    deadline: float
-    seen_at: float
-    looks: int = 0
-    suspicions: tuple[Suspicion, ...] = ()
+_FEWEST_TOGETHER = 3
+_ALONE_EVERY_SECONDS = 0.25
+"""So often one of a group is asked alone, so that it stays known how long a single read takes."""
+_JUDGED_AT_ONCE = 4
+"""After so many comparisons callers are let in, who would otherwise wait 5 ms for the interpreter."""
 
 
-@dataclass(order=True, slots=True)
-class _Later:
-    due: float
-    shadowed: _Shadowed = field(compare=False)
+class ShadowMismatch(AssertionError):  # noqa: N818 - read as "there is a mismatch"
+    """A confirmed mismatch, in the thread of the caller whose read met it. For tests; holds no values.
 
+    Args:
+        discrepancies: what persists.
+    """
 
-_Signal = Literal["look again", "stop"]
+    def __init__(self, discrepancies: Sequence[Discrepancy]) -> None:
+        self.discrepancies = tuple(discrepancies)
+        super().__init__(
+            "; ".join(
+                f"{each.operation} of table {each.table}: {each.kind}, key {each.key_hash}, attributes: "
+                f"{', '.join(each.paths) or '-'}"
+                for each in discrepancies
+            )
+        )
 
 
 class Shadow:
-    """Runs reads on the other side too and compares the answers.
+    """Runs reads on the other side too and compares the answers, as its `Judge` does.
 
-    The caller puts a read in a queue and goes on. Workers ask the other side, compare, and look again a few
-    times where the answers differ, with a pause before each look that holds up no worker. A difference that
-    one look refutes was lag; one that no look refutes and two confirm is a discrepancy. What a write
-    changes during a look is neither refuted nor confirmed by it.
+    The caller puts a read in a queue and goes on. Workers take the reads that wait, ask the other side for as
+    many of them together as one request can answer, compare, and look again a few times where the answers
+    differ, with a pause before each look that holds up no worker.
 
     Args:
-        read: runs a read on a side. Its own time limits bound each read; it raises `Unavailable` where
-            the side cannot be reached or is in doubt.
-        tables: the tables by physical name; may grow.
+        judge: compares. Its reads have time limits of their own, and raise `Unavailable` where a side cannot
+            be reached or is in doubt.
         telemetry: told of every comparison, of what was dropped, and of the other side's latency.
         sink: takes each confirmed discrepancy; runs in a worker, may do I/O.
         queue_size: the most reads that wait or are at work; a page counts as its number of items.
         workers: how many threads; started by the first read, daemons.
         timeout: a read that is not judged so long after it was handed in is dropped.
-        rechecks: how often a difference is looked at again.
-        recheck_pause: how long to wait before each look.
+        recheck_pause: how long to wait before each further look.
+        latency_limit: the other side is slow beyond it, whatever is normal; see `AdaptiveShare`.
+        batch_keys: the most GetItems that are asked together; 1 asks each alone.
+        linger: how long a worker waits for more reads to be asked together.
+        raise_on_mismatch: compare in the caller's thread and raise `ShadowMismatch`. For tests.
+        clock: the clock of the adaptive share.
     """
 
     def __init__(
         self,
-        read: Read,
-        tables: Mapping[str, ServedTable],
+        judge: Judge,
         *,
         telemetry: Telemetry,
         sink: DiscrepancySink,
         queue_size: int = 1_000,
         workers: int = 2,
         timeout: timedelta = timedelta(seconds=5),
-        rechecks: int = 3,
         recheck_pause: timedelta = timedelta(milliseconds=200),
+        latency_limit: timedelta = timedelta(seconds=1),
+        batch_keys: int = 25,
+        linger: timedelta = timedelta(milliseconds=25),
+        raise_on_mismatch: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._read = read
-        self._tables = tables
+        self._judge = judge
         self._telemetry = telemetry
         self._sink = sink
-        self._queue_size = queue_size
         self._timeout_seconds = timeout.total_seconds()
-        self._rechecks = rechecks
         self._pause_seconds = recheck_pause.total_seconds()
-        self._queue: SimpleQueue[_Shadowed | _Signal] = SimpleQueue()
-        self._waiting: list[_Later] = []
-        self._held = 0
-        self._closed = False
-        self._lock = Lock()
-        self._idle = Condition(self._lock)
+        self._batches = batch_keys > 1
+        self._raises = raise_on_mismatch
+        self._percents: dict[str, float] = {}
+        self._load = AdaptiveShare(limit=latency_limit, clock=clock, changed=self._note_share)
+        handful = max(1, min(batch_keys, batches.MAX_KEYS))
+        self._backlog = Backlog(queue_size, handful=handful, linger=linger)
         self._workers = [
             Thread(target=self._work, name=f"dualstore-shadow-{n}", daemon=True) for n in range(workers)
         ]
+        self._next_alone_at = 0.0
+        self._starting = Lock()
         self._started = False
+
+    def wants(self, table: ServedTable, percent: float) -> bool:
+        """Whether a read is in the share that is compared; costs under a microsecond.
+
+        Args:
+            table: the table that was read.
+            percent: the dialled share of its reads; the load may allow less of it.
+        """
+        self._percents[table.logical] = percent
+        self._load.queued(self._backlog.filled)
+        if not percent:
+            return False
+        effective = percent * self._load.share
+        return effective >= 100 or random() * 100 < effective  # noqa: PLR2004, S311 - a sample, in percent
 
     def submit(
         self, table: ServedTable, operation: Operation, side: Side, answer: Response | ClientError
@@ -125,8 +146,11 @@ class Shadow:
 
         Returns:
             Whether there was room. If not, the drop is counted.
+
+        Raises:
+            ShadowMismatch: the sides differ, and mismatches are to be raised.
         """
-        shadowed = _Shadowed(
+        read = ShadowRead(
             table=table,
             operation=operation,
             side=side,
@@ -136,41 +160,32 @@ class Shadow:
             deadline=time.monotonic() + self._timeout_seconds,
             seen_at=time.time(),
         )
-        with self._lock:
-            # A page that is larger than the whole queue has its turn when the queue is empty.
-            has_room = not self._held or self._held + shadowed.weight <= self._queue_size
-            if has_room and not self._closed:
-                self._held += shadowed.weight
-                if not self._started:
-                    self._start()
-                self._queue.put(shadowed)
-                return True
-        reason = "closed" if self._closed else "queue_full"
-        self._telemetry.record(ShadowDropped(table.logical, operation.name, reason))
-        return False
+        if self._raises:
+            return self._judge_here(read)
+        if not self._backlog.put(read):
+            self._count_drop(read, "closed" if self._backlog.closed else "queue_full")
+            return False
+        if not self._started:
+            self._start()
+        return True
 
     def drain(self, timeout: timedelta = timedelta(seconds=30)) -> bool:
         """Wait until everything handed in so far has been judged or dropped; False when time ran out."""
-        with self._idle:
-            return self._idle.wait_for(lambda: not self._held, timeout.total_seconds())
+        return self._backlog.drain(timeout)
 
     def close(self, timeout: timedelta = timedelta(seconds=10)) -> None:
         """Drop what waits, let what is at work finish, and end the workers."""
-        with self._lock:
-            if self._closed:
+        with self._starting:
+            if self._backlog.closed:
                 return
-            self._closed = True
+            self._backlog.close(takers=len(self._workers))
             if not self._started:
                 return
-            for _ in self._workers:
-                self._queue.put("stop")
         deadline = time.monotonic() + timeout.total_seconds()
         for worker in self._workers:
             worker.join(max(0.0, deadline - time.monotonic()))
-        with self._lock:
-            waiting, self._waiting = self._waiting, []
-        for later in waiting:
-            self._drop(later.shadowed, "closed")
+        for read in self._backlog.left_over():
+            self._drop(read, "closed")
 
     def __enter__(self) -> Self:
         return self
@@ -179,70 +194,135 @@ class Shadow:
         self.close()
 
     def _start(self) -> None:
-        self._started = True
-        for worker in self._workers:
-            worker.start()
+        with self._starting:
+            if not self._started:
+                self._started = True
+                for worker in self._workers:
+                    worker.start()
+
+    # Workers
 
     def _work(self) -> None:
-        while (shadowed := self._next()) is not None:
-            # OpenTelemetry's trace context and the caller's own variables travel in it.
-            shadowed.context.run(self._attend, shadowed)
+        while handful := self._backlog.take():
+            self._attend(handful)
 
-    def _next(self) -> _Shadowed | None:
-        """The next read to look at: one whose pause is over, or the longest waiting; None to stop."""
-        while True:
-            with self._lock:
-                pause = max(0.0, self._waiting[0].due - time.monotonic()) if self._waiting else None
-                if pause == 0 and not self._closed:
-                    return heapq.heappop(self._waiting).shadowed
-            try:
-                following = self._queue.get(timeout=pause)
-            except Empty:
-                continue
-            if following == "stop":
-                return None
-            if isinstance(following, _Shadowed):
-                return following
+    def _attend(self, handful: Sequence[ShadowRead]) -> None:
+        groups: dict[Hashable, list[ShadowRead]] = {}
+        for read in handful:
+            if self._backlog.closed or time.monotonic() > read.deadline:
+                self._drop(read, "closed" if self._backlog.closed else "timeout")
+            else:
+                groups.setdefault(self._group_of(read), []).append(read)
+        for reads in groups.values():
+            alone = len(reads) if len(reads) < _FEWEST_TOGETHER else self._alone_now()
+            for read in reads[:alone]:
+                # OpenTelemetry's trace context and the caller's own variables travel in it.
+                read.context.run(self._attend_alone, read)
+            if together := reads[alone:]:
+                self._attend_together(together)
 
-    def _attend(self, shadowed: _Shadowed) -> None:
-        if self._closed or time.monotonic() > shadowed.deadline:
-            self._drop(shadowed, "closed" if self._closed else "timeout")
-            return
+    def _alone_now(self) -> int:
+        """How many reads of a group are to be asked alone: one now and then, and none in between."""
+        now = time.monotonic()
+        if now < self._next_alone_at:
+            return 0
+        self._next_alone_at = now + _ALONE_EVERY_SECONDS
+        return 1
+
+    def _group_of(self, read: ShadowRead) -> Hashable:
+        """What reads share that are asked together; a read that is asked alone shares it with none."""
+        group = None
+        if self._batches and not read.suspicions:
+            group = batches.group_of(read.operation, read.table.shape)
+        return id(read) if group is None else (read.side, group)
+
+    def _attend_alone(self, read: ShadowRead) -> None:
+        look = self._judge.look_again if read.suspicions else self._first_look
+        if not self._is_judged(read, partial(look, read)):
+            self._look_later(read)
+
+    def _attend_together(self, reads: Sequence[ShadowRead]) -> None:
+        answers = reads[0].context.run(self._asked_together, reads)
+        for number, (read, answer) in enumerate(zip(reads, answers, strict=True), start=1):
+            if answer is None:
+                read.context.run(self._attend_alone, read)
+            elif not read.context.run(self._is_judged, read, partial(self._compare, read, answer)):
+                self._look_later(read)
+            if number % _JUDGED_AT_ONCE == 0:
+                time.sleep(0)
+
+    def _asked_together(self, reads: Sequence[ShadowRead]) -> Sequence[Response | NoAnswer | None]:
+        """The answers of several GetItems, asked for at once; None for each that is to be asked alone."""
+        gets = [cast("GetItem", read.operation) for read in reads]
+        first, shape = reads[0], reads[0].table.shape
+        alone: Sequence[None] = [None] * len(reads)
         try:
-            verdict = self._look_again(shadowed) if shadowed.suspicions else self._first_look(shadowed)
+            self._judge.shapes(first.operation)
+            response = self._timed(
+                first,
+                lambda side: self._judge.read_together(side, shape, gets),
+                kind=BatchGetItem.name,
+            )
+        except NoAnswer as failure:
+            # Keys in doubt are in the way of all that are asked with them.
+            return alone if failure.outcome == MirrorDirty.__name__ else [failure] * len(reads)
+        except Exception:  # noqa: BLE001 - whatever it is, each read meets it alone, and is counted
+            return alone
+        return alone if isinstance(response, Refusal) else batches.apart(shape, gets, response)
+
+    def _compare(self, read: ShadowRead, answer: Response | NoAnswer) -> Verdict | None:
+        if isinstance(answer, NoAnswer):
+            raise answer
+        return self._judge.first_look(read, answer)
+
+    # Looks
+
+    def _judge_here(self, read: ShadowRead) -> bool:
+        """Judge a read in the caller's thread."""
+        look: Callable[[ShadowRead], Verdict | None] = self._first_look
+        while not self._is_judged(read, partial(look, read)):
+            look = self._judge.look_again
+            time.sleep(self._pause_seconds)
+        if read.confirmed:
+            raise ShadowMismatch(read.confirmed)
+        return True
+
+    def _is_judged(self, read: ShadowRead, look: Callable[[], Verdict | None]) -> bool:
+        """Take a look; whether the read is done with, and counted. Whatever the look meets ends here."""
+        try:
+            verdict = look()
+        except NormaliserFailed as failure:
+            logger.debug("The normaliser of table %s raised %s", read.table.logical, failure)
+            self._drop(read, "normaliser")
+            return True
         except NoAnswer as failure:
             verdict = Verdict.FAILED if failure.comparable else Verdict.INCOMPARABLE
         except Exception as error:  # noqa: BLE001 - whatever it is, the next read is to be compared
             # Its text may hold a value.
-            logger.warning("Comparing a %s failed with %s", shadowed.operation.name, type(error).__name__)
+            logger.warning("Comparing a %s failed with %s", read.operation.name, type(error).__name__)
             verdict = Verdict.FAILED
         if verdict is None:
-            self._look_later(shadowed)
-            return
-        self._telemetry.record(ShadowCompared(shadowed.table.logical, shadowed.operation.name, verdict))
-        self._release(shadowed)
+            return False
+        counted = ShadowNoise if self._judge.same_side else ShadowCompared
+        self._telemetry.record(counted(read.table.logical, read.operation.name, verdict))
+        self._report(read)
+        self._release(read)
+        return True
 
-    def _first_look(self, shadowed: _Shadowed) -> Verdict | None:
+    def _first_look(self, read: ShadowRead) -> Verdict | None:
         """Ask the other side and compare; None where that has to be looked at again."""
-        operation, side = shadowed.operation, shadowed.side
-        if is_legacy(operation):
-            raise NoAnswer("legacy parameters", comparable=False)
-        shapes = self._shapes(operation)
-        primary = refusal(shadowed.answer) if isinstance(shadowed.answer, ClientError) else shadowed.answer
-        answers = {side: primary, side.other: self._timed_answer(shadowed)}
-        shadowed.answer = {}  # let go: from here on both sides are read again
-        found = compare(operation, shapes, answers)
-        shadowed.suspicions = tuple(map(Suspicion, found.findings))
-        if shadowed.suspicions:
-            return None
-        return Verdict.EQUAL if found.comparable else Verdict.INCOMPARABLE
+        self._judge.shapes(read.operation)
+        operation = read.operation
+        answer = self._timed(read, lambda side: self._judge.read(side, operation), kind=operation.name)
+        return self._judge.first_look(read, answer)
 
-    def _timed_answer(self, shadowed: _Shadowed) -> Answer:
-        operation, side = shadowed.operation, shadowed.side.other
+    def _timed(self, read: ShadowRead, run: Callable[[Side], Response], *, kind: str) -> Answer:
+        """What the side to compare with answers; how long it took is counted."""
+        side = self._judge.other(read.side)
         outcome = OK
         started = time.perf_counter()
         try:
-            answer = ask(lambda: self._read(side, operation))
+            answer = ask(lambda: run(side))
             if isinstance(answer, Refusal):
                 outcome = answer.code
         except NoAnswer as failure:
@@ -250,62 +330,41 @@ class Shadow:
             raise
         finally:
             seconds = time.perf_counter() - started
-            self._telemetry.operation(
-                shadowed.table.logical, operation.name, side, Role.SHADOW, seconds, outcome
-            )
+            self._load.answered(kind, seconds)
+            self._telemetry.operation(read.table.logical, kind, side, Role.SHADOW, seconds, outcome)
         return answer
 
-    def _look_again(self, shadowed: _Shadowed) -> Verdict | None:
-        """Read both sides again; None where that is to be done once more."""
-        operation = shadowed.operation
-        look = look_again(self._read, self._shapes(operation), operation, shadowed.side)
-        shadowed.looks += 1
-        shadowed.suspicions = look.judge(shadowed.suspicions)
-        if not shadowed.suspicions:
-            return Verdict.LAG
-        if shadowed.looks < self._rechecks:
-            return None
-        certain = [s.finding for s in shadowed.suspicions if s.confirmed >= min(2, self._rechecks)]
-        for finding in certain:
-            self._report(shadowed, finding)
-        return Verdict.MISMATCH if certain else Verdict.INCOMPARABLE
+    def _report(self, read: ShadowRead) -> None:
+        for discrepancy in read.confirmed:
+            try:
+                self._sink(discrepancy)
+            except Exception as error:  # noqa: BLE001 - the sink is somebody else's, and does I/O
+                logger.warning("Recording a discrepancy failed with %s", type(error).__name__)
 
-    def _shapes(self, operation: Operation) -> Mapping[str, TableShape]:
-        try:
-            return {table: self._tables[table].shape for table in operation.tables}
-        except KeyError:
-            raise NoAnswer("not served", comparable=False) from None
+    def _look_later(self, read: ShadowRead) -> None:
+        self._backlog.look_later(read, self._pause_seconds)
 
-    def _report(self, shadowed: _Shadowed, finding: Finding) -> None:
-        discrepancy = Discrepancy(
-            table=finding.table,
-            key_hash=finding.key_hash,
-            operation=shadowed.operation.name,
-            kind=finding.kind,
-            paths=finding.paths,
-            first_seen=datetime.fromtimestamp(shadowed.seen_at, UTC),
-            last_seen=datetime.now(UTC),
-        )
-        try:
-            self._sink(discrepancy)
-        except Exception as error:  # noqa: BLE001 - the sink is somebody else's, and does I/O
-            logger.warning("Recording a discrepancy failed with %s", type(error).__name__)
+    # Counting
 
-    def _look_later(self, shadowed: _Shadowed) -> None:
-        with self._lock:
-            heapq.heappush(self._waiting, _Later(time.monotonic() + self._pause_seconds, shadowed))
-        # The workers that wait without end for something to come now learn that this will.
-        self._queue.put("look again")
+    def _note_share(self, share: float) -> None:
+        for table, percent in list(self._percents.items()):
+            self._telemetry.record(ShadowShare(table, percent * share))
 
-    def _drop(self, shadowed: _Shadowed, reason: str) -> None:
-        self._telemetry.record(ShadowDropped(shadowed.table.logical, shadowed.operation.name, reason))
-        self._release(shadowed)
+    def _drop(self, read: ShadowRead, reason: str) -> None:
+        self._count_drop(read, reason)
+        self._release(read)
 
-    def _release(self, shadowed: _Shadowed) -> None:
-        with self._idle:
-            self._held -= shadowed.weight
-            if not self._held:
-                self._idle.notify_all()
+    def _count_drop(self, read: ShadowRead, reason: str) -> None:
+        if reason in _OVERLOADED:
+            self._load.dropped()
+        self._telemetry.record(ShadowDropped(read.table.logical, read.operation.name, reason))
+
+    def _release(self, read: ShadowRead) -> None:
+        if not self._raises:  # else it was never held
+            self._backlog.release(read)
+
+
+_OVERLOADED = frozenset({"queue_full", "timeout"})
 
 
 def _weight(answer: Response | ClientError) -> int:

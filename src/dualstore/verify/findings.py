@@ -6,7 +6,10 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from dualstore.items import STAMP, Item, Key, canonical, differing_paths, items_equal
+from dualstore.items import STAMP, Item, Key, canonical, items_equal, without_stamps
+from dualstore.shadow.differences import differing_attributes, kind_with, versions_of
+from dualstore.telemetry import DiscrepancyKind, Versions
+from dualstore.telemetry.discrepancies import NO_VERSIONS
 
 
 class Finding(StrEnum):
@@ -44,13 +47,17 @@ class Observation:
 
     Attributes:
         finding: what the comparison found.
-        paths: where the items differ; empty unless both sides hold the item.
+        paths: the top-level attributes in which the items differ; empty unless both sides hold the item.
         state: differs where the item on DynamoDB or the row's revision does.
+        versions: which writes the sides show.
+        kind: the class of a difference, as discrepancies are recorded; None where there is none.
     """
 
     finding: Finding
     paths: tuple[str, ...]
     state: Hashable
+    versions: Versions = NO_VERSIONS
+    kind: DiscrepancyKind | None = None
 
 
 def observe_pair(
@@ -73,10 +80,27 @@ def observe_pair(
         return Observation(Finding.EXPIRED, (), None)
     if finding is Finding.EQUAL:
         return Observation(finding, (), None)
-    both = dynamodb is not None and postgres is not None
-    paths = tuple(differing_paths(dynamodb, postgres)) if both else ()  # type: ignore[arg-type]
+    differing: dict[str, bool] = {}
+    if dynamodb is not None and postgres is not None:
+        differing = dict(differing_attributes(without_stamps(dynamodb), without_stamps(postgres)))
+    versions = versions_of(dynamodb, postgres)
     held = None if dynamodb is None else hash(canonical({"M": dynamodb}))
-    return Observation(finding, paths, (held, revision))
+    return Observation(
+        finding,
+        tuple(differing),
+        (held, revision),
+        versions,
+        _kind(finding, versions, types_differ=any(differing.values())),
+    )
+
+
+def _kind(finding: Finding, versions: Versions, *, types_differ: bool) -> DiscrepancyKind | None:
+    """The class that a difference is recorded under, the same as a comparison of reads gives it."""
+    if not finding.is_difference:
+        return None
+    if finding is Finding.VALUE and types_differ:
+        return kind_with(versions, DiscrepancyKind.TYPE)
+    return kind_with(versions, DiscrepancyKind(finding.value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +110,7 @@ class Difference:
     Attributes:
         key_hash: names the key without saying it (`items.key_hash`).
         finding: how the sides differ.
-        paths: the attributes that differ, for `Finding.VALUE`.
+        paths: the top-level attributes that differ, for `Finding.VALUE`.
         repaired: whether the sides were found equal after the key had been settled.
         key: the key itself, for whoever repairs; kept out of every text.
     """

@@ -7,19 +7,24 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar
+from uuid import UUID
 
 from dualstore.errors import ConfigurationError, DualStoreError, Unavailable
-from dualstore.items import Item, Key, TableShape, key_bytes
+from dualstore.items import Item, Key, TableShape, key_bytes, key_hash
 from dualstore.mapping.expiry import has_expired
 from dualstore.stores.base import NOTHING, Mirror, Store
 from dualstore.stores.bulk import each_segment, patiently
 from dualstore.stores.postgres_runs import Run, RunState
 from dualstore.stores.scan import read_page, transient_as_unavailable
-from dualstore.verify.findings import Finding, Verification, observe_pair
+from dualstore.telemetry import Discrepancy, DiscrepancySink, Finder
+from dualstore.telemetry.discrepancies import current_trace_id
+from dualstore.verify.findings import Finding, Observation, Verification, observe_pair
 from dualstore.verify.recheck import Candidate, Sides, Verdict, recheck
 from dualstore.verify.tally import Tally, VerifyProgress
 
 KIND = "verify"
+OPERATION = "Verify"
+"""What discrepancies name as the operation that saw them."""
 _KEYS_AT_ONCE = 500
 _CANDIDATES_AT_ONCE = 1000
 
@@ -72,8 +77,10 @@ class Verify:
         postgres: the PostgreSQL side.
         seen: makes the place where seen keys are kept (`PostgresSeenKeys` for a real table).
         runs: the ledger (`PostgresRuns` for a real table).
-        settle: settles one key; needed for `repair`.
-        repair: whether to settle each key that differs, and to look at it again.
+        settle: settles keys, as many of them as it can, and raises where it could not settle all; needed for
+            `repair`.
+        repair: whether to settle the keys that differ, and to look at them again.
+        record: takes each difference, as the comparison of reads records it.
         ttl_attribute: the attribute by which items expire, or None. A row that has expired, and whose item
             DynamoDB holds no more, is counted apart: whoever sweeps the table will come to it.
         segments: how many segments DynamoDB is scanned in.
@@ -90,8 +97,9 @@ class Verify:
     postgres: Mirror
     seen: Callable[[], AbstractContextManager[SeenKeys]]
     runs: Ledger
-    settle: Callable[[Key], object] | None = None
+    settle: Callable[[Sequence[Key]], object] | None = None
     repair: bool = False
+    record: DiscrepancySink = lambda _: None
     ttl_attribute: str | None = None
     segments: int = 4
     workers: int = 2
@@ -115,7 +123,7 @@ class Verify:
         run = self.runs.start(KIND, self.shape.name, {"segments": self.segments, "repair": self.repair})
         started = datetime.now(UTC)
         try:
-            tally, rows_postgres = self._compare()
+            tally, rows_postgres = self._compare(run.id)
         except BaseException:
             with suppress(DualStoreError):
                 self.runs.finish(run, RunState.ABANDONED, {})
@@ -130,10 +138,10 @@ class Verify:
         self.runs.finish(run, RunState.FINISHED, _summary(verification))
         return verification
 
-    def _compare(self) -> tuple[Tally, int]:
+    def _compare(self, run_id: UUID) -> tuple[Tally, int]:
         tally = Tally(segments=self.segments, differences_kept=self.differences_kept, progress=self.progress)
         with self.seen() as seen:
-            comparison = _Comparison(self, seen, tally)
+            comparison = _Comparison(self, seen, tally, run_id)
             each_segment(comparison.segment, range(self.segments), workers=self.workers)
             rows_postgres = seen.row_count()
             for page in seen.unseen():
@@ -144,8 +152,9 @@ class Verify:
 class _Comparison:
     """One verification at work."""
 
-    def __init__(self, plan: Verify, seen: SeenKeys, tally: Tally) -> None:
+    def __init__(self, plan: Verify, seen: SeenKeys, tally: Tally, run_id: UUID) -> None:
         self._plan = plan
+        self._run_id = run_id
         self._keys = plan.shape.keys
         self._sides = Sides(plan.shape, plan.dynamodb, plan.postgres, self._has_expired)
         self._seen = seen
@@ -169,17 +178,41 @@ class _Comparison:
         if not candidates:
             return
         verdicts = self._patiently(lambda: list(self._recheck(candidates)))
+        different: list[tuple[Key, Observation]] = []
         for verdict in verdicts:
             if verdict.observation is None:
                 self._tally.moving()
             elif verdict.observation.finding is Finding.EXPIRED:
                 self._tally.expired()
             elif verdict.observation.finding.is_difference:
-                self._tally.differs(
-                    self._keys, verdict.key, verdict.observation, repaired=self._repaired(verdict.key)
-                )
+                different.append((verdict.key, verdict.observation))
             else:
                 self._tally.equal(stamps_only=verdict.observation.finding is Finding.STAMP)
+        repaired = self._repaired([key for key, _ in different])
+        for key, observation in different:
+            done = key_bytes(self._keys, key) in repaired
+            self._record(key, observation, repaired=done)
+            self._tally.differs(self._keys, key, observation, repaired=done)
+
+    def _record(self, key: Key, observation: Observation, *, repaired: bool) -> None:
+        now = datetime.now(UTC)
+        assert observation.kind is not None  # noqa: S101 - it is a difference
+        discrepancy = Discrepancy(
+            table=self._plan.shape.name,
+            key_hash=key_hash(self._keys, key),
+            operation=OPERATION,
+            kind=observation.kind,
+            paths=observation.paths,
+            first_seen=now,
+            last_seen=now,
+            versions=observation.versions,
+            finder=Finder.VERIFY,
+            trace_id=current_trace_id(),
+            run_id=self._run_id,
+            repaired=repaired,
+            key=key_bytes(self._keys, key),
+        )
+        self._patiently(lambda: self._plan.record(discrepancy))
 
     def _has_expired(self, item: Item) -> bool:
         attribute = self._plan.ttl_attribute
@@ -222,18 +255,21 @@ class _Comparison:
         self._tally.compared(items=len(items), equal=len(items) - len(candidates))
         return candidates
 
-    def _repaired(self, key: Key) -> bool:
-        """Settle a key that differs, if that is asked for, and look at it again."""
+    def _repaired(self, keys: Sequence[Key]) -> frozenset[bytes]:
+        """Settle keys that differ, if that is asked for, and look at them again; those that are equal now."""
         settle = self._plan.settle
-        if not self._plan.repair or settle is None:
-            return False
-        try:
-            with transient_as_unavailable(f"Settling a key of table {self._plan.shape.name}"):
-                settle(key)
-        except Unavailable:  # also where the SQL table refuses the row: the difference stays
-            return False
-        again = self._patiently(lambda: list(self._sides.observe([key])))
-        return all(not observation.finding.is_difference for _, observation in again)
+        if not keys or not self._plan.repair or settle is None:
+            return frozenset()
+        # What fails, as where the SQL table refuses a row, goes on differing.
+        with (
+            suppress(Unavailable),
+            transient_as_unavailable(f"Settling keys of table {self._plan.shape.name}"),
+        ):
+            settle(keys)
+        again = self._patiently(lambda: list(self._sides.observe(keys)))
+        return frozenset(
+            key_bytes(self._keys, key) for key, observation in again if not observation.finding.is_difference
+        )
 
     def _patiently(self, call: Callable[[], T]) -> T:
         return patiently(lambda _attempt: call(), self._plan.patience)

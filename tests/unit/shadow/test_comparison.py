@@ -4,7 +4,7 @@ import pytest
 
 from dualstore.items import Index, KeyAttribute, KeySchema, TableShape, key_hash
 from dualstore.operations import parse
-from dualstore.shadow import Refusal, compare, request_hash
+from dualstore.shadow import Refusal, Rules, compare, request_hash
 from dualstore.shadow.comparison import MAX_FINDINGS
 from dualstore.stages import Side
 
@@ -80,7 +80,17 @@ def test_stamps_capacities_the_order_of_sets_and_the_spelling_of_numbers_are_no_
         ({"Item": item(1)}, {}, ("missing_on_postgres", hash_of(1), ())),
         ({}, {"Item": item(1)}, ("missing_on_dynamodb", hash_of(1), ())),
         ({"Item": item(1, v={"S": "x"})}, {"Item": item(1, v={"S": "y"})}, ("value", hash_of(1), ("v",))),
-        ({"Item": item(1, v={"N": "1"})}, {"Item": item(1, v={"S": "1"})}, ("value", hash_of(1), ("v",))),
+        ({"Item": item(1, v={"N": "1"})}, {"Item": item(1, v={"S": "1"})}, ("type", hash_of(1), ("v",))),
+        (
+            {"Item": item(1, v={"M": {"n": {"L": [{"N": "1"}]}}}, w={"S": "x"})},
+            {"Item": item(1, v={"M": {"n": {"L": [{"S": "1"}]}}}, w={"S": "y"})},
+            ("type", hash_of(1), ("v", "w")),
+        ),
+        (
+            {"Item": item(1, v={"SS": ["1"]})},
+            {"Item": item(1, v={"NS": ["1"]})},
+            ("type", hash_of(1), ("v",)),
+        ),
         ({"Item": item(1, v={"NULL": True})}, {"Item": item(1)}, ("value", hash_of(1), ("v",))),
     ],
 )
@@ -276,3 +286,70 @@ def test_the_hash_of_a_request_ignores_its_consistency_and_keeps_its_values_to_i
     assert request_hash(consistent) == request_hash(QUERY) != request_hash(SCAN)
     binary = parse("GetItem", {"TableName": SHAPE.name, "Key": {"pk": {"B": b"\xff"}}})
     assert len(request_hash(binary)) == 16
+
+
+# What a table's rules leave out
+
+EXPIRING = {SHAPE.name: Rules(ttl_attribute="expires", now=lambda: 1_000.0)}
+PAST, FUTURE = {"N": "900"}, {"N": "1100"}
+
+
+def under(rules, operation, dynamodb, postgres):
+    comparison = compared(operation, dynamodb, postgres, rules=rules)
+    return [finding.kind.value for finding in comparison.findings] if comparison.comparable else None
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["missing on PostgreSQL", "missing on DynamoDB"])
+def test_an_expired_item_that_one_side_lacks_is_no_difference(turned):
+    """DynamoDB deletes late; the sweep of PostgreSQL may come before or after it."""
+    expired, valid = item(1, expires=PAST), item(1, expires=FUTURE)
+    for there, kinds in ((expired, []), (valid, [f"missing_on_{'dynamodb' if turned else 'postgres'}"])):
+        answers = [{"Item": there}, {}][:: -1 if turned else 1]
+        assert under(EXPIRING, GET, *answers) == kinds
+        pages = [page(there, item(2)), page(item(2))][:: -1 if turned else 1]
+        assert under(EXPIRING, QUERY, *pages) == kinds
+        assert under(EXPIRING, SCAN, *pages) == kinds
+
+
+def test_an_expired_item_that_both_sides_hold_is_compared_as_any_other():
+    left, right = ({"Item": item(1, expires=PAST, v={"S": value})} for value in "xy")
+    assert under(EXPIRING, GET, left, right) == ["value"]
+
+
+def test_an_expired_item_between_others_is_no_difference_of_their_order():
+    dynamodb = page(item(1), item(2, expires=PAST), item(3))
+    assert under(EXPIRING, QUERY, dynamodb, page(item(1), item(3))) == []
+    assert under(EXPIRING, QUERY, dynamodb, page(item(3), item(1))) == ["order"]
+
+
+def test_without_keys_expired_items_are_left_out_of_the_bag_where_their_time_is_told():
+    listing = parse("Query", {**PARTITION, "ProjectionExpression": "v, expires"})
+    expired, valid = {"v": {"S": "a"}, "expires": PAST}, {"v": {"S": "b"}, "expires": FUTURE}
+    assert under(EXPIRING, listing, page(expired, valid), page(valid)) == []
+    assert under(EXPIRING, listing, page(expired, valid), page(expired)) == ["count"]
+    hidden = parse("Query", {**PARTITION, "ProjectionExpression": "v"})
+    assert under(EXPIRING, hidden, page({"v": {"S": "a"}}), page()) is None
+
+
+def test_items_that_were_asked_for_in_place_of_their_number_are_counted_without_the_expired():
+    count = parse("Query", {**PARTITION, "Select": "COUNT"})
+    assert under(EXPIRING, count, page(item(1, expires=PAST), item(2)), page(item(2))) == []
+    assert under(EXPIRING, count, page(item(1, expires=FUTURE), item(2)), page(item(2))) == ["count"]
+
+
+def test_ignored_attributes_are_not_compared_anywhere():
+    rules = {SHAPE.name: Rules(ignore=("updated_at", "meta.etag"))}
+    left = item(1, updated_at={"N": "1"}, meta={"M": {"etag": {"S": "a"}, "size": {"N": "1"}}})
+    right = item(1, updated_at={"N": "2"}, meta={"M": {"etag": {"S": "b"}, "size": {"N": "1.0"}}})
+    assert under(rules, GET, {"Item": left}, {"Item": right}) == []
+    assert under(rules, QUERY, page(left), page(right)) == []
+    assert under({}, GET, {"Item": left}, {"Item": right}) == ["value"]
+    other = {**right, "meta": {"M": {"etag": {"S": "a"}, "size": {"N": "2"}}}}
+    assert under(rules, GET, {"Item": left}, {"Item": other}) == ["value"]
+
+
+def test_the_stamps_of_writes_are_seen_through_every_rule():
+    """Whether a write came in between must not depend on what the team does not care about."""
+    rules = {SHAPE.name: Rules(ignore=("v",))}
+    left, right = ({"Item": item(1, v={"S": value})} for value in "xy")
+    assert compared(GET, left, right, rules=rules, with_stamps=True).findings

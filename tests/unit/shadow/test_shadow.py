@@ -5,15 +5,18 @@ import threading
 import time
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
+from opentelemetry.context import attach, detach
+from opentelemetry.trace import NonRecordingSpan, SpanContext, set_span_in_context
 
-from dualstore.errors import MirrorUnavailable, UnsupportedOperation
+from dualstore.errors import MirrorDirty, MirrorUnavailable, UnsupportedOperation
 from dualstore.items import KeyAttribute, KeySchema, TableShape, key_hash
-from dualstore.operations import GetItem, parse
+from dualstore.operations import BatchGetItem, GetItem, parse
 from dualstore.replication.served import ServedTable
-from dualstore.shadow import Shadow, request_hash
+from dualstore.shadow import NO_RULES, Judge, Rules, Shadow, ShadowMismatch, request_hash
 from dualstore.stages import Side
 from dualstore.stores import MemoryStore
 from dualstore.telemetry import DiscrepancyKind, DiscrepancyLog, Role, Telemetry, Verdict, names
@@ -22,6 +25,7 @@ PHYSICAL = "orders-prod"
 SHAPE = TableShape(PHYSICAL, KeySchema(KeyAttribute("pk", "S"), KeyAttribute("sk", "N")))
 ORDERS = ServedTable("orders", SHAPE)
 CANARY = "canary-value"
+STAMPS = (UUID(int=2), UUID(int=1))
 PAUSE = timedelta(milliseconds=5)
 
 SCAN = parse("Scan", {"TableName": PHYSICAL})
@@ -51,6 +55,7 @@ class Twin:
         self.stores = {side: MemoryStore({PHYSICAL: SHAPE}, side=side) for side in Side}
         self.before = {side: lambda _: None for side in Side}
         self.reads = []
+        self.asked = []
 
     def put(self, *items, sides=tuple(Side)):
         for side in sides:
@@ -59,6 +64,7 @@ class Twin:
 
     def read(self, side, operation):
         self.reads.append((side, operation.request.get("ConsistentRead")))
+        self.asked.append((side, operation))
         self.before[side](operation)
         return self.stores[side].execute(operation)
 
@@ -82,9 +88,16 @@ def log():
 def make(twin, telemetry, log):
     made = []
 
-    def shadow(**options):
-        defaults = {"read": twin.read, "tables": {PHYSICAL: ORDERS}, "telemetry": telemetry, "sink": log}
-        made.append(Shadow(**defaults | {"recheck_pause": PAUSE} | options))
+    def shadow(*, rules=NO_RULES, rechecks=3, same_side=False, **options):
+        judge = Judge(
+            twin.read,
+            {PHYSICAL: ORDERS},
+            rules_of=lambda _: rules,
+            rechecks=rechecks,
+            same_side=same_side,
+        )
+        defaults = {"telemetry": telemetry, "sink": log, "recheck_pause": PAUSE, "batch_keys": 1}
+        made.append(Shadow(judge, **defaults | options))
         return made[-1]
 
     yield shadow
@@ -143,6 +156,19 @@ def plant_value(twin):
     return SCAN, key_hash(SHAPE.keys, get(1).key), ("note", "total")
 
 
+def plant_type(twin):
+    for side, value in zip(Side, ({"N": "1"}, {"S": "1"}), strict=True):
+        twin.put(item(1, total=value), sides=[side])
+    return get(1), key_hash(SHAPE.keys, get(1).key), ("total",)
+
+
+def plant_stale(twin):
+    """PostgreSQL shows the write before the last one, for good."""
+    for side, stamp, note in zip(Side, STAMPS, ("later", "earlier"), strict=True):
+        twin.put(item(1, note={"S": f"{CANARY}{note}"}, _dsv={"B": stamp.bytes}), sides=[side])
+    return QUERY, key_hash(SHAPE.keys, get(1).key), ("note",)
+
+
 def plant_order(twin):
     twin.put(item(1), item(2))
     orderly = twin.stores[Side.POSTGRES].execute
@@ -171,6 +197,8 @@ PLANTS = {
     DiscrepancyKind.MISSING_ON_POSTGRES: plant_missing_on_postgres,
     DiscrepancyKind.MISSING_ON_DYNAMODB: plant_missing_on_dynamodb,
     DiscrepancyKind.VALUE: plant_value,
+    DiscrepancyKind.TYPE: plant_type,
+    DiscrepancyKind.STALE: plant_stale,
     DiscrepancyKind.ORDER: plant_order,
     DiscrepancyKind.COUNT: plant_count,
     DiscrepancyKind.ERROR: plant_error,
@@ -194,6 +222,7 @@ def test_a_planted_difference_is_reported_once_correctly_classed_and_without_a_v
     (record,) = log.records()
     assert (record.table, record.key_hash, record.operation) == (PHYSICAL, hashed, operation.name)
     assert (record.kind, record.paths, record.count) == (kind, paths, 2)
+    assert record.of_request is (hashed == request_hash(operation))
     assert began - timedelta(seconds=1) <= record.first_seen < record.last_seen <= datetime.now(UTC)
     assert verdicts(telemetry) == {Verdict.MISMATCH: 2}
     assert len([r for r in caplog.records if r.name.startswith("dualstore")]) == 1, "logged once"
@@ -206,7 +235,8 @@ def test_a_difference_is_looked_at_again_consistently_on_both_sides(twin, make):
     observe(make(rechecks=2), twin, get(1))
     first = [(Side.POSTGRES, None)]
     look = [(Side.DYNAMODB, True), (Side.POSTGRES, True), (Side.DYNAMODB, True)]
-    assert twin.reads == first + 2 * look
+    whole_items = [(Side.DYNAMODB, True), (Side.POSTGRES, True)]
+    assert twin.reads == first + 2 * look + whole_items
 
 
 def test_a_write_that_the_mirror_had_not_seen_yet_was_lag(twin, shadow, telemetry, log):
@@ -321,14 +351,16 @@ def test_a_read_that_also_touches_a_table_of_somebody_else_is_not_compared(twin,
 
 
 @pytest.mark.parametrize(
-    ("name", "request_"),
+    "legacy",
     [
-        ("GetItem", {"TableName": PHYSICAL, "Key": get(1).key, "AttributesToGet": ["v"]}),
-        ("BatchGetItem", {"RequestItems": {PHYSICAL: {"Keys": [get(1).key], "AttributesToGet": ["v"]}}}),
+        get(1, AttributesToGet=["v"]),
+        BatchGetItem({"RequestItems": {PHYSICAL: {"Keys": [get(1).key], "AttributesToGet": ["v"]}}}),
     ],
+    ids=lambda operation: operation.name,
 )
-def test_a_read_that_only_dynamodb_understands_is_not_compared(twin, shadow, telemetry, name, request_):
-    assert shadow.submit(ORDERS, parse(name, request_), Side.DYNAMODB, {})
+def test_a_read_that_only_dynamodb_understands_is_not_compared(twin, shadow, telemetry, legacy):
+    """Parsing says most of these anew, as expressions."""
+    assert shadow.submit(ORDERS, legacy, Side.DYNAMODB, {})
     assert shadow.drain()
     assert verdicts(telemetry) == {Verdict.INCOMPARABLE: 1}
     assert twin.reads == []
@@ -337,16 +369,17 @@ def test_a_read_that_only_dynamodb_understands_is_not_compared(twin, shadow, tel
 # What callers notice
 
 
-def test_a_slow_other_side_does_not_delay_the_caller(twin, make):
+def test_a_slow_other_side_does_not_delay_the_caller(twin, make, telemetry, gate):
+    """It does not answer at all before the caller has gone on."""
     twin.put(item(1))
-    twin.before[Side.POSTGRES] = lambda _: time.sleep(0.2)
     shadow = make()
     answer = twin.stores[Side.DYNAMODB].execute(get(1))
-    started = time.perf_counter()
     for _ in range(100):
-        shadow.submit(ORDERS, get(1), Side.DYNAMODB, answer)
-    assert time.perf_counter() - started < 0.1, "half of what a single read of the other side takes"
-    shadow.close()
+        assert shadow.submit(ORDERS, get(1), Side.DYNAMODB, answer)
+    assert verdicts(telemetry) == {}
+    gate.set()
+    assert shadow.drain()
+    assert verdicts(telemetry) == {Verdict.EQUAL: 100}
 
 
 def test_a_pause_before_a_second_look_holds_up_no_worker(twin, make, telemetry):
@@ -452,3 +485,213 @@ def test_the_latency_of_the_other_side_is_counted_as_a_shadow(twin, shadow, tele
     snapshot = telemetry.snapshot()
     assert snapshot.latencies(table="orders", side=Side.POSTGRES, role=Role.SHADOW, outcome="ok").count == 1
     assert snapshot.latencies(side=Side.DYNAMODB).count == 0
+
+
+# What is recorded beside
+
+
+def test_both_versions_are_recorded_also_where_a_projection_left_them_out(twin, shadow, log):
+    _, hashed, _ = plant_stale(twin)
+    observe(shadow, twin, get(1, ProjectionExpression="note"))
+    (record,) = log.records()
+    assert (record.key_hash, record.kind) == (hashed, DiscrepancyKind.STALE)
+    assert record.versions == tuple(map(str, STAMPS))
+
+
+def test_a_stamp_that_is_none_of_dualstores_is_no_version(twin, shadow, log):
+    """Anybody may write to the attribute, and anything."""
+    for side, stamp in zip(Side, ({"S": CANARY}, {"B": CANARY.encode()}), strict=True):
+        twin.put(item(1, v={"S": side.value}, _dsv=stamp), sides=[side])
+    observe(shadow, twin, get(1))
+    (record,) = log.records()
+    assert (record.kind, record.versions) == (DiscrepancyKind.VALUE, (None, None))
+
+
+def test_the_trace_of_the_caller_is_recorded(twin, shadow, log):
+    plant_value(twin)
+    trace = SpanContext(trace_id=0xABC, span_id=1, is_remote=False)
+    token = attach(set_span_in_context(NonRecordingSpan(trace)))
+    try:
+        observe(shadow, twin, get(1))
+    finally:
+        detach(token)
+    (record,) = log.records()
+    assert record.trace_id == f"{0xABC:032x}"
+    observe(shadow, twin, SCAN)
+    assert log.records()[0].trace_id is None, "the last sighting was not traced"
+
+
+# What a team's rules leave out
+
+
+def test_an_expired_item_whose_time_a_projection_hides_is_no_discrepancy(twin, make, telemetry, log):
+    rules = Rules(ttl_attribute="expires", now=lambda: 1_000.0)
+    for sk, expires in ((1, "900"), (2, "1100")):
+        twin.put(item(sk, expires={"N": expires}), sides=[Side.DYNAMODB])
+        observe(make(rules=rules), twin, get(sk, ProjectionExpression="pk"))
+    (record,) = log.records()
+    assert record.key_hash == key_hash(SHAPE.keys, get(2).key)
+    assert verdicts(telemetry) == {Verdict.INCOMPARABLE: 1, Verdict.MISMATCH: 1}
+
+
+def test_a_count_is_looked_at_again_by_the_items_where_some_may_have_expired(twin, make, telemetry, log):
+    rules = Rules(ttl_attribute="expires", now=lambda: 1_000.0)
+    count = parse("Query", {**QUERY.request, "Select": "COUNT"})
+    twin.put(item(1))
+    twin.put(item(2, expires={"N": "900"}), sides=[Side.DYNAMODB])
+    observe(make(rules=rules), twin, count)
+    assert verdicts(telemetry) == {Verdict.LAG: 1}
+    twin.put(item(3), sides=[Side.DYNAMODB])
+    observe(make(rules=rules), twin, count)
+    (record,) = log.records()
+    assert (record.kind, record.key_hash) == (DiscrepancyKind.COUNT, request_hash(count))
+
+
+def test_a_normaliser_that_raises_is_counted_and_nobody_suffers(twin, make, telemetry, log, caplog):
+    def normalise(item):
+        raise RuntimeError(item)
+
+    plant_value(twin)
+    twin.put(item(2))
+    shadow = make(rules=Rules(normalise=normalise))
+    with caplog.at_level(logging.DEBUG):
+        observe(shadow, twin, get(1))
+        observe(shadow, twin, get(2))
+    assert telemetry.snapshot().count(names.SHADOW_DROPPED, reason="normaliser") == 1
+    assert verdicts(telemetry) == {Verdict.EQUAL: 1}, "what is equal as it is needs no normaliser"
+    assert log.records() == []
+    assert CANARY not in caplog.text
+
+
+# Several reads asked together
+
+
+def batched(twin):
+    return [operation for side, operation in twin.asked if isinstance(operation, BatchGetItem)]
+
+
+def test_reads_that_wait_are_asked_together_and_judged_each_for_itself(twin, make, telemetry, log):
+    twin.put(*(item(n) for n in range(20)))
+    twin.put(item(7, v={"S": "x"}), sides=[Side.DYNAMODB])
+    shadow = make(batch_keys=25, linger=timedelta(milliseconds=20), workers=1)
+    for sk in [*range(22), 3, 3]:
+        assert shadow.submit(ORDERS, get(sk), Side.DYNAMODB, twin.stores[Side.DYNAMODB].execute(get(sk)))
+    assert shadow.drain()
+    (batch,) = batched(twin)
+    assert len(batch.request["RequestItems"][PHYSICAL]["Keys"]) == 21, "one is asked alone, two are twins"
+    assert verdicts(telemetry) == {Verdict.EQUAL: 23, Verdict.MISMATCH: 1}
+    (record,) = log.records()
+    assert record.key_hash == key_hash(SHAPE.keys, get(7).key)
+    alone = telemetry.snapshot().latencies(operation="GetItem", role=Role.SHADOW)
+    assert alone.count == 1, "so that the latency of single reads stays known"
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict"),
+    [
+        (MirrorDirty("one key is in doubt"), Verdict.EQUAL),
+        (ClientError({"Error": {"Code": "ValidationException"}}, "BatchGetItem"), Verdict.EQUAL),
+        (RuntimeError(CANARY), Verdict.EQUAL),
+        (MirrorUnavailable("down"), Verdict.FAILED),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_stands_in_the_way_of_a_batch_need_not_of_each_read(twin, make, telemetry, error, verdict):
+    """A database that is away is not asked for each key."""
+
+    def fail(operation):
+        if isinstance(operation, BatchGetItem):
+            raise error
+
+    twin.put(*(item(n) for n in range(4)))
+    twin.before[Side.POSTGRES] = fail
+    shadow = make(batch_keys=25, linger=timedelta(milliseconds=20), workers=1)
+    for sk in range(4):
+        shadow.submit(ORDERS, get(sk), Side.DYNAMODB, twin.stores[Side.DYNAMODB].execute(get(sk)))
+    assert shadow.drain()
+    assert len(batched(twin)) == 1
+    expected = {Verdict.EQUAL: 4} if verdict is Verdict.EQUAL else {Verdict.EQUAL: 1, Verdict.FAILED: 3}
+    assert verdicts(telemetry) == expected
+
+
+# What the other side bears
+
+
+def test_the_share_of_reads_follows_the_load_and_is_told(twin, make, telemetry, gate):
+    now = [0.0]
+    twin.put(item(1))
+    shadow = make(queue_size=4, workers=1, clock=lambda: now[0])
+    answer = twin.stores[Side.DYNAMODB].execute(get(1))
+    assert all(shadow.wants(ORDERS, 100.0) for _ in range(100))
+    for _ in range(6):
+        shadow.submit(ORDERS, get(1), Side.DYNAMODB, answer)
+    now[0] = 1.0
+    wanted = sum(shadow.wants(ORDERS, 100.0) for _ in range(2_000))
+    assert 800 < wanted < 1_200
+    assert telemetry.snapshot().gauge(names.SHADOW_EFFECTIVE, table="orders") == 50.0
+    gate.set()
+    assert shadow.drain()
+    now[0] = 2.0
+    shadow.wants(ORDERS, 40.0)
+    now[0] = 3.0
+    shadow.wants(ORDERS, 40.0)
+    told = telemetry.snapshot().gauge(names.SHADOW_EFFECTIVE, table="orders")
+    assert told == pytest.approx(12.0), "halved again while the queue stood full, then one step more"
+
+
+def test_of_a_dial_at_nothing_nothing_is_wanted(shadow):
+    assert not any(shadow.wants(ORDERS, 0.0) for _ in range(100))
+
+
+# For tests, and to measure the comparison itself
+
+
+@pytest.mark.parametrize("kind", DiscrepancyKind)
+def test_where_mismatches_are_raised_the_caller_meets_them_without_a_value(kind, twin, make, log):
+    operation, hashed, _ = PLANTS[kind](twin)
+    shadow = make(raise_on_mismatch=True)
+    with pytest.raises(AssertionError) as raised:
+        observe(shadow, twin, operation)
+    assert isinstance(raised.value, ShadowMismatch)
+    assert [each.kind for each in raised.value.discrepancies] == [kind]
+    assert hashed in str(raised.value)
+    assert CANARY not in f"{raised.value!s} {raised.value!r}"
+    assert len(log.records()) == 1
+
+
+def test_where_mismatches_are_raised_lag_and_failures_are_not(twin, make, telemetry):
+    shadow = make(raise_on_mismatch=True)
+    twin.put(item(1), sides=[Side.DYNAMODB])
+
+    def catch_up(operation):
+        if operation.request.get("ConsistentRead"):
+            twin.put(item(1), sides=[Side.POSTGRES])
+
+    twin.before[Side.POSTGRES] = catch_up
+    observe(shadow, twin, get(1))
+
+    def fail(_):
+        raise MirrorUnavailable("down")
+
+    twin.before[Side.POSTGRES] = fail
+    observe(shadow, twin, get(1))
+    assert verdicts(telemetry) == {Verdict.LAG: 1, Verdict.FAILED: 1}
+
+
+def test_a_side_compared_with_itself_tells_of_noise_and_never_of_discrepancies(twin, make, telemetry, log):
+    """The other side is not even asked; a side whose every other answer is wrong is very noisy."""
+    twin.put(item(1))
+    twin.stores[Side.POSTGRES] = MemoryStore({}, side=Side.POSTGRES)
+    shadow = make(same_side=True)
+    observe(shadow, twin, get(1))
+    right, wrong = ({"Item": item(1, v={"S": value})} for value in ("right", "wrong"))
+    answers = iter([wrong, *[right, wrong, right] * 3])
+    twin.stores[Side.DYNAMODB].execute = lambda _: dict(next(answers))
+    assert shadow.submit(ORDERS, get(1), Side.DYNAMODB, right)
+    assert shadow.drain()
+    noise = telemetry.snapshot()
+    assert noise.count(names.SHADOW_NOISE, verdict=Verdict.EQUAL) == 1
+    assert noise.count(names.SHADOW_NOISE, verdict=Verdict.MISMATCH) == 1
+    assert verdicts(telemetry) == {}
+    assert log.records() == []
+    assert {side for side, _ in twin.reads} == {Side.DYNAMODB}

@@ -1,6 +1,6 @@
 """Both sides in memory, and a verification of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -79,6 +79,10 @@ class Sides:
     def settle(self, key: Key) -> None:
         image = self.dynamodb.execute(_get(key)).get("Item")
         self.mirror(key, image)
+
+    def settle_all(self, keys: Iterable[Key]) -> None:
+        for key in keys:
+            self.settle(key)
 
     def verify(self, **options) -> Verify:
         @contextmanager

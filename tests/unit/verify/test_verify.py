@@ -8,6 +8,7 @@ from dualstore.errors import ConfigurationError, MirrorUnavailable
 from dualstore.items import key_hash
 from dualstore.operations import BatchGetItem, PutItem
 from dualstore.stores.postgres_runs import RunState
+from dualstore.telemetry import DiscrepancyLog
 from dualstore.verify import Finding
 
 TABLE = "orders-prod"
@@ -112,7 +113,7 @@ def test_repair_settles_what_differs_and_looks_again(sides):
     sides.mirror(item(1000), item(1000))
     sides.put(item(2), postgres=item(2, total={"N": "11"}))
 
-    repairing = sides.verify(repair=True, settle=sides.settle).run()
+    repairing = sides.verify(repair=True, settle=sides.settle_all).run()
 
     assert (repairing.difference_count, repairing.repaired) == (3, 3)
     assert repairing.proven
@@ -123,10 +124,9 @@ def test_a_difference_that_cannot_be_repaired_is_not_called_repaired(sides):
     sides.put(item(1), postgres=None)
     sides.put(item(2), postgres=None)
 
-    def settle(key):
-        if key["sk"]["N"] == "1":
-            raise MirrorUnavailable("the item breaks a rule of its SQL table")
-        sides.settle(key)
+    def settle(keys):
+        sides.settle_all(key for key in keys if key["sk"]["N"] != "1")
+        raise MirrorUnavailable("an item breaks a rule of its SQL table")
 
     verification = sides.verify(repair=True, settle=settle).run()
 
@@ -199,3 +199,32 @@ def test_keys_that_dynamodb_leaves_unprocessed_are_asked_for_again(sides):
     assert max(asked) == 100
     assert {each.finding for each in verification.differences} == {Finding.MISSING_ON_POSTGRES}
     assert verification.difference_count == 250
+
+
+def test_differences_are_recorded_as_the_comparison_of_reads_records_them(sides):
+    stamps = [{"B": bytes(15) + bytes([n])} for n in (1, 2)]
+    sides.put(item(1), postgres=None)
+    sides.put(item(2, v={"N": "1"}), postgres=item(2, v={"S": "1"}))
+    sides.put(item(3, m={"M": {"canary": {"N": "1"}}}), postgres=item(3, m={"M": {}}))
+    sides.put(item(4, v={"N": "1"}, _dsv=stamps[0]), postgres=item(4, v={"N": "2"}, _dsv=stamps[1]))
+    log = DiscrepancyLog()
+
+    verification = sides.verify(record=log).run()
+
+    found = {each.key_hash: each for each in log.records()}
+    kinds = {n: found[key_hash(sides.shape.keys, item(n))].kind for n in range(1, 5)}
+    assert kinds == {1: "missing_on_postgres", 2: "type", 3: "value", 4: "stale"}
+    assert {each.run_id for each in found.values()} == {verification.run_id}
+    assert {(each.finder, each.operation, each.repaired) for each in found.values()} == {
+        ("verify", "Verify", False)
+    }
+    assert found[key_hash(sides.shape.keys, item(3))].paths == ("m",), "names in a map may be data"
+
+
+def test_what_a_verification_repairs_is_recorded_as_repaired(sides):
+    sides.put(item(1), postgres=None)
+    log = DiscrepancyLog()
+
+    sides.verify(record=log, repair=True, settle=lambda keys: [sides.settle(key) for key in keys]).run()
+
+    assert [each.repaired for each in log.records()] == [True]
