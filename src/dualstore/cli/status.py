@@ -1,5 +1,7 @@
 """`dualstore status`: where every table stands, in words."""
 
+import json
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -8,6 +10,7 @@ import click
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from dualstore.cli.fleet import Shown, document, evidence_shown, fleet_shown, looked_at
 from dualstore.cli.running import command, config_option, console, opened
 from dualstore.control import ControlRecord
 from dualstore.stages import Side
@@ -22,15 +25,40 @@ _PROCESS_HEADINGS = ("table", "process", "version", "last seen", "has taken the 
 
 
 @click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for programs.")
+@click.option("--watch", type=click.FloatRange(min=0.1), help="Look again every so many seconds.")
 @config_option
 @command
-def status(*, config: Path) -> None:
-    """Show where every table stands, and which processes have taken the last decision."""
+def status(*, config: Path, as_json: bool, watch: float | None) -> None:
+    """Show where every table stands, what all processes did and saw, and who took the last decision."""
     with opened(config) as store:
-        statuses = [migrated.status() for migrated in store.tables()]
+        while True:
+            tables = looked_at(store)
+            if as_json:
+                click.echo(json.dumps([document(each) for each in tables]))
+            else:
+                if watch is not None:
+                    click.clear()
+                _print(tables)
+            if watch is None:
+                return
+            time.sleep(watch)
+
+
+def _print(tables: Sequence[Shown]) -> None:
+    statuses = [each.status for each in tables]
     console().print(_tables_shown(statuses))
+    if any(each.fleet and each.fleet.worked for each in tables):
+        console().print(fleet_shown(tables))
+    for shown in tables:
+        click.echo(evidence_shown(shown))
     console().print(_processes_shown(statuses))
+    for shown in tables:
+        for problem in shown.flag_problems:
+            click.echo(f"{shown.status.logical}: {problem}")
     for each in statuses:
+        if each.record.stopped is not None:
+            click.echo(f"{each.logical}: reads from PostgreSQL and comparisons are {each.record.stopped}")
         for kind, seen in sorted(each.rogues.items()):
             click.echo(
                 f"{each.logical}: {seen.count:,} change(s) in DynamoDB passed dualstore by ({kind}); last "
@@ -42,16 +70,7 @@ def status(*, config: Path) -> None:
 
 def _tables_shown(statuses: Sequence[TableStatus]) -> Table:
     shown = Table(box=SIMPLE_HEAD)
-    for heading in (
-        "table",
-        "stage",
-        "reads from PostgreSQL",
-        "gate",
-        "in doubt",
-        "suspects",
-        "outbox",
-        "relay",
-    ):
+    for heading in _TABLE_HEADINGS:
         shown.add_column(heading)
     for each in statuses:
         shown.add_row(*_table_row(each))
@@ -77,6 +96,8 @@ def _table_row(status: TableStatus) -> tuple[str, ...]:
 def _reads(record: ControlRecord) -> str:
     if record.authority is Side.POSTGRES:
         return "all"
+    if record.stopped is not None:
+        return "stopped"
     return f"{record.dials.postgres_read_percent:g} %" + ("" if record.loaded else ", not loaded")
 
 

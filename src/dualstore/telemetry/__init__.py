@@ -5,9 +5,11 @@ from dualstore.telemetry.discrepancies import (
     DiscrepancyKind,
     DiscrepancyLog,
     DiscrepancySink,
+    Finder,
+    Versions,
 )
 from dualstore.telemetry.events import (
-    OK,
+    BreakerSeen,
     DirtySeen,
     Event,
     FellBack,
@@ -21,23 +23,29 @@ from dualstore.telemetry.events import (
     OutboxSeen,
     RecordRelayed,
     RelaySeen,
+    RequestRefused,
     RogueChange,
     Role,
     Sent,
+    ServedStale,
     Settled,
     ShadowCompared,
     ShadowDropped,
+    ShadowNoise,
+    ShadowShare,
     StageSeen,
     StreamGap,
     Verdict,
 )
 from dualstore.telemetry.latency import Latencies
+from dualstore.telemetry.names import OK
 from dualstore.telemetry.otel import export
 from dualstore.telemetry.recorder import Listener, Telemetry
 from dualstore.telemetry.snapshot import OperationKey, Series, Snapshot
 
 __all__ = [
     "OK",
+    "BreakerSeen",
     "DirtySeen",
     "Discrepancy",
     "DiscrepancyKind",
@@ -45,6 +53,7 @@ __all__ = [
     "DiscrepancySink",
     "Event",
     "FellBack",
+    "Finder",
     "FlagUnusable",
     "GateSeen",
     "GrantExpired",
@@ -58,17 +67,22 @@ __all__ = [
     "OutboxSeen",
     "RecordRelayed",
     "RelaySeen",
+    "RequestRefused",
     "RogueChange",
     "Role",
     "Sent",
     "Series",
+    "ServedStale",
     "Settled",
     "ShadowCompared",
     "ShadowDropped",
+    "ShadowNoise",
+    "ShadowShare",
     "Snapshot",
     "StageSeen",
     "StreamGap",
     "Telemetry",
     "Verdict",
+    "Versions",
     "export",
 ]

@@ -10,10 +10,7 @@ from typing import TypeAlias
 
 from dualstore.stages import Dials, Side, Stage
 from dualstore.telemetry import names
-from dualstore.telemetry.names import Metric
-
-OK = "ok"
-"""The outcome of an operation that was answered without an error."""
+from dualstore.telemetry.names import OK, Metric
 
 
 class Role(StrEnum):
@@ -21,6 +18,8 @@ class Role(StrEnum):
 
     AUTHORITATIVE = "authoritative"
     MIRROR = "mirror"
+    READER = "reader"
+    """PostgreSQL's reader endpoint, while PostgreSQL is the authority."""
     SHADOW = "shadow"
 
 
@@ -69,7 +68,26 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class FellBack:
-    """A read that was dialled to the mirror was answered by the authority."""
+    """A read that was dialled to the mirror, or sent to a reader endpoint, was answered by the authority."""
+
+    table: str
+    operation: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerSeen:
+    """Whether reads leave a side alone, in some role; recorded by the thread that changes it."""
+
+    table: str
+    side: Side
+    is_open: bool
+    role: Role = Role.MIRROR
+
+
+@dataclass(frozen=True, slots=True)
+class ServedStale:
+    """DynamoDB, the mirror, answered a read because PostgreSQL, the authority, did not."""
 
     table: str
     operation: str
@@ -94,6 +112,14 @@ class FlagUnusable:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestRefused:
+    """What the flags ask for may not be done: `jump`, `not_loaded`, `obstructed`, `stopped` and so on."""
+
+    table: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ShadowCompared:
     """A read was run on the other side too."""
 
@@ -103,8 +129,25 @@ class ShadowCompared:
 
 
 @dataclass(frozen=True, slots=True)
+class ShadowNoise:
+    """A read was run on the same side twice: what comparing says of equal answers."""
+
+    table: str
+    operation: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowShare:
+    """The share of reads that is compared now, under the load that the other side bears."""
+
+    table: str
+    percent: float
+
+
+@dataclass(frozen=True, slots=True)
 class ShadowDropped:
-    """A read was to be compared and was not: `queue_full`, `timeout` or `closed`."""
+    """A read was to be compared and was not: `queue_full`, `timeout`, `closed` or `normaliser`."""
 
     table: str
     operation: str
@@ -231,9 +274,14 @@ Event: TypeAlias = (
     | MirrorFailed
     | Settled
     | FellBack
+    | BreakerSeen
+    | ServedStale
     | GrantExpired
     | FlagUnusable
+    | RequestRefused
     | ShadowCompared
+    | ShadowNoise
+    | ShadowShare
     | ShadowDropped
     | JournalSeen
     | OutboxSeen
@@ -253,9 +301,14 @@ MEASURED: Mapping[type[Event], tuple[Metric, ...]] = {
     MirrorFailed: (names.MIRROR_FAILURES,),
     Settled: (names.SETTLES,),
     FellBack: (names.FALLBACKS,),
+    BreakerSeen: (names.BREAKER_OPEN,),
+    ServedStale: (names.STALE_READS,),
     GrantExpired: (names.GRANTS_EXPIRED,),
     FlagUnusable: (names.FLAG_PROBLEMS,),
+    RequestRefused: (names.FLAG_REFUSALS,),
     ShadowCompared: (names.SHADOW_COMPARED,),
+    ShadowNoise: (names.SHADOW_NOISE,),
+    ShadowShare: (names.SHADOW_EFFECTIVE,),
     ShadowDropped: (names.SHADOW_DROPPED,),
     JournalSeen: (names.JOURNAL_DEPTH, names.JOURNAL_AGE),
     OutboxSeen: (names.OUTBOX_DEPTH, names.OUTBOX_AGE, names.OUTBOX_REFUSED),

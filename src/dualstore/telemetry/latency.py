@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import frexp, ldexp
 from threading import Lock
+from typing import Self
 
 _BUCKETS_PER_OCTAVE = 16
 _LOWEST_EXPONENT = -19  # 2**-20 s, about 1 µs, and everything below
@@ -64,6 +65,18 @@ class Latencies:
 
     counts: Sequence[int] = ()
     seconds: float = 0.0
+
+    @classmethod
+    def from_sparse(cls, buckets: Iterable[Sequence[int]], seconds: float) -> Self:
+        """Durations that `sparse` gave away."""
+        counts = [0] * _BUCKETS
+        for bucket, count in buckets:
+            counts[bucket] = count
+        return cls(tuple(counts), seconds)
+
+    def sparse(self) -> list[tuple[int, int]]:
+        """(bucket, how many durations fell in it) of each bucket that has any."""
+        return [(bucket, count) for bucket, count in enumerate(self.counts) if count]
 
     @property
     def count(self) -> int:

@@ -5,12 +5,14 @@ Names follow the OpenTelemetry semantic conventions for database clients where t
 ever holds an item's value or a plain key.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
 from dualstore.stages import Side
 
-METER = "dualstore"
+METER = TRACER = "dualstore"
+"""The instrumentation scope of metrics and of spans."""
 
 
 class Kind(StrEnum):
@@ -60,6 +62,20 @@ ATTRIBUTES = {
 SYSTEMS = {Side.DYNAMODB: "aws.dynamodb", Side.POSTGRES: "postgresql"}
 """`db.system.name` of each side."""
 
+OK = "ok"
+"""The outcome of an operation that was answered without an error."""
+ANSWERS = frozenset({OK, "ConditionalCheckFailedException", "TransactionCanceledException", "dirty"})
+"""The outcomes with which a side has done what it was asked for: a condition's no is an answer, too."""
+
+
+def attributes_of(labels: Iterable[str], values: Iterable[str]) -> dict[str, str]:
+    """Labels with their values as they are exported."""
+    return {
+        ATTRIBUTES[label]: SYSTEMS[Side(value)] if label == "side" else value
+        for label, value in zip(labels, values, strict=True)
+    }
+
+
 _OPERATION = ("table", "operation", "side", "role", "outcome")
 
 DURATION = Metric(
@@ -94,7 +110,22 @@ FALLBACKS = Metric(
     "dualstore.fallbacks",
     Kind.COUNTER,
     "{read}",
-    "Reads that were dialled to the mirror and answered by the authority.",
+    "Reads that were dialled to the mirror, or sent to a reader endpoint, and answered by the authority.",
+    ("table", "operation", "reason"),
+)
+BREAKER_OPEN = Metric(
+    "dualstore.breaker.open",
+    Kind.GAUGE,
+    "{breaker}",
+    "1 where reads leave a side alone because it failed or was slow too often, 0 where not.",
+    ("table", "side", "role"),
+    "is_open",
+)
+STALE_READS = Metric(
+    "dualstore.stale_reads",
+    Kind.COUNTER,
+    "{read}",
+    "Reads that DynamoDB, the mirror, answered because PostgreSQL, the authority, did not.",
     ("table", "operation", "reason"),
 )
 GRANTS_EXPIRED = Metric(
@@ -111,12 +142,33 @@ FLAG_PROBLEMS = Metric(
     "Flags without a usable value; the table stays where it is.",
     ("table", "flag", "problem"),
 )
+FLAG_REFUSALS = Metric(
+    "dualstore.flags.refusals",
+    Kind.COUNTER,
+    "{evaluation}",
+    "Looks at what the flags ask for that found it not allowed; the table stays where it is.",
+    ("table", "reason"),
+)
 SHADOW_COMPARED = Metric(
     "dualstore.shadow.compared",
     Kind.COUNTER,
     "{read}",
     "Reads that were run on the other side too, by what came of it.",
     ("table", "operation", "verdict"),
+)
+SHADOW_NOISE = Metric(
+    "dualstore.shadow.noise",
+    Kind.COUNTER,
+    "{read}",
+    "Reads that were run on the same side twice, by what comparing them came to; no discrepancies.",
+    ("table", "operation", "verdict"),
+)
+SHADOW_EFFECTIVE = Metric(
+    "dualstore.shadow.effective",
+    Kind.GAUGE,
+    "%",
+    "Share of reads that are run on the other side as it bears the load: the dial, or less.",
+    value="percent",
 )
 SHADOW_DROPPED = Metric(
     "dualstore.shadow.dropped",
@@ -215,14 +267,14 @@ DIRTY_KEYS = Metric(
 GATE_OPEN = Metric(
     "dualstore.gate.open",
     Kind.GAUGE,
-    "1",
+    "{gate}",
     "1 where the mirror may be read, 0 where the gate is shut.",
     value="is_open",
 )
 STAGE = Metric(
     "dualstore.stage",
     Kind.GAUGE,
-    "1",
+    "{stage}",
     "The stage as this process sees it: 0 off, 1 dualwrite, 2 shadow, 3 live, 4 rampdown, 5 complete.",
     value="stage_number",
 )
@@ -250,3 +302,13 @@ SHADOW_PERCENT = Metric(
 
 METRICS = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 """All of them."""
+
+SPAN_EVENTS = {
+    FALLBACKS: "dualstore.fallback",
+    STALE_READS: "dualstore.stale_read",
+    MIRROR_FAILURES: "dualstore.mirror.failure",
+    BREAKER_OPEN: "dualstore.breaker",
+    GRANTS_EXPIRED: "dualstore.grant.expired",
+    SHADOW_DROPPED: "dualstore.shadow.dropped",
+}
+"""What is also told as an event of the caller's span, by which name; its attributes are the metric's."""

@@ -8,11 +8,9 @@ from threading import Lock
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation, get_meter
 
-from dualstore.stages import Side
 from dualstore.telemetry import names
-from dualstore.telemetry.events import OK
 from dualstore.telemetry.latency import Latencies
-from dualstore.telemetry.names import ATTRIBUTES, METRICS, SYSTEMS, Kind, Metric
+from dualstore.telemetry.names import ATTRIBUTES, METRICS, OK, Kind, Metric, attributes_of
 from dualstore.telemetry.recorder import Telemetry
 from dualstore.telemetry.snapshot import OperationKey
 
@@ -53,7 +51,7 @@ def export(telemetry: Telemetry, meter: Meter | None = None) -> None:
                 return ()
             if metric is not names.OPERATIONS:
                 return [
-                    Observation(value, _attributes(metric, series.labels))
+                    Observation(value, attributes_of(metric.labels, series.labels))
                     for series, value in telemetry.values(metric).items()
                 ]
             operations = telemetry.snapshot().operations
@@ -76,15 +74,10 @@ def export(telemetry: Telemetry, meter: Meter | None = None) -> None:
 
 def operation_attributes(key: OperationKey) -> Attributes:
     """The attributes of an operation: the system by its conventional name, no error where there was none."""
-    attributes = _attributes(names.OPERATIONS, tuple(map(str, key)))
-    attributes[ATTRIBUTES["side"]] = SYSTEMS[Side(key.side)]
+    attributes = attributes_of(names.OPERATIONS.labels, map(str, key))
     if key.outcome == OK:
         del attributes[ATTRIBUTES["outcome"]]
     return attributes
-
-
-def _attributes(metric: Metric, labels: tuple[str, ...]) -> Attributes:
-    return {ATTRIBUTES[label]: value for label, value in zip(metric.labels, labels, strict=True)}
 
 
 class _Replay:
