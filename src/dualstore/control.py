@@ -6,6 +6,7 @@ the authority of the moment. DESIGN, replication protocol, rules 6 and 8.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -46,6 +47,26 @@ class PostgresRole(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Stop:
+    """That a person has stopped every read that the authority does not serve, until a person takes it back.
+
+    Attributes:
+        by: who it was, as they say.
+        at: when, by the clock of the machine they were at, in seconds since the epoch, for people.
+        reason: why, in their words; empty where they gave none.
+    """
+
+    by: str
+    at: float
+    reason: str = ""
+
+    def __str__(self) -> str:
+        when = datetime.fromtimestamp(self.at, UTC)
+        because = f": {self.reason}" if self.reason else ""
+        return f"stopped by {self.by} at {when:%Y-%m-%d %H:%M:%S} UTC{because}"
+
+
+@dataclass(frozen=True, slots=True)
 class ControlRecord:
     """What is decided for one table.
 
@@ -68,6 +89,7 @@ class ControlRecord:
         target: the stage that the authority moves for, while the phase is `closed`.
         deferred: whether some process mirrors after it has answered its callers: no read may be dialled then.
         streamed: whether a relay follows the table's stream: then the stream is the journal (rule 4).
+        stopped: who stopped all reads but the authority's, whatever the dials say; None where nobody has.
     """
 
     table: str
@@ -85,6 +107,7 @@ class ControlRecord:
     target: Stage | None = None
     deferred: bool = False
     streamed: bool = False
+    stopped: Stop | None = None
 
     def changed(self, **changes: Any) -> "ControlRecord":
         """The record after a change: `generation` and, where the gate moves, `gate_sequence` are counted."""
@@ -111,9 +134,31 @@ class ControlRecord:
             and self.gate is Gate.OPEN
             and not self.suspects
             and not self.deferred
+            and self.stopped is None
             and self.authority is Side.DYNAMODB
             and self.mirrors_every_key
         )
+
+    @property
+    def effective_dials(self) -> Dials:
+        """The dials as processes act on them: where reads are stopped, the authority alone is read."""
+        if self.stopped is None:
+            return self.dials
+        return replace(self.dials, postgres_read_percent=0.0, shadow_percent=0.0)
+
+    @property
+    def comparable(self) -> bool:
+        """Whether both sides are meant to hold the same, and both may be read."""
+        if self.stopped is not None:
+            return False
+        if self.authority is Side.POSTGRES:
+            return self.stage.rule.mirrored and not self.suspects
+        return self.mirror_readable
+
+    @property
+    def compared_percent(self) -> float:
+        """The share of reads to compare, in percent: none where there is nothing to compare."""
+        return self.effective_dials.effective_shadow_percent(self.stage) if self.comparable else 0.0
 
     @property
     def mirrors_every_key(self) -> bool:

@@ -111,7 +111,16 @@ class OutcomeUnknown(Unavailable):
 
 
 class IllegalTransition(DualStoreError):  # noqa: N818 - named for what was asked
-    """A stage or a dial was asked for that may not follow the present one; the message says why."""
+    """A stage or a dial was asked for that may not follow the present one; the message says why.
+
+    Args:
+        message: why, and what to do.
+        reason: why in one word, to be counted.
+    """
+
+    def __init__(self, message: str, *, reason: str = "refused") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class SchemaError(DualStoreError):

@@ -17,7 +17,8 @@ from dualstore.expressions import (
     Path,
     Update,
     condition,
-    key_condition,
+    key_condition_of,
+    key_predicate,
     projection,
     with_expressions,
 )
@@ -53,8 +54,9 @@ class Operation:
 
     @property
     def tables(self) -> frozenset[str]:
-        """The physical names of the DynamoDB tables that this operation touches."""
-        return frozenset((self.request["TableName"],))
+        """The physical names of the DynamoDB tables that this operation touches; none where it names none."""
+        table = self.request.get("TableName")
+        return frozenset() if table is None else frozenset((table,))
 
 
 class TableOperation(Operation):
@@ -178,7 +180,7 @@ class PagedRead(TableOperation):
     def filter(self) -> Condition | None:
         """What must hold of an item for it to be returned, or None."""
         text = self.request.get("FilterExpression")
-        return None if text is None else condition(text, self.names, self.values)
+        return None if text is None else condition(text, self.names, self.values, kind="FilterExpression")
 
 
 class Query(PagedRead):
@@ -195,10 +197,22 @@ class Query(PagedRead):
         Raises:
             RequestRejected: the expression is missing or not one that DynamoDB accepts.
         """
+        return key_condition_of(self.key_predicate, keys)
+
+    @cached_property
+    def key_predicate(self) -> Condition:
+        """The KeyConditionExpression, as far as it is understood without the key.
+
+        Raises:
+            RequestRejected: it is missing, or cannot be whatever the key.
+        """
         text = self.request.get("KeyConditionExpression")
         if text is None:
-            raise invalid("Either the KeyConditions or KeyConditionExpression parameter must be specified")
-        return key_condition(text, self.names, self.values, keys)
+            raise invalid(
+                "Either the KeyConditions or KeyConditionExpression parameter must be specified in the "
+                "request."
+            )
+        return key_predicate(text, self.names, self.values)
 
     @property
     def forward(self) -> bool:
@@ -228,7 +242,7 @@ class BatchGetItem(Operation):
     @property
     def tables(self) -> frozenset[str]:
         """The physical names of the tables read."""
-        return frozenset(self.request["RequestItems"])
+        return frozenset(self.request.get("RequestItems") or ())
 
 
 class BatchWriteItem(Operation):
@@ -239,7 +253,7 @@ class BatchWriteItem(Operation):
     @property
     def tables(self) -> frozenset[str]:
         """The physical names of the tables written."""
-        return frozenset(self.request["RequestItems"])
+        return frozenset(self.request.get("RequestItems") or ())
 
 
 class Transaction(Operation):
@@ -248,12 +262,13 @@ class Transaction(Operation):
     @property
     def actions(self) -> tuple[tuple[str, Mapping[str, Any]], ...]:
         """The actions in order, each as its kind (Get, Put, Update, Delete, ConditionCheck) and body."""
-        return tuple((kind, body) for entry in self.request["TransactItems"] for kind, body in entry.items())
+        entries = self.request.get("TransactItems") or ()
+        return tuple((kind, body) for entry in entries for kind, body in entry.items())
 
     @property
     def tables(self) -> frozenset[str]:
         """The physical names of the tables touched."""
-        return frozenset(body["TableName"] for _, body in self.actions)
+        return frozenset(body["TableName"] for _, body in self.actions if "TableName" in body)
 
 
 class TransactGetItems(Transaction):

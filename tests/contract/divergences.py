@@ -97,6 +97,9 @@ DIVERGENCES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "BatchGetItem reads a key twice": ("test_a_key_may_be_read_once",),
         "TransactGetItems adds the key to a projection": ("test_reads_answer_in_order",),
         "a transaction may change a key": ("test_an_update_of_a_key_cancels_all",),
+        "TransactWriteItems tells of no item collection": _cases(
+            "test_writes_of_several_items_tell_of_each_collection_once", "TransactWriteItems"
+        ),
     },
     "ministack": {
         "two missing attributes are equal, and functions fail on types they do not take": _meaning(
@@ -203,11 +206,8 @@ DIVERGENCES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "a unit of capacity is consumed whatever the size": (
             "test_consumed_capacity_is_told_when_asked_for",
         ),
-    },
-    "postgres": {
-        "our own gap: a ClientRequestToken is not remembered": (
-            "test_a_repeated_token_does_nothing_again",
-            "test_a_token_repeated_for_other_actions_is_refused",
+        "writes of several items tell of no item collection": (
+            "test_writes_of_several_items_tell_of_each_collection_once",
         ),
     },
 }

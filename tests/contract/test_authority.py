@@ -462,12 +462,18 @@ def test_a_cancelled_transaction_leaves_its_token_free(things: Authority):
     assert things.get(key())["n"] == N(1)
 
 
-def test_a_transaction_that_was_mirrored_here_is_recognised_after_the_flip(things: Authority):
+@pytest.mark.parametrize("by_itself", [False, True])
+def test_a_transaction_that_was_mirrored_here_is_recognised_after_the_flip(
+    things: Authority,
+    by_itself: bool,  # noqa: FBT001 - a parameter of the test
+):
     same = token()
     things.move()
     store = things.ledger.store
     write = SettledWrite(things.table, key(), thing(n=N(1)), NOTHING, EPOCH)
-    assert store.write_settled_together([write], token=same)
+    assert store.write_settled_together([write], token=None if by_itself else same)
+    if by_itself:  # as where its keys were settled one by one
+        assert store.write_settled_together([], token=same)
     things.ledger.set_role(things.table, PostgresRole.AUTHORITY)
     assert things.transact(add_one(), ClientRequestToken=same) == {}
     assert things.get(key())["n"] == N(1)

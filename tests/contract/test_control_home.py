@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from dualstore.control import ControlRecord, Gate, Phase, ProcessEntry
+from dualstore.control import ControlRecord, Gate, Phase, ProcessEntry, Stop
 from dualstore.items import KeyAttribute, KeySchema, TableShape
 from dualstore.replication.control import DynamoControl
 from dualstore.stages import Dials, Side, Stage
@@ -57,6 +57,8 @@ def full(table: str, **fields: Any) -> ControlRecord:
             "phase": Phase.CLOSED,
             "target": Stage.SHADOW,
             "deferred": True,
+            "streamed": True,
+            "stopped": Stop("kim", 1_000.125, "p99 doubled"),
         }
         | fields,
     )

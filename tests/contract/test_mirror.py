@@ -13,7 +13,7 @@ import pytest
 from contract.shapes import shape
 from contract.tables import N, S, TableUnderTest, comparable
 from dualstore.control import PostgresRole
-from dualstore.errors import MirrorFenced, MirrorUnavailable
+from dualstore.errors import MirrorDirty, MirrorFenced, MirrorUnavailable
 from dualstore.items import PREDECESSOR, STAMP, Item, Key, key_bytes
 from dualstore.operations import parse
 from dualstore.stores import NOTHING, Mirror, MirrorState
@@ -320,7 +320,7 @@ def test_where_one_of_several_keys_has_changed_the_lock_of_none_stays(key: OneKe
 
 
 def test_settling_no_keys_together_is_done(key: OneKey):
-    assert key.mirror.write_settled_together([], token="t")
+    assert key.mirror.write_settled_together([])
 
 
 def test_keys_of_several_tables_are_settled_together(key: OneKey, table, subject):
@@ -570,28 +570,58 @@ def test_a_doubt_about_one_key_leaves_the_others_alone(key: OneKey):
     assert get(key) == KEY
 
 
-READS = {
-    "Query": {"KeyConditionExpression": "pk = :p", "ExpressionAttributeValues": {":p": S("elsewhere")}},
-    "Scan": {},
-}
+def of_partition(value: str) -> dict[str, Any]:
+    return {"KeyConditionExpression": "pk = :p", "ExpressionAttributeValues": {":p": S(value)}}
 
 
-@pytest.mark.parametrize("operation", READS)
-def test_any_doubt_stops_reads_of_many_keys(key: OneKey, operation):
-    request = {"TableName": key.table, **READS[operation]}
+def in_transaction(table: str) -> dict[str, Any]:
+    return {"TransactItems": [{"Get": {"TableName": table, "Key": {"pk": S("elsewhere"), "sk": N(1)}}}]}
+
+
+@pytest.mark.parametrize("operation", ["Query", "Scan", "TransactGetItems"])
+def test_a_doubt_stops_reads_of_many_keys_that_it_may_belong_to(key: OneKey, operation):
+    requests = {
+        "Query": {"TableName": key.table, **of_partition("p"), "FilterExpression": "attribute_exists(a)"},
+        "Scan": {"TableName": key.table, "FilterExpression": "attribute_exists(a)"},
+        "TransactGetItems": in_transaction(key.table),
+    }
+    asked = parse(operation, requests[operation])
     key.mirror.mark_dirty(key.table, KEY, nonce="one", reason="write failed")
-    with pytest.raises(MirrorUnavailable):
-        key.mirror.execute_as_mirror(parse(operation, request))
+    with pytest.raises(MirrorDirty):
+        key.mirror.execute_as_mirror(asked)
     key.mirror.clear_dirty(key.table, KEY, nonce="one")
-    assert key.mirror.execute_as_mirror(parse(operation, request))["Count"] == 0
+    assert key.mirror.execute_as_mirror(asked) in (
+        {"Count": 0, "ScannedCount": 0, "Items": []},
+        {"Responses": [{}]},
+    )
 
 
-def test_any_doubt_stops_batches(key: OneKey):
-    other = {"pk": S("p"), "sk": N(2)}
-    request = {"RequestItems": {key.table: {"Keys": [other]}}}
+@pytest.mark.parametrize("elsewhere", ["elsewhere", "pp", "P"])
+def test_a_doubt_in_one_partition_leaves_queries_of_others_alone(key: OneKey, elsewhere):
+    asked = parse("Query", {"TableName": key.table, **of_partition(elsewhere)})
     key.mirror.mark_dirty(key.table, KEY, nonce="one", reason="write failed")
-    with pytest.raises(MirrorUnavailable):
-        key.mirror.execute_as_mirror(parse("BatchGetItem", request))
+    assert key.mirror.execute_as_mirror(asked)["Count"] == 0
+
+
+def test_a_batch_leaves_keys_in_doubt_unprocessed_and_answers_the_others(key: OneKey):
+    other = {"pk": S("p"), "sk": N(2)}
+    key.settle(image())
+    key.mirror.mark_dirty(key.table, other, nonce="one", reason="write failed")
+    part = {"Keys": [KEY, other], "ProjectionExpression": "pk, sk"}
+    batch = parse("BatchGetItem", {"RequestItems": {key.table: part}})
+    answer = key.mirror.execute_as_mirror(batch)
+    assert answer["Responses"] == {key.table: [KEY]}
+    assert answer["UnprocessedKeys"] == {key.table: {**part, "Keys": [other]}}
+    key.mirror.clear_dirty(key.table, other, nonce="one")
+    assert key.mirror.execute_as_mirror(batch)["UnprocessedKeys"] == {}
+
+
+def test_a_batch_of_keys_in_doubt_alone_is_left_unprocessed_whole(key: OneKey):
+    key.mirror.mark_dirty(key.table, KEY, nonce="one", reason="write failed")
+    batch = parse("BatchGetItem", {"RequestItems": {key.table: {"Keys": [KEY]}}})
+    answer = key.mirror.execute_as_mirror(batch)
+    assert answer["Responses"] == {key.table: []}
+    assert answer["UnprocessedKeys"] == {key.table: {"Keys": [KEY]}}
 
 
 def test_a_doubt_about_one_table_leaves_the_others_alone(key: OneKey, table):

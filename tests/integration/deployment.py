@@ -22,7 +22,7 @@ from pynamodb.models import Model
 from sqlalchemy.orm import DeclarativeBase
 
 from dualstore import DualStore, Stage
-from dualstore.flags import Requested, StaticFlags
+from dualstore.flags import FlagSource, Requested, StaticFlags
 from dualstore.items import Item
 from dualstore.mapping import Mirrored
 from dualstore.replication.agent import GrantTimes
@@ -114,7 +114,7 @@ class Deployment:
     bookkeeping: str = field(default_factory=lambda: f"dualstore-{uuid.uuid4().hex[:8]}")
     created: list[str] = field(default_factory=list)
 
-    def store(self, flags: StaticFlags | None = None, **changed: Any) -> DualStore:
+    def store(self, flags: FlagSource | None = None, **changed: Any) -> DualStore:
         """One process's store, quick but for what is changed; several may be open at a time."""
         options = replace(QUICK, bookkeeping_table=self.bookkeeping, **changed)
         return DualStore(

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
 from dualstore import DualStore, Stage
+from dualstore.flags import FileFlags
 from dualstore.store import MigratedTable
 from dualstore.testing.servers import DynamoDBServer, PostgresServer
 from integration.deployment import Deployment, deployed, eventually, order_row
@@ -113,3 +115,47 @@ def test_while_dynamodb_is_away_at_live_writes_go_on_processes_start_and_it_catc
     assert names(found) == {**dict.fromkeys((*range(8), 20), "1"), 8: "0"}
     ask(table, store, Stage.SHADOW)
     assert names(agreed(deployment, store, table)) == names(found)
+
+
+# Without flags
+
+
+@pytest.fixture
+def no_flags(tmp_path: Path) -> Iterator[FileFlags]:
+    """Where no flag has a value: the file is not there."""
+    with FileFlags(tmp_path / "gone.json") as flags:
+        yield flags
+
+
+def test_a_process_that_starts_at_live_without_flags_and_without_dynamodb_stays_at_live(
+    live: tuple[DualStore, MigratedTable, Any],
+    deployment: Deployment,
+    servers: tuple[PostgresServer, DynamoDBServer],
+    no_flags: FileFlags,
+) -> None:
+    _, table, model = live
+    with stopped(servers[1]), deployment.store(no_flags) as newcomer:
+        newcomer.repository(model, order_row(table.mapping.table.name), name=NAME)
+        client, started = newcomer.client(), newcomer.table(NAME)
+        assert started.stage is Stage.LIVE
+        client.put_item(TableName=table.physical, Item=item_of(1, 1))
+        assert client.get_item(TableName=table.physical, Key=key_of(1))["Item"] == item_of(1, 1)
+        eventually(no_flags.problems.counts)  # the flags are looked at
+        assert started.stage is Stage.LIVE
+
+
+def test_a_process_that_starts_at_shadow_without_flags_and_without_postgresql_stays_at_shadow(
+    deployment: Deployment, servers: tuple[PostgresServer, DynamoDBServer], no_flags: FileFlags
+) -> None:
+    with (
+        prepare(deployment) as (_, table, model),
+        stopped(servers[0]),
+        deployment.store(no_flags) as newcomer,
+    ):
+        newcomer.repository(model, order_row(table.mapping.table.name), name=NAME)
+        client, started = newcomer.client(), newcomer.table(NAME)
+        assert (started.stage, started.dials.postgres_read_percent) == (Stage.SHADOW, 100.0)
+        client.put_item(TableName=table.physical, Item=item_of(1, 1))
+        assert client.get_item(TableName=table.physical, Key=key_of(1))["Item"] == item_of(1, 1)
+        eventually(no_flags.problems.counts)  # the flags are looked at
+        assert (started.stage, started.dials.postgres_read_percent) == (Stage.SHADOW, 100.0)

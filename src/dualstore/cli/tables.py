@@ -1,7 +1,6 @@
-"""The commands on one migrated table: `backfill`, `verify`, `repair` and `dial`."""
+"""The commands on one migrated table: `backfill`, `verify` and `repair`."""
 
 import time
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +9,13 @@ from rich.box import SIMPLE_HEAD
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from dualstore.cli.keys import key_of
 from dualstore.cli.running import command, config_option, console, opened
-from dualstore.control import ControlRecord, Gate
-from dualstore.errors import ConfigurationError, IllegalTransition
-from dualstore.flags import FLAGS, FileFlags
-from dualstore.stages import Stage
-from dualstore.store import DualStore
+from dualstore.control import Gate
+from dualstore.items import key_hash
 from dualstore.verify import Verification
 
 _DIFFERENCES_SHOWN = 20
-_PERCENT = click.FloatRange(0, 100)
 _REPAIR_PATIENCE_SECONDS = 30.0
 
 table_argument = click.argument("table")
@@ -75,15 +71,35 @@ def verify(table: str, *, config: Path, repair: bool) -> bool:
         f"{table}: {found.equal:,} equal, {found.difference_count:,} different, {found.repaired:,} repaired, "
         f"{found.moving:,} in motion; run {found.run_id}"
     )
+    if found.expired:
+        click.echo(
+            f"{table}: {found.expired:,} expired on PostgreSQL and gone from DynamoDB, which is no "
+            "difference: the relay deletes them"
+        )
     return found.proven
 
 
 @click.command()
 @table_argument
+@click.option(
+    "--key", help="Settle this key alone, recorded or not: DynamoDB JSON, plain JSON, or its value."
+)
 @config_option
 @command
-def repair(table: str, *, config: Path) -> bool:
+def repair(table: str, *, config: Path, key: str | None) -> bool:
     """Settle every key of TABLE that is recorded as doubtful, and open the gate where nothing is left."""
+    if key is None:
+        return _repair_all(table, config)
+    with opened(config) as store:
+        migrated = store.table(table)
+        keys = migrated.served.shape.keys
+        settled = key_of(key, keys)
+        migrated.settle([settled])
+    click.echo(f"{table}: key {key_hash(keys, settled)} settled")
+    return True
+
+
+def _repair_all(table: str, config: Path) -> bool:
     deadline = time.monotonic() + _REPAIR_PATIENCE_SECONDS
     settled = 0
     with opened(config) as store:
@@ -99,61 +115,6 @@ def repair(table: str, *, config: Path) -> bool:
     if status.record.suspects:
         click.echo(f"{table}: a process ended unclean; only `dualstore verify {table} --repair` clears that")
     return not status.pending
-
-
-@click.command()
-@table_argument
-@click.option("--stage", type=click.Choice(list(Stage), case_sensitive=False), help="The stage to ask for.")
-@click.option("--read-percent", "postgres_read_percent", type=_PERCENT, help="Reads that PostgreSQL serves.")
-@click.option("--mirror-percent", type=_PERCENT, help="Keys whose writes are mirrored.")
-@click.option("--shadow-percent", type=_PERCENT, help="Reads that are compared on the other side.")
-@click.option(
-    "--wait", type=float, default=30.0, show_default=True, help="Seconds to wait for all processes."
-)
-@config_option
-@command
-def dial(table: str, *, config: Path, wait: float, **wishes: Any) -> None:
-    """Ask for another stage or percentage of TABLE in its flag file, and wait until all processes follow."""
-    asked = {name: wish for name, wish in wishes.items() if wish is not None}
-    if not asked:
-        raise ConfigurationError("nothing is asked for: give --stage or one of the percentages")
-    with opened(config) as store:
-        flags = _flag_file(store)
-        migrated = store.table(table)
-        before = flags.requested(table)
-        flags.set(table, **asked)
-        try:
-            record = migrated.wait_until(
-                lambda record: all(_present(record, name) == wish for name, wish in asked.items()),
-                timeout=timedelta(seconds=wait),
-            )
-        except IllegalTransition:
-            flags.set(table, **{name: getattr(before, name) for name in asked})
-            raise
-    click.echo(f"{table}: {_position(record)}, confirmed by every process")
-
-
-def _position(record: ControlRecord) -> str:
-    dials = record.dials
-    return (
-        f"stage {record.stage}, read-percent {dials.postgres_read_percent:g}, "
-        f"mirror-percent {dials.mirror_percent:g}, "
-        f"shadow-percent {dials.effective_shadow_percent(record.stage):g}"
-    )
-
-
-def _present(record: ControlRecord, name: str) -> object:
-    """A wish's field as the record has it."""
-    return record.stage if name == "stage" else getattr(record.dials, name)
-
-
-def _flag_file(store: DualStore) -> FileFlags:
-    if not isinstance(store.flags, FileFlags):
-        keys = ", ".join(flag.suffix for flag in FLAGS)
-        raise ConfigurationError(
-            f"the flags are not a file ([flags] kind); set them ({keys}) where they are kept"
-        )
-    return store.flags
 
 
 def _progress(unit: str) -> Progress:

@@ -8,16 +8,18 @@ from dualstore.expressions.key_conditions import (
     SortCondition,
     SortOperator,
     key_condition,
+    key_condition_of,
+    key_predicate,
     matches,
 )
 from dualstore.expressions.legacy import EXPRESSION_PARAMETERS, LEGACY_PARAMETERS, with_expressions
-from dualstore.expressions.paths import Path, path_text, reject_unused, resolve
+from dualstore.expressions.paths import Path, check_placeholders, path_text, reject_unused, resolve
 from dualstore.expressions.projections import project, projection
 from dualstore.expressions.tokens import MAX_EXPRESSION_SIZE_BYTES
 from dualstore.expressions.update_application import apply_update
 from dualstore.expressions.update_parser import update
 from dualstore.expressions.update_text import creates_item, with_set_actions
-from dualstore.expressions.updates import Update, touched_paths, updates_key
+from dualstore.expressions.updates import Update, touched_paths, updated_key_attribute
 
 __all__ = [
     "EXPRESSION_PARAMETERS",
@@ -31,10 +33,13 @@ __all__ = [
     "Update",
     "apply_update",
     "attributes_read",
+    "check_placeholders",
     "condition",
     "creates_item",
     "evaluate",
     "key_condition",
+    "key_condition_of",
+    "key_predicate",
     "matches",
     "path_text",
     "project",
@@ -43,7 +48,7 @@ __all__ = [
     "resolve",
     "touched_paths",
     "update",
-    "updates_key",
+    "updated_key_attribute",
     "with_expressions",
     "with_set_actions",
 ]

@@ -87,9 +87,9 @@ def _closing_parentheses(cursor: Cursor) -> dict[int, int]:
         elif token.text == ")" and open_positions:
             closing[open_positions.pop()] = position
         elif token.text == ")":
-            raise MalformedExpression('Syntax error; token: ")"')
+            cursor.fail_at(position)
     if open_positions:
-        raise MalformedExpression('Syntax error; token: "<EOF>"')
+        cursor.fail_at(len(cursor.tokens) - 1)
     for outer, inner in pairwise(sorted(closing)):
         redundant = inner == outer + 1 and closing[inner] == closing[outer] - 1
         if redundant and not _opens_arguments(cursor, outer):

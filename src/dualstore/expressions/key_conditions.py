@@ -15,6 +15,7 @@ from dualstore.expressions.conditions import (
     Between,
     Call,
     Comparison,
+    Condition,
     Constant,
     Membership,
     Not,
@@ -73,7 +74,30 @@ def key_condition(
         RequestRejected: DynamoDB would refuse the expression: anything but equality on the partition
             key, optionally with one condition on the sort key, or a value of another type than its key.
     """
-    parsed = condition(text, names, values, kind="KeyConditionExpression")
+    return key_condition_of(key_predicate(text, names, values), keys)
+
+
+def key_predicate(
+    text: str, names: Mapping[str, str] | None, values: Mapping[str, AttributeValue] | None
+) -> Condition:
+    """Read a KeyConditionExpression as far as that goes without the key; arguments as for `key_condition`.
+
+    Raises:
+        RequestRejected: DynamoDB would refuse the expression whatever the key.
+    """
+    return condition(text, names, values, kind="KeyConditionExpression")
+
+
+def key_condition_of(parsed: Condition, keys: KeySchema) -> KeyCondition:
+    """What a KeyConditionExpression says of a key.
+
+    Args:
+        parsed: from `key_predicate`.
+        keys: the key of the table or index that is queried.
+
+    Raises:
+        RequestRejected: as `key_condition`.
+    """
     by_name: dict[str, SortCondition] = {}
     for predicate in _terms(parsed.predicate):
         name, wanted = _on_one_key(predicate)

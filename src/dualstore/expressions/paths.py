@@ -151,26 +151,20 @@ def _collision(one: Path, two: Path) -> str | None:
     return "overlap"
 
 
-def reject_unused(
-    names: Mapping[str, str] | None,
-    values: Mapping[str, AttributeValue] | None,
-    *texts: str | None,
-) -> None:
-    """Reject names and values that no expression of a request uses.
+_PLACEHOLDERS = (("ExpressionAttributeNames", "name"), ("ExpressionAttributeValues", "value"))
+
+
+def check_placeholders(names: Mapping[str, str] | None, values: Mapping[str, AttributeValue] | None) -> None:
+    """Reject names and values that no expression can use.
 
     Args:
         names: the request's ExpressionAttributeNames.
         values: the request's ExpressionAttributeValues.
-        texts: its expressions; None for one that it does not have.
 
     Raises:
-        RequestRejected: a name or value is unused or misspelled, or there are none in what was given.
+        RequestRejected: there are none in what was given, or one is misspelled.
     """
-    used: frozenset[str] = frozenset().union(*map(_references, filter(None, texts)))
-    for parameter, kind, given in (
-        ("ExpressionAttributeNames", "name", names),
-        ("ExpressionAttributeValues", "value", values),
-    ):
+    for (parameter, kind), given in zip(_PLACEHOLDERS, (names, values), strict=True):
         if given is None:
             continue
         if not given:
@@ -178,18 +172,30 @@ def reject_unused(
         for key in given:
             if not _is_placeholder(key, kind):
                 raise invalid(f'{parameter} contains invalid key: Syntax error; key: "{key}"')
-        unused = sorted(given.keys() - used)
-        if unused:
+
+
+def reject_unused(
+    names: Mapping[str, str] | None,
+    values: Mapping[str, AttributeValue] | None,
+    *texts: str,
+) -> None:
+    """Reject names and values that no expression of a request uses.
+
+    Args:
+        names: the request's ExpressionAttributeNames.
+        values: the request's ExpressionAttributeValues.
+        texts: its expressions, which have been parsed.
+
+    Raises:
+        RequestRejected: a name or value is unused.
+    """
+    used: frozenset[str] = frozenset().union(*map(references, texts))
+    for (parameter, _), given in zip(_PLACEHOLDERS, (names, values), strict=True):
+        if given is not None and not given.keys() <= used:
+            unused = sorted(given.keys() - used)
             raise invalid(
                 f"Value provided in {parameter} unused in expressions: keys: {{{', '.join(unused)}}}"
             )
-
-
-def _references(text: str) -> frozenset[str]:
-    try:
-        return references(text)
-    except MalformedExpression as malformed:
-        raise invalid(str(malformed)) from None
 
 
 @lru_cache(1_024)

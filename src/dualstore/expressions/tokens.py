@@ -15,7 +15,7 @@ MAX_EXPRESSION_SIZE_BYTES = 4_096
 CACHED_TEXTS = 1_024
 """How many parsed texts each cache keeps; a program uses few, unless it writes values into them."""
 
-Kind: TypeAlias = Literal["word", "name", "value", "index", "symbol", "end"]
+Kind: TypeAlias = Literal["word", "name", "value", "index", "symbol", "other", "end"]
 
 _TOKEN = re.compile(
     r"""
@@ -27,9 +27,10 @@ _TOKEN = re.compile(
       | (?P<index>  [0-9]+ )
       | (?P<symbol> <> | <= | >= | [<>=(),.\[\]+-] )
       | (?P<end>    \Z )
+      | (?P<other>  . )
     )
     """,
-    re.VERBOSE,
+    re.VERBOSE | re.DOTALL,
 )
 
 
@@ -52,10 +53,13 @@ class Token:
 
 @lru_cache(CACHED_TEXTS)
 def tokens(text: str) -> tuple[Token, ...]:
-    """Split an expression into tokens; the last one has the kind `end`.
+    """Split an expression into tokens; a character that starts none is one of the kind `other`.
+
+    Returns:
+        The tokens; the last one has the kind `end`.
 
     Raises:
-        MalformedExpression: the text is empty, larger than 4 KB, or holds a character that starts no token.
+        MalformedExpression: the text is empty or larger than 4 KB.
     """
     if not text:
         raise MalformedExpression("The expression can not be empty;")
@@ -65,16 +69,11 @@ def tokens(text: str) -> tuple[Token, ...]:
 
 
 def _scan(text: str) -> Iterator[Token]:
-    position = 0
-    while True:
-        match = _TOKEN.match(text, position)
-        if match is None:
-            raise MalformedExpression(f"Syntax error; at character {position}")
+    for match in _TOKEN.finditer(text):
         kind = cast("Kind", match.lastgroup)  # the groups are named after the kinds
         yield Token(kind, match[kind], match.start(kind))
         if kind == "end":
             return
-        position = match.end()
 
 
 @lru_cache(CACHED_TEXTS)
@@ -94,6 +93,7 @@ class Cursor:
     """
 
     def __init__(self, text: str) -> None:
+        self.text = text
         self.tokens = tokens(text)
         self.position = 0
 
@@ -146,7 +146,14 @@ class Cursor:
         if not self.skip_keyword(keyword):
             self.fail()
 
+    def fail_at(self, position: int) -> NoReturn:
+        """Report that the token at this position may not stand there."""
+        self.position = position
+        self.fail()
+
     def fail(self) -> NoReturn:
-        """Report that the next token may not stand where it stands."""
+        """Report that the next token may not stand where it stands, as DynamoDB does: with its neighbours."""
         found = "<EOF>" if self.token.kind == "end" else self.token.text
-        raise MalformedExpression(f'Syntax error; token: "{found}", at character {self.token.start}')
+        first, last = self.tokens[max(0, self.position - 1)], self.peek()
+        near = self.text[first.start : last.start + len(last.text)]
+        raise MalformedExpression(f'Syntax error; token: "{found}", near: "{near}"')

@@ -3,7 +3,7 @@
 from functools import lru_cache
 
 from dualstore.expressions.paths import reported_as
-from dualstore.expressions.tokens import CACHED_TEXTS, tokens
+from dualstore.expressions.tokens import CACHED_TEXTS, Cursor, Token, tokens
 
 
 @lru_cache(CACHED_TEXTS)
@@ -23,9 +23,7 @@ def with_set_actions(text: str | None, actions: str) -> str:
     """
     if not text:
         return f"SET {actions}"
-    with reported_as("UpdateExpression"):
-        scanned = tokens(text)
-    for token in scanned:
+    for token in _tokens(text):
         if token.is_keyword("SET"):  # reserved, so never an attribute's bare name
             behind = token.start + len(token.text)
             return f"{text[:behind]} {actions},{text[behind:]}"
@@ -47,5 +45,13 @@ def creates_item(text: str | None) -> bool:
     """
     if not text:
         return True
+    return any(token.is_keyword("SET") or token.is_keyword("ADD") for token in _tokens(text))
+
+
+def _tokens(text: str) -> tuple[Token, ...]:
     with reported_as("UpdateExpression"):
-        return any(token.is_keyword("SET") or token.is_keyword("ADD") for token in tokens(text))
+        found = tokens(text)
+        for position, token in enumerate(found):
+            if token.kind == "other":
+                Cursor(text).fail_at(position)
+        return found

@@ -90,6 +90,6 @@ def touched_paths(update: Update) -> tuple[Path, ...]:
     return tuple(action.path for action in update.actions)
 
 
-def updates_key(update: Update, keys: KeySchema) -> bool:
-    """Whether an update writes to a key attribute or inside one, which DynamoDB refuses."""
-    return any(path[0] in keys.names for path in touched_paths(update))
+def updated_key_attribute(update: Update, keys: KeySchema) -> str | None:
+    """The first key attribute that an update writes to, or inside, which DynamoDB refuses; None: no one."""
+    return next((str(path[0]) for path in touched_paths(update) if path[0] in keys.names), None)

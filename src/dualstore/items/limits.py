@@ -81,10 +81,18 @@ def _check_null(content: object) -> None:
         )
 
 
+# DynamoDB's own words, its spaces included.
+_EMPTY_SETS = {
+    "S": "An string set  may not be empty",
+    "N": "An number set  may not be empty",
+    "B": "Binary sets should not be empty",
+}
+
+
 def _check_set(kind: str, members: Any, levels: int) -> None:
     _check_type(members, list, tuple, set, frozenset)
     if not members:
-        raise invalid("One or more parameter values were invalid: An set may not be empty")
+        raise invalid(f"One or more parameter values were invalid: {_EMPTY_SETS[kind]}")
     for member in members:
         _CHECKS[kind](member, levels)
     if len({canonical({kind: member}) for member in members}) < len(members):

@@ -23,6 +23,9 @@ _KEY_SIZE_BYTES: dict[KeyType, Callable[[Any], int]] = {
     "B": len,
 }
 
+_EMPTY_CONTENT = ("", b"")
+_EMPTY: dict[KeyType, str] = {"S": "string", "B": "binary"}
+
 # Whether a key's content is surely valid, as nearly all are; what is not is looked at closely.
 _SURELY_VALID: dict[KeyType, Callable[[Any], bool]] = {
     "S": lambda text: type(text) is str and 0 < len(text) <= MAX_SORT_KEY_BYTES and text.isascii(),
@@ -77,10 +80,11 @@ class KeySchema:
         Raises:
             RequestRejected: as `key_of`, or there are other attributes.
         """
-        checked = self.key_of(key)
-        if len(key) != len(checked):
+        if len(key) != len(self.attributes) or any(
+            attribute.type not in key.get(attribute.name, ()) for attribute in self.attributes
+        ):
             raise invalid("The provided key element does not match the schema")
-        return checked
+        return self.key_of(key)
 
     def _checked(self, attribute: KeyAttribute, value: AttributeValue | None) -> AttributeValue:
         if value is None:
@@ -90,7 +94,8 @@ class KeySchema:
         if attribute.type not in value:
             raise invalid(
                 "One or more parameter values were invalid: "
-                f"Type mismatch for key {attribute.name} expected: {attribute.type}"
+                f"Type mismatch for key {attribute.name} "
+                f"expected: {attribute.type} actual: {_type_named(value)}"
             )
         if len(value) == 1 and _SURELY_VALID[attribute.type](value[attribute.type]):
             return value
@@ -99,7 +104,7 @@ class KeySchema:
         if size == 0:
             raise invalid(
                 "One or more parameter values are not valid. The AttributeValue for a key attribute "
-                f"cannot contain an empty value. Key: {attribute.name}"
+                f"cannot contain an empty {_EMPTY[attribute.type]} value. Key: {attribute.name}"
             )
         is_partition = attribute is self.partition
         if size > (MAX_PARTITION_KEY_BYTES if is_partition else MAX_SORT_KEY_BYTES):
@@ -125,6 +130,36 @@ class Index:
     keys: KeySchema
     projection: Projection = "ALL"
     is_global: bool = True
+
+    def held_attributes(self, table_keys: KeySchema) -> frozenset[str] | None:
+        """The attributes of an item that its entries hold; None: all of them.
+
+        Args:
+            table_keys: the key of the table.
+        """
+        if self.projection == "ALL":
+            return None
+        included = () if self.projection == "KEYS_ONLY" else self.projection
+        return frozenset((*table_keys.names, *self.keys.names, *included))
+
+    def check_key(self, attribute: KeyAttribute, value: AttributeValue) -> None:
+        """Reject a value that this attribute of an index's key cannot have.
+
+        Raises:
+            RequestRejected: it is of another type, empty or too long.
+        """
+        if attribute.type not in value:
+            raise invalid(
+                f"One or more parameter values were invalid: Type mismatch for Index Key {attribute.name} "
+                f"Expected: {attribute.type} Actual: {_type_named(value)} IndexName: {self.name}"
+            )
+        if value[attribute.type] in _EMPTY_CONTENT:
+            raise invalid(
+                "One or more parameter values are not valid. A value specified for a secondary index key is "
+                "not supported. The AttributeValue for a key attribute cannot contain an empty "
+                f"{_EMPTY[attribute.type]} value. IndexName: {self.name}, IndexKey: {attribute.name}"
+            )
+        self.keys._checked(attribute, value)  # noqa: SLF001 - same module
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +188,12 @@ class TableShape:
         for index in self.indexes.values():
             for attribute in index.keys.attributes:
                 if attribute.name in item:
-                    index.keys._checked(attribute, item[attribute.name])  # noqa: SLF001 - same module
+                    index.check_key(attribute, item[attribute.name])
+
+
+def _type_named(value: AttributeValue) -> str:
+    """The type of a value for a message; it may be any mapping."""
+    return next(iter(value), "none")
 
 
 def table_shape_from_description(description: Mapping[str, Any]) -> TableShape:

@@ -23,7 +23,9 @@ from dualstore.control import ControlRecord, Gate, Phase
 from dualstore.errors import Unavailable, WritesPaused
 from dualstore.flags import FlagSource
 from dualstore.replication.clocks import SYSTEM_CLOCK, Clock
-from dualstore.replication.following import Following, Passage, Unobstructed
+from dualstore.replication.deciding import Change, decide
+from dualstore.replication.first_record import make_first_record
+from dualstore.replication.following import Following, Passage, Refused, Unobstructed
 from dualstore.replication.registry import Registry
 from dualstore.replication.search import Homes, Search
 from dualstore.replication.views import GrantTimes, View
@@ -65,6 +67,7 @@ class Agent:
         registers: whether this process enters the register, so that it may write. One that does not may still
             settle and enqueue, which PostgreSQL lets pass or not by itself: a function that is frozen
             between two calls would else be taken for dead.
+        refused: told each time that what the flags ask for may not be done.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class Agent:
         times: GrantTimes | None = None,
         clock: Clock = SYSTEM_CLOCK,
         registers: bool = True,
+        refused: Refused = lambda _table, _reason: None,
     ) -> None:
         self.clock = clock
         self._registers = registers
@@ -89,7 +93,7 @@ class Agent:
         self._beat_at = dict.fromkeys(Side, -math.inf)
         self._granted_at: dict[Side, Mapping[str, float]] = {side: {} for side in Side}
         self._beaten: dict[Side, Mapping[str, int]] = {side: {} for side in Side}
-        self._following = Following(self, flags)
+        self._following = Following(self, flags, refused=refused)
         self._closed = False
         self._left = False
         self._forked = False
@@ -136,21 +140,12 @@ class Agent:
     def _create(self, table: str) -> None:
         """Make the first record of a table, unless there is one in either database."""
         try:
-            if table in self.homes[Side.DYNAMODB].read_all() or self._decided_in_postgres(table):
-                return
-            self.homes[Side.DYNAMODB].create(table)
+            make_first_record(self.homes, table)
         except (ClientError, BotoCoreError, Unavailable) as error:
             # PostgreSQL may be the authority: then DynamoDB is not needed for a start.
             logger.warning(
                 "DynamoDB has not been asked for the record of %s: %s", table, type(error).__name__
             )
-
-    def _decided_in_postgres(self, table: str) -> bool:
-        try:
-            record = self.homes[Side.POSTGRES].read_all().get(table)
-        except Unavailable:
-            return False  # at stage off there need be no PostgreSQL
-        return record is not None and record.decides
 
     def view(self, table: str) -> View:
         """What this process knows of a table."""
@@ -274,6 +269,29 @@ class Agent:
                 raise WritesPaused(f"the authority of {table} is moving to the other database; try again")
             self.clock.sleep(_PAUSED_LOOK_SECONDS)
         return view
+
+    def decided(self, table: str) -> ControlRecord:
+        """The control record that decides, read now.
+
+        Raises:
+            botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError, Unavailable: it cannot be.
+        """
+        record = self.home_of(table).read_all().get(table)
+        if record is not None and record.decides:
+            return record
+        self.refresh(table=table)
+        return self.located(table).record
+
+    def decide(self, table: str, change: Change) -> ControlRecord:
+        """Change the control record that decides (see `deciding.decide`); this process then knows of it."""
+
+        def find() -> tuple[ControlHome, ControlRecord]:
+            record = self.decided(table)
+            return self.home_of(table), record
+
+        decided = decide(find, change)
+        self.refresh(table=table)
+        return decided
 
     def refreshed(self, table: str) -> View:
         """A view read just now."""
@@ -424,9 +442,13 @@ class Agent:
         Raises:
             botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError, Unavailable: it could not be.
         """
-        home, name = self.home_of(table), self.registry_of(table).id
-        while name not in (record := home.read_all()[table]).suspects:
-            home.change(record, suspects=record.suspects | {name}, verified=False)
+        name = self.registry_of(table).id
+
+        def change(record: ControlRecord) -> Mapping[str, object]:
+            known = name in record.suspects
+            return {} if known else {"suspects": record.suspects | {name}, "verified": False}
+
+        self.decide(table, change)
 
     def reads_are_stopped(self, table: str) -> bool:
         """Whether no process can be reading a table's mirror, as far as this one knows without asking."""
@@ -510,6 +532,10 @@ class Agent:
             self.refresh()
         finally:  # one database out of reach must not keep the tables of the other where they are
             self._following.round()
+
+    def refusal_of(self, table: str) -> str | None:
+        """Why the present request of a table may not be followed, looked up now; None where it may."""
+        return self._following.refusal_of(table)
 
     def refusals(self) -> Mapping[str, str]:
         """Why the present request of a table is not followed, by physical name."""

@@ -128,7 +128,9 @@ class _Attempts:
     def doubtful(self) -> bool:
         return self.lost_reply is not None
 
-    def may_repeat(self, error: Exception) -> bool:
+    def may_repeat(self, error: BaseException) -> bool:
+        if not isinstance(error, Exception):
+            return False  # whoever interrupts a write wants it ended
         found = outcome(error)
         if self.over or found is Outcome.REFUSED:
             return False

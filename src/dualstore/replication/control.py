@@ -11,7 +11,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from dualstore.control import ControlRecord, Gate, Phase, ProcessEntry
+from dualstore.control import ControlRecord, Gate, Phase, ProcessEntry, Stop
 from dualstore.errors import Unavailable
 from dualstore.items import Item
 from dualstore.operations import DeleteItem, PutItem, Query, UpdateItem
@@ -19,7 +19,7 @@ from dualstore.stages import Dials, Side, Stage
 from dualstore.stores.base import Store
 
 _PARTITION, _SORT = "pk", "sk"
-_CONTROL, _PROCESS = "control", "process"
+_CONTROL, _PROCESS, _POSTGRES = "control", "process", "postgres"
 _CONDITION_FAILED = "ConditionalCheckFailedException"
 
 # What `init` creates; PAY_PER_REQUEST, since it is idle but for the worst minutes.
@@ -37,7 +37,7 @@ BOOKKEEPING_TABLE: Mapping[str, Any] = {
 
 
 class DynamoControl:
-    """The records and the register, on any store that answers as DynamoDB does.
+    """The records and the register, on any store that answers as DynamoDB does; it `KnowsPostgres`, too.
 
     Args:
         store: DynamoDB.
@@ -88,6 +88,15 @@ class DynamoControl:
         condition = f"attribute_not_exists({_PARTITION}) OR (phase = :moved AND generation < :generation)"
         values = {":moved": {"S": Phase.MOVED}, ":generation": {"N": str(record.generation)}}
         return self._put(record, condition, values)
+
+    def postgres_is_known(self) -> bool:
+        """See `KnowsPostgres.postgres_is_known`."""
+        return bool(query_partition(self._store, self._name, _POSTGRES))
+
+    def note_postgres_known(self) -> None:
+        """See `KnowsPostgres.note_postgres_known`."""
+        item = {_PARTITION: {"S": _POSTGRES}, _SORT: {"S": "known"}}
+        carried_out(self._store, PutItem({"TableName": self._name, "Item": item}))
 
     def processes(self) -> list[ProcessEntry]:
         """See `ControlHome.processes`."""
@@ -216,6 +225,14 @@ def _item(record: ControlRecord) -> Item:
     }
     if record.suspects:
         item["suspects"] = {"SS": sorted(record.suspects)}
+    if record.stopped is not None:
+        item["stopped"] = {
+            "M": {
+                "by": {"S": record.stopped.by},
+                "at": {"N": f"{record.stopped.at:.3f}"},
+                "reason": {"S": record.stopped.reason},
+            }
+        }
     return item
 
 
@@ -241,4 +258,9 @@ def _record(item: Item) -> ControlRecord:
         target=None if target is None else Stage(target),
         deferred=item["deferred"]["BOOL"],
         streamed=item["streamed"]["BOOL"],
+        stopped=_stop(item["stopped"]["M"]) if "stopped" in item else None,
     )
+
+
+def _stop(stored: Item) -> Stop:
+    return Stop(by=stored["by"]["S"], at=float(stored["at"]["N"]), reason=stored["reason"]["S"])

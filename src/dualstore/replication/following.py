@@ -6,7 +6,8 @@ old record goes from `closed` to `moved`, or back to `open`. DESIGN, replication
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -33,6 +34,9 @@ _OBSTACLE_PAUSE_SECONDS = 1.0
 _HELP_AFTER_SECONDS = 1.0
 
 _UNREACHABLE = (ClientError, BotoCoreError, DualStoreError)
+
+Refused = Callable[[str, str], None]
+"""Is told that what the flags ask for may not be done: the table's logical name, and why in one word."""
 
 
 class Passage(Protocol):
@@ -74,6 +78,7 @@ class _Followed:
     request: Requested | None = None
     satisfied: bool = False
     refusal: str | None = None
+    logged: str | None = None
     look_again_at: float = -math.inf
     unread_since: tuple[int, float] | None = None
     closed_since: float | None = None
@@ -86,11 +91,15 @@ class Following:
     Args:
         agent: knows the records, and is told when one has changed.
         flags: where requests come from.
+        refused: told at each look at a request that may not be followed.
     """
 
-    def __init__(self, agent: "Agent", flags: FlagSource) -> None:
+    def __init__(
+        self, agent: "Agent", flags: FlagSource, *, refused: Refused = lambda _table, _reason: None
+    ) -> None:
         self._agent = agent
         self._flags = flags
+        self._refused = refused
         self._tables: dict[str, _Followed] = {}
         self._looked_at = -math.inf
 
@@ -101,6 +110,23 @@ class Following:
     def drop(self, table: str) -> None:
         """Follow the flags of a table no longer."""
         self._tables = {name: followed for name, followed in self._tables.items() if name != table}
+
+    def refusal_of(self, table: str) -> str | None:
+        """Why the request of a table may not be followed as things stand, looked up now; None where it may.
+
+        A process that has just started has not followed any yet.
+        """
+        followed = self._tables[table]
+        record, requested = self._agent.view(table).record, self._flags.requested(followed.logical)
+        if followed.refusal is not None or followed.satisfied or record.phase is not Phase.OPEN:
+            return followed.refusal
+        try:
+            step = next_step(record, requested, reads_stopped=self._reads_stopped(followed))
+            if step.towards is not None:
+                _require_clear(followed, record, step.towards)
+        except IllegalTransition as refusal:
+            return str(refusal)
+        return None
 
     def refusals(self) -> Mapping[str, str]:
         """Why the present request of a table is not followed, by physical name."""
@@ -131,6 +157,7 @@ class Following:
         requested = self._flags.requested(followed.logical)
         if requested != followed.request:
             followed.request, followed.satisfied, followed.look_again_at = requested, False, -math.inf
+            followed.refusal, followed.logged = None, None
         if not record.decides:
             return
         if record.phase is Phase.CLOSED:
@@ -157,9 +184,10 @@ class Following:
             if step.towards is not None:
                 if self._agent.clock.now() < followed.look_again_at:
                     return
-                self._require_clear(followed, record, step.towards)
+                followed.look_again_at = self._agent.clock.now() + _OBSTACLE_PAUSE_SECONDS
+                _require_clear(followed, record, step.towards)
         except IllegalTransition as refusal:
-            self._refuse(followed, str(refusal))
+            self._refuse(followed, str(refusal), refusal.reason)
             return
         followed.refusal = None
         if step.changes:
@@ -170,14 +198,6 @@ class Following:
                 return
             followed.closed_by_me = changed.phase is Phase.CLOSED
         followed.satisfied = step.satisfied
-
-    def _require_clear(self, followed: _Followed, record: ControlRecord, target: Stage) -> None:
-        followed.look_again_at = self._agent.clock.now() + _OBSTACLE_PAUSE_SECONDS
-        obstacles = followed.passage.obstacles(record, target)
-        if obstacles:
-            raise IllegalTransition(
-                f"{record.table} cannot go from {record.stage} to {target} yet: {'; '.join(obstacles)}"
-            )
 
     def _wanted_deferred(self, table: str, record: ControlRecord) -> bool:
         """Whether the record should say that a process mirrors after it has answered its callers."""
@@ -209,10 +229,11 @@ class Following:
         asked_for = requested.stage in {None, record.target}
         # One that was fulfilled before the pause may be an old one: flags reach processes at different times.
         withdrawn = not asked_for and not followed.satisfied
+        hopeless = bool(record.suspects) or (record.authority is Side.DYNAMODB and record.stopped is not None)
         reason = self._unfinished(followed, record) if asked_for else "it is not asked for any more"
         if reason is None:
             self._complete(record)
-        elif withdrawn or record.suspects or waited > self._agent.times.move.total_seconds():
+        elif withdrawn or hopeless or waited > self._agent.times.move.total_seconds():
             self._give_up(followed, record, reason)
 
     def _unfinished(self, followed: _Followed, record: ControlRecord) -> str | None:
@@ -221,6 +242,8 @@ class Following:
             if record.authority is Side.DYNAMODB:
                 if record.suspects:
                     return "a process ended without finishing; run `dualstore verify --repair`"
+                if record.stopped is not None:
+                    return f"reads from PostgreSQL were {record.stopped}"
                 # PostgreSQL refuses late writes by itself. Of DynamoDB's, each process says that it has none.
                 entries = self._agent.registries[Side.DYNAMODB].processes()
                 late = [
@@ -257,6 +280,7 @@ class Following:
             self._refuse(
                 followed,
                 f"the move of {record.table} to {record.target} was given up: {reason}. Ask for it again",
+                "given_up",
             )
 
     @property
@@ -272,10 +296,13 @@ class Following:
             self._agent.refresh(table=record.table)
         return changed
 
-    def _refuse(self, followed: _Followed, refusal: str) -> None:
-        if followed.refusal != refusal:
+    def _refuse(self, followed: _Followed, refusal: str, reason: str) -> None:
+        """Count a refusal; log it once for each request, and again for another reason."""
+        self._refused(followed.logical, reason)
+        said = _without_figures(refusal)
+        if followed.logged != said:
             logger.warning("Flags are not followed: %s", refusal)
-        followed.refusal = refusal
+        followed.logged, followed.refusal = said, refusal
 
     def _reads_stopped(self, followed: _Followed) -> bool:
         since = followed.unread_since
@@ -317,6 +344,20 @@ class Following:
         if not record.stage.rule.mirrored and entry.confirmed[table] >= record.generation:
             return True
         return home.change(record, suspects=record.suspects | {entry.id}, verified=False) is not None
+
+
+def _require_clear(followed: _Followed, record: ControlRecord, target: Stage) -> None:
+    obstacles = followed.passage.obstacles(record, target)
+    if obstacles:
+        raise IllegalTransition(
+            f"{record.table} cannot go from {record.stage} to {target} yet: {'; '.join(obstacles)}",
+            reason="obstructed",
+        )
+
+
+def _without_figures(refusal: str) -> str:
+    """A refusal without what moves from look to look: ages, and numbers of keys."""
+    return re.sub(r"\d+", "#", refusal)
 
 
 def _note_undialled(followed: _Followed, record: ControlRecord, now: float) -> None:

@@ -235,8 +235,22 @@ class Mirroring:
                 settle_together(self.mirror, self.authority, shaped, token=token)
         except Exception as failure:  # noqa: BLE001 - whatever it is: settling one by one tells for which key
             logger.info("A transaction is settled key by key: %s", type(failure).__name__)
+            self._remember_token(token)
             return False
         return True
+
+    def _remember_token(self, token: str) -> None:
+        """Have the mirror recognise a repetition of a transaction, though not with the keys that it wrote.
+
+        A mirror that is down cannot: docs/explanation/protection.md says what that means.
+        """
+        if not self.health.up:
+            return
+        try:
+            with self._limited(self._times.note):
+                self.mirror.write_settled_together((), token=token)
+        except Exception as failure:  # noqa: BLE001 - the keys themselves come next, and what keeps them is told
+            logger.info("The token of a transaction is not remembered: %s", type(failure).__name__)
 
     def _mirrored_epoch(self, table: ServedTable) -> int | None:
         """The epoch to settle under; None where PostgreSQL is the authority by now."""

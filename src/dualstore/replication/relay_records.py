@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from dualstore.control import ControlRecord, Gate
 from dualstore.items import Key, KeySchema, items_equal, key_bytes
+from dualstore.replication.sending import fitting
 from dualstore.replication.stamps import stamp_of
 from dualstore.stages import Side
 from dualstore.stores.base import MirrorState
@@ -70,12 +71,13 @@ def shows(record: StreamRecord, state: MirrorState | None, authority: Side) -> b
         return _shows_removal(record, state, authority)
     if state is None or state.item is None or record.new_image is None:
         return False
+    if authority is Side.POSTGRES:  # what is sent of a row: without a stamp where it has none, or has no room
+        sent = fitting(state.item)
+        return stamp_of(sent) == record.new_stamp and items_equal(record.new_image, sent)
     # A mirror is told by stamps alone which of two states came first: where the stamp stayed, a settle that
     # read the earlier state may yet write it.
-    told_apart = authority is Side.POSTGRES or record.new_stamp != record.old_stamp
     return (
-        told_apart
-        and record.new_stamp is not None
+        record.new_stamp not in {None, record.old_stamp}
         and stamp_of(state.item) == record.new_stamp
         and items_equal(record.new_image, state.item)
     )

@@ -127,8 +127,8 @@ class Repair:
 
         Whoever knew the gate shut before it was `reopening` has recorded its failure within a grant's
         length of then, where the last look at the journal sees it; whoever knows it `reopening` shuts it,
-        which changes the generation that the opening depends on. Any number of processes may be at it: the
-        record is changed once each way.
+        and the gate's movements are counted. Any number of processes may be at it: the record is changed once
+        each way.
         """
         settled, failed = self._drain_journal(table)
         record = self._control.read_all()[table.physical]
@@ -144,16 +144,29 @@ class Repair:
         self._wait_for_grants(reopening)
         more_settled, more_failed = self._drain_journal(table)
         settled, failed = settled + more_settled, failed + more_failed
-        if failed or (reopening.streamed and not self._stream_is_drained(table, reopening)):
-            return settled, failed, Gate.REOPENING
-        opened = self._control.change(reopening, gate=Gate.OPEN)
-        return settled, failed, Gate.SHUT if opened is None else Gate.OPEN
+        return settled, failed, Gate.REOPENING if failed else self._open(table, reopening)
+
+    def _open(self, table: ServedTable, reopening: ControlRecord) -> Gate:
+        """Open a gate that this process has seen reopening for long enough; how it is then.
+
+        Whatever else of the record others change meanwhile: a busy table would else never get its gate open.
+        """
+        record: ControlRecord | None = reopening
+        while record is not None and record.gate_sequence == reopening.gate_sequence:
+            if record.phase is not Phase.OPEN:
+                return Gate.REOPENING
+            if record.streamed and not self._stream_is_drained(table, record):
+                return Gate.REOPENING
+            if self._control.change(record, gate=Gate.OPEN) is not None:
+                return Gate.OPEN
+            record = self._control.read_all().get(table.physical)
+        return Gate.SHUT if record is None else record.gate
 
     def _wait_for_grants(self, reopening: ControlRecord) -> None:
         """Wait until a grant's length has passed since this process first saw the gate reopening."""
         clock = self._mirroring.agent.clock
-        if self._reopening is None or self._reopening[0] != reopening.generation:
-            self._reopening = (reopening.generation, clock.now())
+        if self._reopening is None or self._reopening[0] != reopening.gate_sequence:
+            self._reopening = (reopening.gate_sequence, clock.now())
         grant = self._mirroring.agent.read_grant.total_seconds() * _REOPENING_FACTOR
         remaining = self._reopening[1] + grant - clock.now()
         if remaining > 0:
@@ -166,8 +179,8 @@ class Repair:
         """
         if self._streams is None:
             return False
-        if self._drained_after is None or self._drained_after[0] != reopening.generation:
-            self._drained_after = (reopening.generation, self._streams.now())
+        if self._drained_after is None or self._drained_after[0] != reopening.gate_sequence:
+            self._drained_after = (reopening.gate_sequence, self._streams.now())
         clock = self._mirroring.agent.clock
         give_up = clock.now() + _RELAY_PATIENCE_SECONDS
         while not self._streams.drained_since(table.physical, self._drained_after[1]):

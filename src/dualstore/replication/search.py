@@ -15,6 +15,9 @@ Homes = Mapping[Side, ControlHome]
 """The control records and registers of both databases."""
 
 
+_NAMES = {Side.DYNAMODB: "DynamoDB", Side.POSTGRES: "PostgreSQL"}
+
+
 class Located(Protocol):
     """A table whose deciding record is looked for.
 
@@ -67,12 +70,19 @@ class Search:
             state.side = side.other
             return there
         if here is None:  # the last word may be where nobody answers
-            raise self._errors.get(side) or Unavailable(
-                f"the control record of {table} is gone; run `dualstore schema upgrade`"
-            )
+            raise self._errors.get(side) or Unavailable(self._gone(table, side))
         if there is None and side.other in self._errors:
             return here
         return self._completed(here, there)
+
+    def _gone(self, table: str, side: Side) -> str:
+        if side.other in self._errors:
+            return (
+                f"the control record of {table} cannot be found: {_NAMES[side]} has none, and "
+                f"{_NAMES[side.other]}, which may hold the one that decides, does not answer. "
+                "Start again when it does"
+            )
+        return f"the control record of {table} is gone; run `dualstore schema upgrade`"
 
     def _both_decide(self, table: str) -> bool:
         """Whether somebody has made a second record: never, unless the first was out of reach then."""

@@ -106,7 +106,7 @@ def step(key: Key, *, theirs: Item | None, ours: Item | None) -> Step | None:
     Returns:
         The write to send, or None where there is nothing to do.
     """
-    image = None if ours is None else _fitting(ours)
+    image = None if ours is None else fitting(ours)
     if theirs is None:
         return None if image is None else Step(key, image, Onto.NOTHING)
     shown = {name: value for name, value in theirs.items() if name != PREDECESSOR}
@@ -165,8 +165,8 @@ _OTHERWISE: Mapping[Outcome, Verdict] = {
 }
 
 
-def _fitting(item: Item) -> Item:
-    """The item, without its stamp where that would make it too large."""
+def fitting(item: Item) -> Item:
+    """The item as it is sent: without its stamp where that would make it too large."""
     if STAMP not in item or item_size_bytes(item) <= MAX_ITEM_SIZE_BYTES:
         return item
     return {name: value for name, value in item.items() if name != STAMP}

@@ -83,12 +83,15 @@ def _less_mirrored(record: ControlRecord, stage: Stage, dials: Dials, *, reads_s
 
 def _mirrored(record: ControlRecord, stage: Stage, dials: Dials) -> Step:
     changes: dict[str, Any] = {"stage": stage, "dials": dials}
-    if not record.mirrors_every_key and replace(record, **changes).mirrors_every_key:
+    to_every_key = not record.mirrors_every_key and replace(record, **changes).mirrors_every_key
+    if to_every_key:
         changes |= {"mirrored_since": record.generation + 1, "verified": False}
-    if record.stage.rule.mirrored:
+    begins = not record.stage.rule.mirrored
+    if not begins and not to_every_key:
         return Step(changes, satisfied=True)
+    # A mirror write that has slept since before its key went unmirrored is too late from here on.
     epoch = record.epoch + 1
-    return Step({**changes, "epoch": epoch}, satisfied=True, towards=stage, fence=epoch)
+    return Step({**changes, "epoch": epoch}, satisfied=True, towards=stage if begins else None, fence=epoch)
 
 
 def _dials(present: Dials, requested: Requested) -> Dials:
@@ -106,18 +109,22 @@ def _check(record: ControlRecord, stage: Stage, dials: Dials) -> None:
         towards = 1 if order.index(stage) > order.index(record.stage) else -1
         raise IllegalTransition(
             f"{record.table} is at stage {record.stage}; {stage} is not next to it. "
-            f"Ask for {order[order.index(record.stage) + towards]} first"
+            f"Ask for {order[order.index(record.stage) + towards]} first",
+            reason="jump",
         )
     if record.target is stage:
         raise IllegalTransition(
             f"the move of {record.table} to {stage} was given up, and the log of the process that paused the "
-            f"writes says why. Ask for {record.stage}, then for {stage} again"
+            f"writes says why. Ask for {record.stage}, then for {stage} again",
+            reason="given_up",
         )
+    _check_not_stopped(record, stage, dials)
     if Side.POSTGRES in {stage.rule.authority, record.authority}:
         if dials.mirror_percent < _ALL:
             raise IllegalTransition(
                 f"{record.table} is mirrored whole where PostgreSQL is, or becomes, the authority; ask for "
-                "mirror-percent 100"
+                "mirror-percent 100",
+                reason="not_mirrored",
             )
         return  # the read dial says nothing there
     if not dials.postgres_read_percent:
@@ -125,15 +132,31 @@ def _check(record: ControlRecord, stage: Stage, dials: Dials) -> None:
     if not stage.rule.read_dial or dials.mirror_percent < _ALL:
         raise IllegalTransition(
             f"{record.table} cannot read from PostgreSQL while not every write is mirrored; ask for stage "
-            "dualwrite or shadow and mirror-percent 100, or for read-percent 0"
+            "dualwrite or shadow and mirror-percent 100, or for read-percent 0",
+            reason="not_mirrored",
         )
     if not record.loaded:
         raise IllegalTransition(
             f"{record.table} cannot read from PostgreSQL before its history has been copied: run "
-            "`dualstore backfill` and let it finish"
+            "`dualstore backfill` and let it finish",
+            reason="not_loaded",
         )
     if record.deferred:
         raise IllegalTransition(
             f"{record.table} cannot read from PostgreSQL while a process mirrors it after it has answered; "
-            'set mirroring = "inline" for it everywhere'
+            'set mirroring = "inline" for it everywhere',
+            reason="deferred",
+        )
+
+
+def _check_not_stopped(record: ControlRecord, stage: Stage, dials: Dials) -> None:
+    """Where a person has stopped the reads of the mirror, no flag has more of them go to PostgreSQL."""
+    if record.stopped is None:
+        return
+    more = dials.postgres_read_percent > record.dials.postgres_read_percent
+    if more or (stage.rule.authority is Side.POSTGRES and record.authority is Side.DYNAMODB):
+        raise IllegalTransition(
+            f"reads of {record.table} from PostgreSQL were {record.stopped}. `dualstore stop --release` "
+            "takes that back",
+            reason="stopped",
         )

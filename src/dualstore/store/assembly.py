@@ -1,14 +1,12 @@
 """The composition root: stores, replication, routing, shadow and flags of one process."""
 
-import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from random import random
 from typing import Any, Self, TypeVar
 
 import sqlalchemy
@@ -20,9 +18,9 @@ from pynamodb.transactions import TransactGet, TransactWrite
 from dualstore import schema
 from dualstore.bind import bind_model, unbind_table
 from dualstore.client import RoutedClient
-from dualstore.config import import_object, load
-from dualstore.control import ControlRecord, Phase
-from dualstore.errors import ConfigurationError, DualStoreError, MirrorDirty
+from dualstore.config import PostgresSettings, import_object, load
+from dualstore.control import ControlRecord, Stop
+from dualstore.errors import ConfigurationError, DualStoreError
 from dualstore.flags import FlagSource, flags_of
 from dualstore.mapping import TableMapping, map_table, shape_of_model, unmapped_table
 from dualstore.mapping.expiry import ttl_attribute_of_model
@@ -32,6 +30,7 @@ from dualstore.replication.carrier import Carrier
 from dualstore.replication.control import BOOKKEEPING_TABLE, DynamoControl
 from dualstore.replication.deferred import Deferred
 from dualstore.replication.expiry import Expiry, ttl_attribute
+from dualstore.replication.first_record import bring_decisions_over
 from dualstore.replication.health import MirrorHealth
 from dualstore.replication.journal import Journal
 from dualstore.replication.mirroring import Mirroring
@@ -39,15 +38,21 @@ from dualstore.replication.relay import Relay
 from dualstore.replication.search import Homes  # noqa: TC001 - one import, not worth a block
 from dualstore.replication.sender import Sender
 from dualstore.replication.served import ServedTable
+from dualstore.replication.stopping import Stopping, marks_of, release_reads, stop_reads
 from dualstore.repository import Repository, routed_transaction
 from dualstore.router import Router
-from dualstore.shadow import Shadow
+from dualstore.routing import CohortOf, cohort
+from dualstore.shadow import Normaliser
 from dualstore.stages import Side, Stage
+from dualstore.store.comparing import ComparedReads, TableRules, shadow_of
+from dualstore.store.evidence import Evidence, Fleet
 from dualstore.store.maintenance import Maintenance
 from dualstore.store.options import Options, options_of
 from dualstore.store.passage import TablePassage
 from dualstore.store.relaying import MirroredOut, Relaying
+from dualstore.store.reporting import Reporting
 from dualstore.store.table import MigratedTable
+from dualstore.stores.base import Store
 from dualstore.stores.discrepancies import PostgresDiscrepancies
 from dualstore.stores.dynamo import DynamoClients, DynamoStore, dynamo_clients
 from dualstore.stores.dynamo_description import describe, described_ttl_attribute
@@ -60,13 +65,9 @@ from dualstore.stores.postgres_expiry import PostgresExpiry
 from dualstore.stores.postgres_outbox import PostgresOutbox
 from dualstore.stores.postgres_streams import PostgresCheckpoints
 from dualstore.stores.postgres_upkeep import PostgresUpkeep
-from dualstore.telemetry import FlagUnusable, Telemetry, export
+from dualstore.telemetry import FlagUnusable, RequestRefused, Telemetry, export
 
 M = TypeVar("M", bound=Model)
-
-# Less than the looks at a difference take together.
-_COMPARABLE_LAG = timedelta(milliseconds=300)
-_LAG_LASTS_SECONDS = 0.25
 
 
 class DualStore:
@@ -81,6 +82,8 @@ class DualStore:
         flags: where stage and dials are asked for.
         options: what may be tuned.
         telemetry: counts what happens; a new one where none is given.
+        reader_engine: PostgreSQL's read replicas, which then answer eventually consistent reads where
+            PostgreSQL is the authority.
     """
 
     def __init__(
@@ -91,18 +94,18 @@ class DualStore:
         flags: FlagSource,
         options: Options | None = None,
         telemetry: Telemetry | None = None,
+        reader_engine: sqlalchemy.Engine | None = None,
     ) -> None:
         self.engine = engine
         self.flags = flags
         self.options = options or Options()
-        self.telemetry = telemetry or Telemetry()
+        self.telemetry = telemetry or Telemetry(span_percent=self.options.telemetry.span_percent)
         self._clients = dynamodb
         self._started = False
         self._owned: list[Any] = []
         self._configured: Mapping[str, tuple[type[Model] | None, type[Any] | None, str | None]] = {}
         self._mappings: dict[str, TableMapping] = {}
         self._served: dict[str, ServedTable] = {}
-        self._lags: dict[str, tuple[float, timedelta]] = {}
         self._tables: dict[str, MigratedTable] = {}
         # Bookkeeping is idempotent or conditional: botocore may repeat it.
         bookkeeping = DynamoStore(reads=dynamodb.reads, writes=dynamodb.reads)
@@ -111,7 +114,13 @@ class DualStore:
             Side.DYNAMODB: DynamoControl(bookkeeping, table),
             Side.POSTGRES: PostgresControl(engine),
         }
-        self._agent = Agent(homes, flags, times=self.options.grants, registers=self.options.registers)
+        self._agent = Agent(
+            homes,
+            flags,
+            times=self.options.grants,
+            registers=self.options.registers,
+            refused=lambda table, reason: self.telemetry.record(RequestRefused(table, reason)),
+        )
         self._postgres = PostgresStore(
             engine, self._mappings, statement_timeout=self.options.statement_timeout
         )
@@ -135,23 +144,34 @@ class DualStore:
             self._tables.values,
             self._health,
             self.telemetry,
-            upkeep=PostgresUpkeep(engine),
+            upkeep=self._upkeep(),
             pause=self.options.repair_pause,
         )
+        self._reporting = Reporting(engine, self.telemetry, self._tables.values, self.options.telemetry)
         shadow = self.options.shadow
-        self._shadow = Shadow(
-            self._read_side,
+        self._discrepancies = PostgresDiscrepancies(
+            engine, plain_keys=shadow.plain_keys, rows_per_table=shadow.discrepancies_per_table
+        )
+        self._rules = TableRules(self.options.comparisons, self._tables)
+        self._shadow = shadow_of(
+            shadow,
+            reads=ComparedReads(self._mirroring, self._postgres),
+            served=self._served,
+            rules=self._rules,
+            telemetry=self.telemetry,
+            sink=self._discrepancies,
+        )
+        self._cohorts: dict[str, CohortOf] = {}
+        self._router = Router(
+            self._mirroring,
+            self._postgres,
             self._served,
             telemetry=self.telemetry,
-            sink=PostgresDiscrepancies(engine),
-            queue_size=shadow.queue_size,
-            workers=shadow.workers,
-            timeout=timedelta(seconds=shadow.timeout_seconds),
-            rechecks=shadow.rechecks,
-            recheck_pause=timedelta(seconds=shadow.recheck_pause_seconds),
-        )
-        self._router = Router(
-            self._mirroring, self._postgres, self._served, telemetry=self.telemetry, observe=self._observe
+            observe=self._observe,
+            reader=None if reader_engine is None else self._reader(reader_engine),
+            rules=self.options.reads,
+            cohorts=self._cohorts,
+            limits=self.options.breaker,
         )
 
     @classmethod
@@ -167,13 +187,9 @@ class DualStore:
         """
         configuration = load(path)
         settings = configuration.postgres
-        engine = sqlalchemy.create_engine(
-            settings.sqlalchemy_url,
-            pool_size=settings.pool_size,
-            max_overflow=settings.max_overflow,
-            pool_timeout=settings.pool_timeout_seconds,
-            connect_args={"connect_timeout": max(1, round(settings.connect_timeout_seconds))},
-        )
+        engine = _engine(settings, settings.sqlalchemy_url)
+        reader_url = settings.sqlalchemy_reader_url
+        reader_engine = None if reader_url is None else _engine(settings, reader_url)
         dynamo = configuration.dynamodb
         clients = dynamo_clients(
             endpoint_url=dynamo.endpoint_url,
@@ -182,18 +198,20 @@ class DualStore:
             read_timeout=timedelta(seconds=dynamo.read_timeout_seconds),
             max_pool_connections=dynamo.max_pool_connections,
         )
-        telemetry = Telemetry()
+        telemetry = Telemetry(span_percent=configuration.telemetry.span_percent)
         store = cls(
             engine=engine,
             dynamodb=clients,
             flags=flags_of(
                 configuration,
                 on_problem=lambda p: telemetry.record(FlagUnusable(p.table or "*", p.flag, p.kind)),
+                listen=telemetry.listen,
             ),
             options=replace(options_of(configuration), registers=registers),
             telemetry=telemetry,
+            reader_engine=reader_engine,
         )
-        store._owned = [clients, engine]
+        store._owned = [clients, engine, *([] if reader_engine is None else [reader_engine])]
         store._configured = {
             name: (
                 import_object(table.model, setting=f"tables.{name}.model") if table.model else None,
@@ -220,6 +238,7 @@ class DualStore:
         self._shadow.close()
         self._deferred.close()
         self._maintenance.close()
+        self._reporting.close()
         self._agent.close(finish=self._recorded_all)
         for physical in self._served:
             if self._agent.view(physical).record.stage is Stage.OFF:
@@ -249,29 +268,42 @@ class DualStore:
                 raise
         client.get_waiter("table_exists").wait(TableName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
         schema.upgrade(self.engine)
-        here, there = self._agent.homes[Side.DYNAMODB], self._agent.homes[Side.POSTGRES]
-        for record in there.read_all().values():
-            if record.decides:  # a bookkeeping table that was made anew must not let anybody begin at `off`
-                here.install(replace(record, phase=Phase.MOVED))
+        # A bookkeeping table that was made anew must not let anybody begin at `off`.
+        bring_decisions_over(self._agent.homes)
         self.tables()
         present = sqlalchemy.inspect(self.engine)
         for mapping in self._mappings.values():
             if present.has_table(mapping.table.name, schema=mapping.table.schema):
                 triggers.install(self.engine, mapping)
 
-    def bind(self, model: type[Model], row: type[Any] | None = None, *, name: str | None = None) -> None:
+    def bind(
+        self,
+        model: type[Model],
+        row: type[Any] | None = None,
+        *,
+        name: str | None = None,
+        normalise: Normaliser | None = None,
+        cohort: CohortOf | None = None,
+    ) -> None:
         """Route everything that PynamoDB does on the model's table; the application's code stays.
 
         Args:
             model: the PynamoDB model.
             row: the SQLAlchemy model; None keeps the items in a table of key columns and overflow.
             name: the table's logical name, in flags and metrics; None takes the table's own.
+            normalise: gives back an item as it is to be compared with the other side's; for what may differ.
+            cohort: tells the cohort of a partition key's value (a string, a number's text, or bytes), for the
+                lists of `[tables.<name>.cohorts]`; None: it is in none.
 
         Raises:
             MappingError: the SQL model cannot hold the table's items; the message says which column.
             ConfigurationError: the model reaches another DynamoDB than this store, or is bound elsewhere.
         """
         self._bind(model, row, name)
+        if normalise is not None:
+            self._rules.normalise(self._tables[shape_of_model(model).name].served.logical, normalise)
+        if cohort is not None:
+            self._cohorts[self._tables[shape_of_model(model).name].served.logical] = cohort
 
     def unbind(self, model: type[Model]) -> None:
         """Let PynamoDB go to DynamoDB itself again: from here on its writes are not mirrored."""
@@ -290,10 +322,17 @@ class DualStore:
                 self.unbind(model)
 
     def repository(
-        self, model: type[M], row: type[Any] | None = None, *, name: str | None = None
+        self,
+        model: type[M],
+        row: type[Any] | None = None,
+        *,
+        name: str | None = None,
+        cohort: CohortOf | None = None,
     ) -> Repository[M]:
         """Typed, routed data access on a model that itself stays unbound; arguments as for `bind`."""
         table = self._serve_model(model, row, name)
+        if cohort is not None:
+            self._cohorts[table.served.logical] = cohort
         return Repository(model, row, routes=self._router, tables=frozenset((table.physical,)))
 
     def transact_write(self, **options: Any) -> AbstractContextManager[TransactWrite]:
@@ -305,6 +344,26 @@ class DualStore:
         """A routed PynamoDB `TransactGet`; options are its own."""
         transaction = TransactGet(connection=self._pynamodb_connection(), **options)
         return routed_transaction(transaction, routes=self._router, tables=frozenset(self._served))
+
+    def cohort(self, name: str) -> AbstractContextManager[None]:
+        """Make what is read within a block part of a cohort, whatever its keys' own cohorts are.
+
+        For the lists of `[tables.<name>.cohorts]`. The cohort follows the context, not the process: a thread
+        that is started inside knows of it where it runs in `contextvars.copy_context()`.
+
+        Args:
+            name: as the lists have it.
+        """
+        return cohort(name)
+
+    def hold_route(self) -> AbstractContextManager[None]:
+        """Keep the read dials, and the cohort, of this moment for what is read within a block.
+
+        So one request does not see a dial move under it: enter its cohort first, and then this. Nothing else
+        is held: a shut gate, a lapsed grant, a doubtful key, `dualstore stop` and a move of the authority
+        work at once, and writes go by the dials of the moment.
+        """
+        return self._router.hold()
 
     def refresh(self) -> None:
         """Read the control records now; what a process does that is frozen between two calls."""
@@ -349,13 +408,42 @@ class DualStore:
             relay=self.relay(),
             sender=self.sender(),
             expiry=expiry,
-            upkeep=PostgresUpkeep(self.engine),
+            upkeep=self._upkeep(),
             tables=lambda: list(self._tables.values()),
         )
+
+    def evidence(self, name: str, *, since: datetime | None = None) -> Evidence:
+        """What all processes have seen of a table: how often its sides differ, and how fast each answers.
+
+        Args:
+            name: the table's logical name.
+            since: from when on; None: since its stage or dials last changed.
+
+        Raises:
+            ConfigurationError: there is no table of that name.
+            Unavailable: PostgreSQL, where processes report, does not answer.
+        """
+        return self._reporting.evidence(name, self.table(name).view.record, since=since)
+
+    def fleet(self, name: str) -> Fleet:
+        """What all processes did with a table in the last minute; arguments and errors as for `evidence`."""
+        return self._reporting.fleet(self.table(name))
+
+    def report(self) -> None:
+        """Hand in what this process counted, now; what a process does that is frozen between two calls."""
+        self._reporting.flush()
+
+    def _upkeep(self) -> PostgresUpkeep:
+        retention = timedelta(days=self.options.shadow.retention_days)
+        return PostgresUpkeep(self.engine, discrepancy_retention=retention)
 
     def client(self) -> RoutedClient:
         """A boto3-client-shaped object that is routed where it touches a served table."""
         return RoutedClient(self._clients.reads, self._router)
+
+    def side(self, side: Side) -> Store:
+        """One database alone, whatever stage and dials say; to read: a write would go around the other."""
+        return self._postgres if side is Side.POSTGRES else self._mirroring.authority
 
     def table(self, name: str) -> MigratedTable:
         """A table by its logical name: one that is bound, or that the configuration names.
@@ -366,23 +454,67 @@ class DualStore:
         for table in self._tables.values():
             if table.served.logical == name:
                 return table
-        if name not in self._configured:
-            known = sorted(self._configured.keys() | {t.served.logical for t in self._tables.values()})
-            raise ConfigurationError(
-                f"no table is called {name}; known: {', '.join(known) or 'none'}. Bind its model, or add a "
-                f"section [tables.{name}] to dualstore.toml"
-            )
+        self._require_configured(name)
         model, row, physical = self._configured[name]
         if model is not None:
             return self._serve_model(model, row, name, physical=physical)
         shape = DynamoStore(reads=self._clients.reads, writes=self._clients.writes).describe(physical or name)
         return self._serve(ServedTable(name, shape), unmapped_table(name, shape))
 
+    def stop(self, name: str, *, by: str, reason: str = "") -> Stopping:
+        """As `MigratedTable.stop`, for a table that need not be served: one reachable database is enough.
+
+        Raises:
+            ConfigurationError: there is no table of that name.
+            Unavailable: neither database took it.
+        """
+        return stop_reads(self._agent.homes, self._physical(name), Stop(by, time.time(), reason))
+
+    def resume(self, name: str) -> ControlRecord:
+        """As `MigratedTable.resume`, for a table that need not be served.
+
+        Raises:
+            ConfigurationError: there is no table of that name.
+            Unavailable, botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError: PostgreSQL, or
+                the database that decides, does not answer; reads stay stopped.
+        """
+        return release_reads(self._agent.homes, self._physical(name))
+
+    def confirmed(self, record: ControlRecord) -> Mapping[str, bool]:
+        """The live processes that serve a record's table, and whether each has taken what it says.
+
+        Raises:
+            Unavailable, botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError: the database that
+                decides does not answer.
+        """
+        return {
+            f"{entry.label}:{entry.id[:8]}": entry.confirmed[record.table] >= record.generation
+            for entry in self._agent.homes[record.authority].processes()
+            if record.table in entry.confirmed
+        }
+
+    def _physical(self, name: str) -> str:
+        """A table's physical name, for which no database is asked."""
+        for table in self._tables.values():
+            if table.served.logical == name:
+                return table.physical
+        self._require_configured(name)
+        model, _, physical = self._configured[name]
+        return physical or (name if model is None else shape_of_model(model).name)
+
     def tables(self) -> list[MigratedTable]:
         """Every table that is bound or that the configuration names."""
         for name in self._configured:
             self.table(name)
         return list(self._tables.values())
+
+    def _require_configured(self, name: str) -> None:
+        if name not in self._configured:
+            known = sorted(self._configured.keys() | {t.served.logical for t in self._tables.values()})
+            raise ConfigurationError(
+                f"no table is called {name}; known: {', '.join(known) or 'none'}. Bind its model, or add a "
+                f"section [tables.{name}] to dualstore.toml"
+            )
 
     def _bind(self, model: type[Model], row: type[Any] | None, name: str | None) -> bool:
         self._serve_model(model, row, name)
@@ -429,6 +561,7 @@ class DualStore:
             agent=self._agent,
             checkpoints=self._checkpoints,
             ttl_attribute=partial(self._ttl_attribute, served, model),
+            discrepancies=self._discrepancies,
         )
         passage = TablePassage(
             served,
@@ -436,6 +569,7 @@ class DualStore:
             engine=self.engine,
             mirroring=self._mirroring,
             checkpoints=self._checkpoints,
+            marks=marks_of(self._agent.homes),
             description=partial(describe, self._clients.reads, served.physical),
         )
         self._agent.serve(
@@ -452,43 +586,18 @@ class DualStore:
             self._agent.start()
             if self.options.registers:
                 self._maintenance.start()
+                self._reporting.start()
         return table
 
     def _observe(
         self, table: ServedTable, operation: Operation, side: Side, answer: Response | ClientError
     ) -> None:
         """Hand the dialled share of reads to the shadow, once there is something to compare with."""
-        record = self._agent.view(table.physical).record
-        percent = record.dials.effective_shadow_percent(record.stage)
-        if percent and _comparable(record) and random() * 100 < percent:  # noqa: S311 - a sample
+        if self._shadow.wants(table, self._agent.view(table.physical).compared_percent):
             self._shadow.submit(table, operation, side, answer)
 
-    def _read_side(self, side: Side, operation: Operation) -> Response:
-        if side is Side.DYNAMODB:
-            for table in operation.tables:
-                self._require_close(table)
-            return self._mirroring.authority.execute(operation)
-        records = [self._agent.view(table).record for table in operation.tables]
-        for record in records:
-            if not _comparable(record):
-                raise MirrorDirty(
-                    f"{record.table} is known to be behind on one side: there is nothing to compare"
-                )
-        if all(record.authority is Side.POSTGRES for record in records):
-            return self._postgres.execute(operation)
-        return self._postgres.execute_as_mirror(operation)
-
-    def _require_close(self, table: str) -> None:
-        """A comparison with a DynamoDB that is known to be behind tells of nothing but that."""
-        if self._agent.view(table).record.authority is Side.DYNAMODB:
-            return
-        measured_at, lag = self._lags.get(table, (-math.inf, timedelta(0)))
-        now = time.monotonic()
-        if now - measured_at > _LAG_LASTS_SECONDS:
-            lag = self._mirroring.outbox.depth(table).oldest_age
-            self._lags[table] = (now, lag)
-        if lag > _COMPARABLE_LAG:
-            raise MirrorDirty(f"{table} is behind in DynamoDB: there is nothing to compare with")
+    def _reader(self, engine: sqlalchemy.Engine) -> PostgresStore:
+        return PostgresStore(engine, self._mappings, statement_timeout=self.options.statement_timeout)
 
     def _require_same_dynamodb(self, model: type[Model]) -> None:
         """A model that reaches a stand-in must not be served from AWS, nor the other way round."""
@@ -505,11 +614,14 @@ class DualStore:
         return Connection(region=meta.region_name, host=meta.endpoint_url)
 
 
-def _comparable(record: ControlRecord) -> bool:
-    """Whether both sides are meant to hold the same: neither is known to be behind."""
-    if record.authority is Side.POSTGRES:
-        return record.stage.rule.mirrored and not record.suspects
-    return record.mirror_readable
+def _engine(settings: PostgresSettings, url: str) -> sqlalchemy.Engine:
+    return sqlalchemy.create_engine(
+        url,
+        pool_size=settings.pool_size,
+        max_overflow=settings.max_overflow,
+        pool_timeout=settings.pool_timeout_seconds,
+        connect_args={"connect_timeout": max(1, round(settings.connect_timeout_seconds))},
+    )
 
 
 def _require_same_table(

@@ -79,12 +79,13 @@ class Maintenance:
 
     def _attend(self, table: MigratedTable, *, mirror_up: bool) -> None:
         record = table.view.record
-        self._telemetry.record(StageSeen(table.served.logical, record.stage, record.dials))
+        self._telemetry.record(StageSeen(table.served.logical, record.stage, record.effective_dials))
         self._telemetry.record(GateSeen(table.served.logical, is_open=record.mirror_readable))
         if not mirror_up:
             return
         try:
             if record.stage.rule.mirrored:
+                table.bring_stop_over()
                 repaired = table.repair()
                 self._telemetry.record(DirtySeen(table.served.logical, repaired.failed))
                 self._telemetry.record(table.journal_seen())

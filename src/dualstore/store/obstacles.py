@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from dualstore.control import ControlRecord, Gate
+from dualstore.control import ControlRecord, Gate, Stop
 from dualstore.errors import Unavailable
 from dualstore.stages import Side, Stage
 from dualstore.stores.base import OutboxDepth
@@ -33,6 +33,7 @@ class Witnesses:
         outbox: what the outbox holds for DynamoDB.
         triggers_installed: whether the mapped SQL table has its triggers, of this version.
         hazards: what of the SQL table's schema the triggers cannot see, a sentence each.
+        stop: that a person has stopped reads of the mirror, where PostgreSQL knows of it; None where not.
     """
 
     description: Callable[[], TableDescription]
@@ -42,6 +43,7 @@ class Witnesses:
     outbox: Callable[[], OutboxDepth]
     triggers_installed: Callable[[], bool]
     hazards: Callable[[], Sequence[str]]
+    stop: Callable[[], Stop | None] = lambda: None
 
 
 def obstacles(record: ControlRecord, target: Stage, witnesses: Witnesses) -> list[str]:
@@ -245,6 +247,12 @@ def _triggers_are_there(witnesses: Witnesses) -> Iterator[str]:
         yield "the mapped SQL table lacks dualstore's triggers: run `dualstore schema upgrade`"
 
 
+def _reads_are_not_stopped(witnesses: Witnesses) -> Iterator[str]:
+    """The control record says so too, once a process that reaches both databases has brought it over."""
+    if (stop := witnesses.stop()) is not None:
+        yield f"reads from PostgreSQL were {stop}: `dualstore stop --release` takes that back"
+
+
 def _schema_is_safe(witnesses: Witnesses) -> Iterator[str]:
     yield from witnesses.hazards()
 
@@ -265,6 +273,7 @@ _TO_POSTGRES = _Questions(
     of_databases=(
         _TRIGGERS,
         _Question(Side.POSTGRES, "the mapped SQL table's schema", _schema_is_safe),
+        _Question(Side.POSTGRES, "whether reads are stopped", _reads_are_not_stopped),
         _Question(Side.POSTGRES, "the list of keys in doubt", _nothing_is_dirty),
         _Question(Side.POSTGRES, "the outbox", _nothing_is_left_over),
         _Question(Side.POSTGRES, "the relay's progress", _relay_follows),

@@ -4,9 +4,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from dualstore.config import Configuration, ShadowSettings
+from dualstore.config import (
+    BreakerSettings,
+    Configuration,
+    ShadowSettings,
+    TableSettings,
+    TableShadowSettings,
+    TelemetrySettings,
+    import_object,
+)
 from dualstore.replication.mirroring import ReplicationTimes
 from dualstore.replication.views import GrantTimes
+from dualstore.routing import BreakerLimits, ReadRules
+from dualstore.shadow import Rules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,10 +30,14 @@ class Options:
         statement_timeout: the longest that one round trip to PostgreSQL may take.
         repair_pause: the time between two rounds of background repair.
         shadow: the bounds of comparison reads.
+        telemetry: what is told of this process, and how often.
         registers: whether the process may write, and is therefore to be seen by the others; see `Agent`.
         deferred_tables: logical names of the tables whose callers do not wait for the mirror.
         ttl_attributes: by logical name, the attribute by which a table's items expire, where neither DynamoDB
             nor the model tells.
+        comparisons: by logical name, what the comparison of a table's reads leaves out.
+        reads: by logical name, what is configured about a table's reads.
+        breaker: when reads leave PostgreSQL alone where something else may answer them.
     """
 
     bookkeeping_table: str = "dualstore"
@@ -32,9 +46,13 @@ class Options:
     statement_timeout: timedelta = timedelta(seconds=2)
     repair_pause: timedelta = timedelta(seconds=1)
     shadow: ShadowSettings = field(default_factory=ShadowSettings)
+    telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
     registers: bool = True
     deferred_tables: frozenset[str] = frozenset()
     ttl_attributes: Mapping[str, str] = field(default_factory=dict)
+    comparisons: Mapping[str, Rules] = field(default_factory=dict)
+    reads: Mapping[str, ReadRules] = field(default_factory=dict)
+    breaker: BreakerLimits = field(default_factory=BreakerLimits)
 
 
 def options_of(configuration: Configuration) -> Options:
@@ -46,14 +64,44 @@ def options_of(configuration: Configuration) -> Options:
             poll=timedelta(seconds=control.poll_interval_seconds),
             read=timedelta(seconds=control.read_grant_seconds),
             write=timedelta(seconds=control.write_grant_seconds),
+            move=timedelta(seconds=control.move_seconds),
+            patience=timedelta(seconds=control.patience_seconds),
         ),
         replication=ReplicationTimes(direct_window=timedelta(seconds=control.direct_write_window_seconds)),
         statement_timeout=timedelta(seconds=configuration.postgres.statement_timeout_seconds),
         shadow=configuration.shadow,
+        telemetry=configuration.telemetry,
         deferred_tables=frozenset(
             name for name, table in configuration.tables.items() if table.mirroring == "deferred"
         ),
         ttl_attributes={
             name: table.ttl_attribute for name, table in configuration.tables.items() if table.ttl_attribute
         },
+        comparisons={name: _rules(name, table.shadow) for name, table in configuration.tables.items()},
+        reads={name: _read_rules(table) for name, table in configuration.tables.items()},
+        breaker=_breaker_limits(configuration.breaker),
     )
+
+
+def _read_rules(table: TableSettings) -> ReadRules:
+    return ReadRules(
+        always_on=frozenset(table.cohorts.always_on),
+        always_off=frozenset(table.cohorts.always_off),
+        stale_reads=table.stale_reads,
+    )
+
+
+def _breaker_limits(settings: BreakerSettings) -> BreakerLimits:
+    return BreakerLimits(
+        window=timedelta(seconds=settings.window_seconds),
+        least_bad=settings.least_bad,
+        bad_percent=settings.bad_percent,
+        slow=timedelta(seconds=settings.slow_seconds),
+        probes=settings.probes,
+    )
+
+
+def _rules(name: str, settings: TableShadowSettings) -> Rules:
+    place = settings.normalise
+    normalise = None if place is None else import_object(place, setting=f"tables.{name}.shadow.normalise")
+    return Rules(ignore=settings.ignore, normalise=normalise)

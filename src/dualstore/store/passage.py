@@ -12,6 +12,7 @@ from dualstore.replication.mirroring import Mirroring
 from dualstore.replication.served import ServedTable
 from dualstore.stages import Side, Stage
 from dualstore.store.obstacles import Witnesses, obstacles
+from dualstore.stores.base import StopMarks
 from dualstore.stores.dynamo_description import TableDescription
 from dualstore.stores.postgres import triggers
 from dualstore.stores.postgres.hazards import hazards
@@ -48,6 +49,7 @@ class TablePassage:
         engine: PostgreSQL.
         mirroring: both sides.
         checkpoints: how far the table's stream has been followed.
+        marks: whose mirror is not to be read.
         description: asks DynamoDB for the table's description.
     """
 
@@ -59,6 +61,7 @@ class TablePassage:
         engine: sqlalchemy.Engine,
         mirroring: Mirroring,
         checkpoints: Checkpoints,
+        marks: StopMarks,
         description: Callable[[], TableDescription],
     ) -> None:
         self._served = served
@@ -66,6 +69,7 @@ class TablePassage:
         self._engine = engine
         self._mirroring = mirroring
         self._checkpoints = checkpoints
+        self._marks = marks
         self._description = description
         self._pause: _Pause | None = None
 
@@ -84,6 +88,7 @@ class TablePassage:
                 outbox=lambda: outbox.depth(name),
                 triggers_installed=lambda: triggers.is_installed(self._engine, self._mapping),
                 hazards=lambda: hazards(self._engine, self._mapping),
+                stop=lambda: self._marks.stop_marks().get(name),
             ),
         )
 
@@ -106,6 +111,8 @@ class TablePassage:
             return "the relay has not read the stream up to the pause yet"
         if keys := self._journal_keys():
             return f"{keys} key(s) wait in the journal"
+        if (stop := self._marks.stop_marks().get(self._served.physical)) is not None:
+            return f"reads from PostgreSQL were {stop}"
         return self._doubts()
 
     def _doubts(self) -> str | None:

@@ -1,7 +1,7 @@
 """One migrated table, as operators see it: where it stands, and the work of moving its history."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -11,24 +11,30 @@ import sqlalchemy
 from botocore.exceptions import BotoCoreError, ClientError
 
 from dualstore.backfill import Backfill, BackfillProgress, BackfillResult
-from dualstore.control import ControlRecord, Gate, Phase, ProcessEntry
+from dualstore.control import ControlRecord, Gate, Phase, ProcessEntry, Stop
 from dualstore.errors import IllegalTransition, MirrorUnavailable, Unavailable
-from dualstore.items import Key, items_equal, key_bytes
+from dualstore.items import Item, Key
 from dualstore.mapping import TableMapping
+from dualstore.mapping.expiry import has_expired
 from dualstore.replication.agent import Agent
+from dualstore.replication.deciding import Change
 from dualstore.replication.mirroring import Mirroring
 from dualstore.replication.repair import Repair, Repaired
 from dualstore.replication.served import ServedTable
-from dualstore.replication.settle import read_authority, settle
+from dualstore.replication.settle import settle
+from dualstore.replication.stopping import Stopping, bring_over, release_reads, stop_reads
 from dualstore.replication.views import View
 from dualstore.stages import Dials, Side, Stage
+from dualstore.store.discrepancies import TableDiscrepancies
 from dualstore.store.status import ProcessStatus, TableStatus, stream_lag
+from dualstore.stores.discrepancies import PostgresDiscrepancies
 from dualstore.stores.postgres_load import PostgresLoad
 from dualstore.stores.postgres_runs import PostgresRuns
 from dualstore.stores.postgres_verify import PostgresSeenKeys
 from dualstore.stores.streams import Checkpoints
 from dualstore.telemetry import JournalSeen
 from dualstore.verify import Verification, Verify, VerifyProgress
+from dualstore.verify.recheck import Sides
 
 _COUNTED_DIRTY_KEYS = 10_000
 _PAUSE_SECONDS = 0.05
@@ -50,6 +56,7 @@ class MigratedTable:
         agent: what this process may act on.
         checkpoints: how far the table's stream has been followed.
         ttl_attribute: finds out by which attribute the table's items expire, if they do.
+        discrepancies: where differences are recorded.
     """
 
     stream_lag_tolerated = timedelta(minutes=1)
@@ -65,6 +72,7 @@ class MigratedTable:
         agent: Agent,
         checkpoints: Checkpoints | None = None,
         ttl_attribute: Callable[[], str | None] = lambda: None,
+        discrepancies: PostgresDiscrepancies | None = None,
     ) -> None:
         self.served = served
         self.mapping = mapping
@@ -73,6 +81,7 @@ class MigratedTable:
         self._checkpoints = checkpoints
         self._agent = agent
         self._find_ttl_attribute = ttl_attribute
+        self._discrepancies = discrepancies or PostgresDiscrepancies(engine)
         self._repair = Repair(mirroring, agent.homes[Side.DYNAMODB], checkpoints)
         self._copied_generation: int | None = None
         self._copy_again_at = self._copy_anew_at = 0.0
@@ -117,7 +126,7 @@ class MigratedTable:
             dirty_keys=None,
             journal_keys=self._journal_keys(record),
             mirror_up=self._mirroring.health.up,
-            refusal=self._agent.refusals().get(self.physical),
+            refusal=self._agent.refusal_of(self.physical),
         )
         followed = self._checkpoints
         try:
@@ -163,12 +172,13 @@ class MigratedTable:
         while True:
             record = self._record()
             late = [e.label for e in self._serving() if e.confirmed[self.physical] < record.generation]
-            if reached(record) and not late:
+            there = reached(record)
+            if there and not late:
                 self._agent.refresh()
                 return record
             refusal = self._agent.refusals().get(self.physical)
             waited = time.monotonic() - started
-            if refusal is not None and waited > _REFUSAL_STANDS_SECONDS:
+            if refusal is not None and not there and waited > _REFUSAL_STANDS_SECONDS:
                 raise IllegalTransition(refusal)
             if waited > timeout.total_seconds():
                 raise Unavailable(
@@ -176,6 +186,44 @@ class MigratedTable:
                     f"not yet confirmed by: {', '.join(sorted(late)) or 'nobody is late'}. Try again"
                 )
             time.sleep(_PAUSE_SECONDS)
+
+    def stop(self, *, by: str, reason: str = "") -> Stopping:
+        """Have the authority serve all reads, whatever the flags ask for, until `resume`.
+
+        No evidence is asked for, and one reachable database is enough. Harmless where reads are stopped
+        already, and where PostgreSQL is the authority: then only comparison reads end.
+
+        Args:
+            by: who stops them, for those who find them stopped.
+            reason: why, in a few words; no item's value.
+
+        Raises:
+            Unavailable: neither database took it.
+        """
+        stopped = stop_reads(self._agent.homes, self.physical, Stop(by, time.time(), reason))
+        with suppress(ClientError, BotoCoreError, Unavailable):
+            self._agent.refresh(table=self.physical)
+        return stopped
+
+    def resume(self) -> ControlRecord:
+        """Let reads go where the dials say again, at once.
+
+        Raises:
+            Unavailable, botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError: PostgreSQL, or
+                the database that decides, does not answer; reads stay stopped.
+        """
+        released = release_reads(self._agent.homes, self.physical)
+        self._agent.refresh(table=self.physical)
+        return released
+
+    def bring_stop_over(self) -> None:
+        """Take a stop that only PostgreSQL could be told of into the control record.
+
+        Raises:
+            Unavailable, botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError: a database does
+                not answer.
+        """
+        bring_over(self._agent, self.physical)
 
     def confirm_dualwrite(self) -> int:
         """See that every live process mirrors every write, with no earlier one unfinished.
@@ -278,7 +326,8 @@ class MigratedTable:
             postgres=self._mirroring.mirror,
             seen=partial(PostgresSeenKeys, self._engine, self.mapping),
             runs=PostgresRuns(self._engine),
-            settle=self._settle,
+            settle=self.settle,
+            record=self._discrepancies,
             ttl_attribute=self.ttl_attribute,
             repair=repair,
             segments=segments,
@@ -287,7 +336,17 @@ class MigratedTable:
         ).run()
         if verification.proven:
             self._decide(lambda record: _proven(record, before))
+            self._discrepancies.mark_all_repaired(self.physical, before=verification.started)
         return verification
+
+    @property
+    def discrepancies(self) -> TableDiscrepancies:
+        """The table's recorded discrepancies."""
+        sides = Sides(self.served.shape, self._mirroring.authority, self._mirroring.mirror, self._has_expired)
+        return TableDiscrepancies(self._discrepancies, sides, self.settle)
+
+    def _has_expired(self, item: Item) -> bool:
+        return self.ttl_attribute is not None and has_expired(item, self.ttl_attribute, now=time.time())
 
     @property
     def control_is_copied(self) -> bool:
@@ -351,38 +410,62 @@ class MigratedTable:
         self._agent.refresh()
         return self._repair.run(self.served)
 
-    def _settle(self, key: Key) -> None:
-        record = self._agent.located(self.physical).record
-        if record.authority is Side.DYNAMODB:
-            shape = self.served.shape
-            settle(self._mirroring.mirror, self._mirroring.authority, shape, key, epoch=record.epoch)
-        else:
-            self._mirroring.outbox.enqueue(self.physical, [key], epoch=record.epoch, reason="found to differ")
-            self._wait_until_equal(key)
+    def settle(self, keys: Sequence[Key]) -> None:
+        """Make both sides hold the same for some keys: what the authority holds.
 
-    def _wait_until_equal(self, key: Key) -> None:
-        """Wait until a relay has brought DynamoDB after PostgreSQL."""
-        keys = self.served.shape.keys
+        Args:
+            keys: different keys; up to some thousands.
+
+        Raises:
+            MirrorUnavailable: some could not be settled; the others are.
+            Unavailable, botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError: the authority
+                does not answer.
+        """
+        record = self._agent.located(self.physical).record
+        if record.authority is Side.POSTGRES:
+            self._mirroring.outbox.enqueue(self.physical, keys, epoch=record.epoch, reason="found to differ")
+            self._wait_until_equal(keys)
+            return
+        failure: MirrorUnavailable | None = None
+        for key in keys:
+            try:
+                self._settle(key)
+            except MirrorUnavailable as error:
+                failure = error
+        if failure is not None:
+            raise failure
+
+    def _settle(self, key: Key) -> None:
+        """Settle a key on PostgreSQL, the mirror, which refuses it where it is none."""
+        epoch = self._agent.located(self.physical).record.epoch
+        settle(self._mirroring.mirror, self._mirroring.authority, self.served.shape, key, epoch=epoch)
+
+    def _wait_until_equal(self, keys: Sequence[Key]) -> None:
+        """Wait until a relay has brought DynamoDB after PostgreSQL, for as long as it gets on with it."""
+        sides = Sides(self.served.shape, self._mirroring.authority, self._mirroring.mirror)
         give_up = time.monotonic() + _HANDED_ON_WITHIN_SECONDS
         while True:
-            theirs = read_authority(self._mirroring.authority, self.served.shape, key)
-            state = self._mirroring.mirror.items_of(self.physical, [key]).get(key_bytes(keys, key))
-            ours = None if state is None else state.item
-            if (theirs is None) is (ours is None) and items_equal(theirs or {}, ours or {}):
+            left = [key for key, seen in sides.observe(keys) if seen.finding.is_difference]
+            if not left:
                 return
-            if time.monotonic() > give_up:
+            now = time.monotonic()
+            if len(left) < len(keys):
+                give_up = now + _HANDED_ON_WITHIN_SECONDS
+            elif now > give_up:
                 raise MirrorUnavailable(
-                    f"a key of {self.physical} has not reached DynamoDB; see that `dualstore relay` runs"
+                    f"{len(left)} key(s) of {self.physical} have not reached DynamoDB; see that `dualstore "
+                    "relay` runs"
                 )
+            keys = left
             time.sleep(_PAUSE_SECONDS)
 
     def _record(self) -> ControlRecord:
         """The control record that decides, read now."""
-        record = self._agent.home_of(self.physical).read_all().get(self.physical)
-        if record is not None and record.decides:
-            return record
-        self._agent.refresh(table=self.physical)
-        return self._agent.located(self.physical).record
+        return self._agent.decided(self.physical)
+
+    def _decide(self, change: Change) -> None:
+        """Change the control record, again where somebody else was faster."""
+        self._agent.decide(self.physical, change)
 
     def _serving(self) -> list[ProcessEntry]:
         """The processes that serve the table.
@@ -396,14 +479,6 @@ class MigratedTable:
             lately = time.time() - _BEATEN_LATELY_SECONDS
             entries += [e for e in self._agent.homes[here.home.side.other].processes() if e.seen_at > lately]
         return [entry for entry in entries if self.physical in entry.confirmed]
-
-    def _decide(self, change: Callable[[ControlRecord], dict[str, object]]) -> None:
-        """Change the control record, again where somebody else was faster."""
-        while True:
-            record = self._record()
-            if self._agent.home_of(self.physical).change(record, **change(record)) is not None:
-                self._agent.refresh()
-                return
 
 
 def _proven(record: ControlRecord, before: ControlRecord) -> dict[str, object]:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Protocol
 
-from dualstore.control import ControlRecord, PostgresRole, ProcessEntry
+from dualstore.control import ControlRecord, PostgresRole, ProcessEntry, Stop
 from dualstore.items import Item, Key
 from dualstore.operations import Operation, Response
 from dualstore.stages import Side
@@ -143,7 +143,7 @@ class Mirror(Store, Protocol):
         """As `write_settled` for several keys, all or none, so that no read of the mirror sees half of them.
 
         Args:
-            writes: of different keys, of any tables.
+            writes: of different keys, of any tables; where there are none, the token alone is remembered.
             token: the ClientRequestToken of the transaction that wrote them at the authority: remembered for
                 ten minutes, so that a repetition is recognised after the authority has moved here.
 
@@ -165,11 +165,14 @@ class Mirror(Store, Protocol):
     def execute_as_mirror(self, operation: Operation) -> Response:
         """Carry out a read, unless the keys it covers are in doubt.
 
-        Doubt is looked up in the statement that reads: GetItem looks for its key, all others for any
-        dirty key of the table, since a dirty item may be missing.
+        Doubt is looked up in the statement that reads, or before it in the same round trip. GetItem looks for
+        its key. So does BatchGetItem, which leaves keys in doubt to `UnprocessedKeys`. A dirty item may be
+        missing: a Query looks for any dirty key of the table's partition that it reads; Scan,
+        TransactGetItems and indexes with another partition key look for any of the table.
 
         Raises:
-            MirrorUnavailable: a key is dirty, or the mirror cannot answer: ask the authority.
+            MirrorDirty: a key is dirty.
+            MirrorUnavailable: the mirror cannot answer: ask the authority.
         """
         ...
 
@@ -490,6 +493,53 @@ class Fence(Protocol):
         ...
 
 
+class Prepared(Protocol):
+    """PostgreSQL's control home, which may not be there yet."""
+
+    def is_prepared(self) -> bool:
+        """Whether it has what control records are kept in: where not, it has never kept one.
+
+        Raises:
+            Unavailable: PostgreSQL does not answer.
+        """
+        ...
+
+
+class KnowsPostgres(Protocol):
+    """DynamoDB's control home: whether it has a copy of every record that decides in PostgreSQL.
+
+    True for as long as the bookkeeping table stays what it is, once it was so: PostgreSQL comes to decide
+    through a record there, and that is never deleted.
+    """
+
+    def postgres_is_known(self) -> bool:
+        """Whether that has been noted."""
+        ...
+
+    def note_postgres_known(self) -> None:
+        """Note that it is so."""
+        ...
+
+
+class StopMarks(Protocol):
+    """Tables whose mirror is not to be read, noted in PostgreSQL itself: every read of a mirror looks there.
+
+    They hold where DynamoDB, which decides, is out of reach of the person who stops the reads.
+    """
+
+    def mark_stopped(self, table: str, stop: Stop) -> None:
+        """From now on no read of this table as a mirror is answered; harmless where that is so already."""
+        ...
+
+    def unmark_stopped(self, table: str) -> None:
+        """Take the mark back; harmless where there is none."""
+        ...
+
+    def stop_marks(self) -> Mapping[str, Stop]:
+        """All marks, by physical table name."""
+        ...
+
+
 __all__ = [
     "LANES",
     "NOTHING",
@@ -498,6 +548,7 @@ __all__ = [
     "ControlHome",
     "DirtyKey",
     "Fence",
+    "KnowsPostgres",
     "Lease",
     "Mirror",
     "MirrorState",
@@ -506,8 +557,10 @@ __all__ = [
     "OutboxDepth",
     "OutboxEntry",
     "PostgresRole",
+    "Prepared",
     "Revision",
     "Sending",
     "SettledWrite",
+    "StopMarks",
     "Store",
 ]

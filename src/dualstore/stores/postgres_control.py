@@ -6,6 +6,7 @@ Each call is one statement in autocommit, so one round trip.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from psycopg.types.json import Jsonb
 from sqlalchemy import Engine
 
-from dualstore.control import ControlRecord, Gate, Phase, PostgresRole, ProcessEntry
+from dualstore.control import ControlRecord, Gate, Phase, PostgresRole, ProcessEntry, Stop
 from dualstore.errors import Unavailable
 from dualstore.stages import Dials, Side, Stage
 from dualstore.stores.postgres.faults import unavailable
@@ -40,6 +41,7 @@ _COLUMNS: Mapping[str, str] = {
     "target": "text",
     "deferred": "boolean",
     "streamed": "boolean",
+    "stopped": "jsonb",
     "role": "text",
 }
 """The columns that a record is made of, with their types; the role is made of the others."""
@@ -78,6 +80,17 @@ _RAISE = (
     "WHERE known.phase = 'moved' AND known.epoch < excluded.epoch"
 )
 
+_MARK_STOPPED = (
+    "INSERT INTO dualstore.stops (table_name, stopped_by, reason, stopped_at) "
+    "VALUES ($1, $2, $3, to_timestamp($4::float8)) ON CONFLICT (table_name) DO NOTHING"
+)
+_UNMARK_STOPPED = "DELETE FROM dualstore.stops WHERE table_name = $1"
+_STOP_MARKS = (
+    "SELECT table_name, stopped_by, extract(epoch FROM stopped_at)::float8, reason FROM dualstore.stops"
+)
+
+_IS_PREPARED = "SELECT 1 WHERE to_regclass('dualstore.control') IS NOT NULL"
+
 _PROCESSES = (
     "SELECT id, beat, confirmed, label, extract(epoch FROM seen_at)::float8, version, deferring "
     "FROM dualstore.processes ORDER BY id"
@@ -97,7 +110,7 @@ _REMOVE = "DELETE FROM dualstore.processes WHERE id = $1::text AND ($2::bigint I
 
 
 class PostgresControl:
-    """A `ControlHome` and the `Fence`, on `dualstore.control` and `dualstore.processes`.
+    """A `ControlHome`, `Prepared`, `Fence`, `StopMarks`: on the tables `control`, `processes`, `stops`.
 
     Every method raises `Unavailable` where PostgreSQL does not answer within five seconds, or lacks the
     bookkeeping schema. A statement whose answer got lost is tried once more.
@@ -156,6 +169,24 @@ class PostgresControl:
         fence = ControlRecord(table, generation=_BEFORE_ANY_RECORD, epoch=epoch, phase=Phase.MOVED)
         self._run(_RAISE, _values(fence, role), f"raising the fence of {table!r}")
 
+    def mark_stopped(self, table: str, stop: Stop) -> None:
+        """See `StopMarks.mark_stopped`."""
+        values = (table, stop.by, stop.reason, stop.at)
+        self._run(_MARK_STOPPED, values, f"stopping the reads of {table!r}")
+
+    def unmark_stopped(self, table: str) -> None:
+        """See `StopMarks.unmark_stopped`."""
+        self._run(_UNMARK_STOPPED, (table,), f"releasing the reads of {table!r}")
+
+    def stop_marks(self) -> Mapping[str, Stop]:
+        """See `StopMarks.stop_marks`."""
+        rows = self._run(_STOP_MARKS, (), "reading which reads are stopped")
+        return {table: Stop(by, at, reason) for table, by, at, reason in rows}
+
+    def is_prepared(self) -> bool:
+        """See `Prepared.is_prepared`."""
+        return bool(self._run(_IS_PREPARED, (), "looking for the schema dualstore"))
+
     def processes(self) -> list[ProcessEntry]:
         """See `ControlHome.processes`."""
         return [_process(row) for row in self._run(_PROCESSES, (), "reading the register of processes")]
@@ -211,6 +242,7 @@ def _values(record: ControlRecord, role: PostgresRole | None = None) -> tuple[An
         None if record.target is None else record.target.value,
         record.deferred,
         record.streamed,
+        None if record.stopped is None else Jsonb(asdict(record.stopped)),
         (role or record.postgres_role).value,
     )
 
@@ -242,6 +274,7 @@ def _record(row: Row) -> ControlRecord:
         target=None if target is None else Stage(target),
         deferred=column["deferred"],
         streamed=column["streamed"],
+        stopped=None if column["stopped"] is None else Stop(**column["stopped"]),
     )
 
 

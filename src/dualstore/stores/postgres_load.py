@@ -1,6 +1,6 @@
-"""Loading a page of items into its SQL table: COPY, merge where nothing is, and the checkpoint with them."""
+"""Loading the history into its SQL table: COPY, merge where nothing is, and the checkpoint with them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -10,13 +10,15 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 from sqlalchemy import Engine
 
-from dualstore.errors import MirrorFenced, SchemaError, Unavailable
+from dualstore.errors import ConfigurationError, MirrorFenced, SchemaError, Unavailable
 from dualstore.items import Item, Key, item_size_bytes, key_bytes
 from dualstore.mapping import TableMapping
+from dualstore.mapping.transcoding import Reason, Rejected, Transcoded, read_line
 from dualstore.stores.key_bytes import key_from_bytes
 from dualstore.stores.postgres.faults import Fault, fault_of, unavailable
-from dualstore.stores.postgres.statements import passing
+from dualstore.stores.postgres_batch import Batch, Row
 from dualstore.stores.postgres_runs import PieceRow, PieceState, RunState, TakenOver
+from dualstore.stores.postgres_staging import MIRROR, NOBODY, SETTINGS, LoadStatements, composed
 from dualstore.stores.postgres_transaction import Cursor, transaction
 from dualstore.stores.postgres_waiting import outlast_readers_and_writers, outlast_writers
 
@@ -30,13 +32,15 @@ class Piece:
 
     Attributes:
         row: its row in the ledger.
-        start: where the next page begins; None before the first page, and after the last.
+        start: where the next page of a Scan begins; None before the first page, and after the last.
+        position: where the next block of any other source begins, in that source's own words.
         unsettled: keys of the last page to be settled before the piece goes on.
         failed: how many items no SQL row could hold.
     """
 
     row: PieceRow
     start: Key | None = None
+    position: Mapping[str, Any] | None = None
     unsettled: tuple[Key, ...] = ()
     failed: int = 0
 
@@ -73,6 +77,10 @@ class _Merged:
         )
 
 
+Reject = Callable[[Cursor, Sequence[Rejected]], None]
+"""Called once a transaction, in it, with the items that no row was made of."""
+
+
 class PostgresLoad:
     """Loads pages of one DynamoDB table into the SQL table it is mapped to.
 
@@ -92,7 +100,8 @@ class PostgresLoad:
         self._epoch = epoch
         self._keys = mapping.shape.keys
         self._table = mapping.shape.name
-        self._sql = _Statements(mapping)
+        self._sql = LoadStatements(mapping, MIRROR)
+        self._straight = LoadStatements(mapping, NOBODY)
         self._table_sql = self._sql.table.as_string(None)
 
     def check(self) -> None:
@@ -118,6 +127,7 @@ class PostgresLoad:
         return Piece(
             row,
             start=None if start is None else self._key(bytes.fromhex(start)),
+            position=cursor.get("position"),
             unsettled=tuple(self._key(bytes.fromhex(key)) for key in cursor.get("unsettled", ())),
             failed=cursor.get("failed", 0),
         )
@@ -148,13 +158,114 @@ class PostgresLoad:
             Unavailable: nothing was loaded, or, where the reply of COMMIT got lost, perhaps all of it:
                 claim the piece again and go on from where it stands.
         """
+        batch = Batch(self._mapping, rows=[Row(None, item, None) for item in items])
+
+        def fail(row: Row, reason: str) -> None:
+            on_failure(self._keys.key_of(row.item or {}), reason)
+
         with transaction(self._engine, f"Loading a page of {self._table}") as cursor:
             cursor.execute(self._sql.begin, prepare=False)
-            merged = self._merge(cursor, items, on_failure)
+            merged = self._merge(cursor, self._sql, batch, fail)
             loaded = self._advanced(
-                piece, merged, next_start, items=len(items), size_bytes=sum(map(item_size_bytes, items))
+                piece, merged, start=next_start, items=len(items), size_bytes=sum(map(item_size_bytes, items))
             )
-            self._checkpoint(cursor, loaded)
+            self._checkpoint(cursor, loaded, self._sql)
+        return loaded
+
+    def load_blocks(
+        self,
+        piece: Piece,
+        blocks: Iterable[Transcoded],
+        *,
+        position: Mapping[str, Any] | None,
+        reject: Reject,
+    ) -> Piece:
+        """Load blocks of a source and move the piece's checkpoint past them, in one transaction.
+
+        Args:
+            piece: the piece, as this worker's claim or its last blocks left it; nothing is left unsettled.
+            blocks: from a `Transcoder`. They are asked for while the former ones are being copied, so that
+                transcoding and PostgreSQL work at the same time; all of them are kept until the end, in case
+                PostgreSQL refuses a row. Ten to fifty thousand items are a good number.
+            position: where the next blocks begin, to be found again in `Piece.position`; None after the last.
+            reject: called once with the items that no row was made of, unless there are none. What it does
+                with the cursor is committed with the rows.
+
+        Returns:
+            The piece with its new checkpoint, which names the keys to settle next.
+
+        Raises:
+            TakenOver: as for `load`; and so are the others.
+            MirrorFenced: PostgreSQL is not the mirror at this epoch any more; nothing was loaded.
+            Unavailable: nothing was loaded, or, where the reply of COMMIT got lost, perhaps all of it.
+        """
+        batch = Batch(self._mapping, blocks=iter(blocks))
+        with transaction(self._engine, f"Loading blocks of {self._table}") as cursor:
+            cursor.execute(self._sql.begin, prepare=False)
+            merged = self._merge(cursor, self._sql, batch, self._rejecting(batch))
+            loaded = self._loaded(piece, batch, merged, position)
+            self._finish(cursor, self._sql, batch, loaded, reject)
+        return loaded
+
+    def check_straight(self) -> None:
+        """See that the table may be loaded straight: it is empty, and nobody writes it yet.
+
+        Raises:
+            ConfigurationError: it is not so.
+        """
+        with transaction(self._engine, f"Looking whether {self._table_sql} is empty") as cursor:
+            cursor.execute(composed(f"SELECT EXISTS ({NOBODY})"), self._parameters)
+            if cursor.fetchone() != (True,):
+                raise ConfigurationError(
+                    f"{self._table} is mirrored already, so it cannot be copied straight into its SQL table: "
+                    "start an ordinary backfill"
+                )
+            cursor.execute(sql.SQL("SELECT EXISTS (SELECT FROM {})").format(self._sql.table))
+            if cursor.fetchone() != (False,):
+                raise ConfigurationError(
+                    f"the SQL table {self._table_sql} holds rows, so it cannot be copied into straight: "
+                    "empty it, or start an ordinary backfill"
+                )
+
+    def load_straight(
+        self,
+        piece: Piece,
+        blocks: Iterable[Transcoded],
+        *,
+        position: Mapping[str, Any] | None,
+        reject: Reject,
+    ) -> Piece:
+        """Load blocks by COPY into the SQL table itself, without staging and merge, while nobody writes it.
+
+        `check_straight` comes before the first piece. An ordinary backfill has to follow once every write is
+        mirrored, since nothing tells of what was written meanwhile; what is there already costs it little.
+        Where PostgreSQL refuses a row, one that is there already among them, the blocks are merged.
+        Arguments and result are those of `load_blocks`.
+
+        Raises:
+            ConfigurationError: the table is being mirrored by now; nothing was loaded.
+            TakenOver: as for `load`.
+            Unavailable: as for `load`.
+        """
+        batch = Batch(self._mapping, blocks=iter(blocks))
+        statements = self._straight
+        with transaction(self._engine, f"Copying blocks straight into {self._table}") as cursor:
+            cursor.execute(composed(SETTINGS))
+            # Held until the end: nobody begins to mirror the table beside this transaction.
+            cursor.execute("SELECT FROM dualstore.control WHERE table_name = %s FOR SHARE", [self._table])
+            try:
+                with cursor.connection.transaction():
+                    merged = _Merged(self._copy(cursor, statements.copy_straight, batch))
+                    cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            except psycopg.Error as error:
+                if fault_of(error) is not Fault.REFUSED:
+                    raise
+                cursor.execute(statements.begin, prepare=False)
+                merged = self._merge(
+                    cursor, statements, Batch(self._mapping, rows=batch.alone()), self._rejecting(batch)
+                )
+            loaded = self._loaded(piece, batch, merged, position)
+            self._finish(cursor, statements, batch, loaded, reject)
         return loaded
 
     def draw_revision(self) -> int:
@@ -175,7 +286,8 @@ class PostgresLoad:
         """
         after = () if start is None else self._mapping.encode_key(start)
         with transaction(self._engine, f"Reading the keys of the rows of {self._table}") as cursor:
-            cursor.execute(self._sql.rows_after if after else self._sql.rows, [revision, *after])
+            rows_in_order = self._sql.rows_after if after else self._sql.rows
+            cursor.execute(rows_in_order(_ROW_PAGE_ROWS), [revision, *after])
             rows = [(self._decoded(key), older) for *key, older in cursor]
         return RowPage(
             older=[key for key, older in rows if older],
@@ -192,8 +304,8 @@ class PostgresLoad:
         """
         with transaction(self._engine, f"Passing a page of rows of {self._table}") as cursor:
             found = _Merged(unsettled=tuple(unsettled))
-            passed = self._advanced(piece, found, page.next_start, items=len(page.older), size_bytes=0)
-            self._checkpoint(cursor, passed)
+            passed = self._advanced(piece, found, start=page.next_start, items=len(page.older), size_bytes=0)
+            self._checkpoint(cursor, passed, self._sql)
         return passed
 
     def wait_for_writers(self, patience: timedelta, waiting: Callable[[int], None]) -> None:
@@ -242,52 +354,97 @@ class PostgresLoad:
         columns = self._mapping.key_columns
         return {column.attribute: column.decode(value) for column, value in zip(columns, values, strict=True)}
 
+    @property
+    def _parameters(self) -> dict[str, Any]:
+        return {"table": self._table, "epoch": self._epoch}
+
+    def _rejecting(self, batch: Batch) -> Callable[[Row, str], None]:
+        def reject(row: Row, reason: str) -> None:
+            item = row.item or read_line(self._mapping.shape, row.line or b"")
+            key = self._keys.key_of(item)
+            batch.rejected.append(Rejected(Reason.REFUSED, reason, row.line or b"", key))
+
+        return reject
+
     def _merge(
-        self, cursor: Cursor, items: Sequence[Item], on_failure: Callable[[Key, str], None]
+        self,
+        cursor: Cursor,
+        statements: LoadStatements,
+        batch: Batch,
+        refuse: Callable[[Row, str], None],
     ) -> _Merged:
-        """Merge some items; where PostgreSQL refuses them, halve them until the bad one stands alone."""
-        if not items:
-            return _Merged()
+        """Merge rows; where PostgreSQL refuses them, halve them until the bad one stands alone."""
         try:
             with cursor.connection.transaction():
-                return self._merge_all(cursor, items)
+                return self._merge_all(cursor, statements, batch)
         except psycopg.Error as error:
             if fault_of(error) is not Fault.REFUSED:
                 raise
             reason = str(unavailable(error, f"a row of {self._table}", Unavailable))
-        if len(items) == 1:
-            on_failure(self._keys.key_of(items[0]), reason)
+        rows = batch.alone()
+        if len(rows) == 1:
+            refuse(rows[0], reason)
             return _Merged(failed=1)
-        middle = len(items) // 2
-        return self._merge(cursor, items[:middle], on_failure) + self._merge(
-            cursor, items[middle:], on_failure
-        )
+        merged = _Merged()
+        middle = len(rows) // 2
+        for half in (rows[:middle], rows[middle:]):
+            cursor.execute(statements.empty_staging)
+            merged += self._merge(cursor, statements, Batch(self._mapping, rows=half), refuse)
+        return merged
 
-    def _merge_all(self, cursor: Cursor, items: Sequence[Item]) -> _Merged:
-        encode, keys = self._mapping.encode, self._keys
-        cursor.execute(self._sql.empty_staging)
-        with cursor.copy(self._sql.copy) as copy:
-            copy.set_types(("bytea", *self._mapping.pg_types))
-            for item in items:
-                copy.write_row((key_bytes(keys, item), *encode(item)))
-        cursor.execute(self._sql.insert, {"table": self._table, "epoch": self._epoch})
+    def _merge_all(self, cursor: Cursor, statements: LoadStatements, batch: Batch) -> _Merged:
+        copied = self._copy(cursor, statements.copy, batch)
+        if not copied:
+            return _Merged()
+        cursor.execute(statements.insert, self._parameters)
         inserted = cursor.rowcount  # none where the fence is in the way: the checkpoint will report it
         # A deferred constraint would fail at COMMIT, where no single row can be blamed.
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
-        if inserted == len(items):
+        if inserted == copied:
             return _Merged(inserted)
-        cursor.execute(self._sql.differing, {"table": self._table})
-        return _Merged(inserted, tuple(self._key(bytes(key)) for (key,) in cursor))
+        cursor.execute(statements.differing, self._parameters)
+        return _Merged(inserted, tuple(map(self._decoded, cursor)))
+
+    @staticmethod
+    def _copy(cursor: Cursor, statement: sql.Composed, batch: Batch) -> int:
+        with cursor.copy(statement) as copy:
+            return batch.write(copy)
+
+    def _loaded(
+        self, piece: Piece, batch: Batch, merged: _Merged, position: Mapping[str, Any] | None
+    ) -> Piece:
+        return self._advanced(
+            piece,
+            merged + _Merged(failed=sum(each.reason is not Reason.REFUSED for each in batch.rejected)),
+            position=position,
+            items=sum(block.rows + len(block.declined) for block in batch.sent),
+            size_bytes=sum(block.json_bytes for block in batch.sent),
+        )
+
+    def _finish(
+        self, cursor: Cursor, statements: LoadStatements, batch: Batch, piece: Piece, reject: Reject
+    ) -> None:
+        if batch.rejected:
+            reject(cursor, batch.rejected)
+        self._checkpoint(cursor, piece, statements)
 
     def _advanced(
-        self, piece: Piece, merged: _Merged, next_start: Key | None, *, items: int, size_bytes: int
+        self,
+        piece: Piece,
+        merged: _Merged,
+        *,
+        start: Key | None = None,
+        position: Mapping[str, Any] | None = None,
+        items: int,
+        size_bytes: int,
     ) -> Piece:
         failed = piece.failed + merged.failed
         row = replace(
             piece.row,
-            state=PieceState.COPIED if next_start is None else PieceState.COPYING,
+            state=PieceState.COPIED if start is None and position is None else PieceState.COPYING,
             cursor={
-                "start": None if next_start is None else key_bytes(self._keys, next_start).hex(),
+                "start": None if start is None else key_bytes(self._keys, start).hex(),
+                "position": None if position is None else dict(position),
                 "unsettled": [key_bytes(self._keys, key).hex() for key in merged.unsettled],
                 "failed": failed,
             },
@@ -296,107 +453,47 @@ class PostgresLoad:
             settled=piece.row.settled + len(merged.unsettled),
             size_bytes=piece.row.size_bytes + size_bytes,
         )
-        return Piece(row, start=next_start, unsettled=merged.unsettled, failed=failed)
+        return Piece(row, start=start, position=position, unsettled=merged.unsettled, failed=failed)
 
-    def _checkpoint(self, cursor: Cursor, piece: Piece) -> None:
+    def _checkpoint(self, cursor: Cursor, piece: Piece, statements: LoadStatements) -> None:
         row = piece.row
         cursor.execute(
-            "UPDATE dualstore.run_pieces SET state = %s, cursor = %s, items = %s, inserted = %s,"
-            " settled = %s, bytes = %s, transaction_id = pg_current_xact_id()::text::bigint, error = NULL,"
-            " updated_at = clock_timestamp() WHERE run_id = %s AND piece = %s AND attempts = %s"
-            # A worker that outlives its run may hold a page that writes have passed by since.
-            " AND EXISTS (SELECT FROM dualstore.runs WHERE id = run_id AND state = %s)"
-            f" AND EXISTS ({passing('%s', '%s')})",  # pyright: ignore[reportArgumentType] - constants
-            [
-                *(
-                    row.state,
-                    Jsonb(dict(row.cursor or {})),
-                    row.items,
-                    row.inserted,
-                    row.settled,
-                    row.size_bytes,
-                ),
-                *(row.run_id, row.number, row.attempt, RunState.RUNNING),
-                *(self._table, self._epoch),
-            ],
+            composed(
+                "UPDATE dualstore.run_pieces SET state = %(state)s, cursor = %(cursor)s, items = %(items)s,"
+                " inserted = %(inserted)s, settled = %(settled)s, bytes = %(bytes)s, error = NULL,"
+                " transaction_id = pg_current_xact_id()::text::bigint, updated_at = clock_timestamp()"
+                " WHERE run_id = %(run)s AND piece = %(piece)s AND attempts = %(attempt)s"
+                # A worker that outlives its run may hold a page that writes have passed by since.
+                " AND EXISTS (SELECT FROM dualstore.runs WHERE id = run_id AND runs.state = %(running)s)"
+                f" AND EXISTS ({statements.guard})"
+            ),
+            {
+                **self._parameters,
+                "state": row.state,
+                "cursor": Jsonb(dict(row.cursor or {})),
+                "items": row.items,
+                "inserted": row.inserted,
+                "settled": row.settled,
+                "bytes": row.size_bytes,
+                "run": row.run_id,
+                "piece": row.number,
+                "attempt": row.attempt,
+                "running": RunState.RUNNING,
+            },
         )
         if cursor.rowcount == 1:
             return
-        cursor.execute(_composed(passing("%s", "%s")), [self._table, self._epoch])
-        if cursor.rowcount == 0:
-            raise MirrorFenced(
-                f"PostgreSQL is not the mirror of {self._table} at epoch {self._epoch} any more, so nothing "
-                "more is loaded: start the backfill again when the table is at stage dualwrite or shadow"
+        cursor.execute(composed(f"SELECT EXISTS ({statements.guard})"), self._parameters)
+        if cursor.fetchone() == (True,):
+            raise TakenOver(
+                f"Piece {row.number} of run {row.run_id} was taken over by another worker, or its run ended"
             )
-        raise TakenOver(
-            f"Piece {row.number} of run {row.run_id} was taken over by another worker, or its run ended"
+        if statements.guard == NOBODY:
+            raise ConfigurationError(
+                f"{self._table} is being mirrored by now, so nothing more is copied straight into its SQL "
+                "table: start an ordinary backfill"
+            )
+        raise MirrorFenced(
+            f"PostgreSQL is not the mirror of {self._table} at epoch {self._epoch} any more, so nothing "
+            "more is loaded: start the backfill again when the table is at stage dualwrite or shadow"
         )
-
-
-_STAGING = sql.Identifier("pg_temp", "dualstore_staging")
-_KEY = sql.Identifier("dualstore_key")
-# `json` has no equality. The texts are compared: a false difference costs one settle.
-_COMPARED_AS_TEXT = frozenset({"json", "json[]"})
-
-
-class _Statements:
-    """The SQL of loading one table, composed once."""
-
-    def __init__(self, mapping: TableMapping) -> None:
-        table = mapping.table
-        self.table = sql.Identifier(*filter(None, (table.schema, table.name)))
-        columns = [sql.Identifier(name) for name in mapping.column_names]
-        keys = columns[: len(mapping.key_columns)]
-        names = {
-            "table": self.table,
-            "staging": _STAGING,
-            "key": _KEY,
-            "columns": sql.SQL(", ").join(columns),
-            "keys": sql.SQL(", ").join(keys),
-            "same_key": sql.SQL(" AND ").join(sql.SQL("t.{0} = s.{0}").format(name) for name in keys),
-            "differs": sql.SQL(" OR ").join(
-                sql.SQL("t.{0}{1} IS DISTINCT FROM s.{0}{1}").format(
-                    name, sql.SQL("::text" if pg_type in _COMPARED_AS_TEXT else "")
-                )
-                for name, pg_type in zip(columns, mapping.pg_types, strict=True)
-            ),
-            "passing": _composed(passing("%(table)s", "%(epoch)s")),
-            "buried": sql.SQL(
-                "EXISTS (SELECT FROM dualstore.tombstones gone"
-                " WHERE gone.table_name = %(table)s AND sha256(gone.key) = sha256(s.dualstore_key))"
-            ),
-        }
-        # A copy of the columns' types, and of nothing else: no NOT NULL, no CHECK, no default.
-        # Without values, so that both statements go in one round trip.
-        self.begin = sql.SQL(
-            "SELECT set_config('dualstore.writer', 'mirror', true);"
-            " CREATE TEMPORARY TABLE dualstore_staging ON COMMIT DROP AS"
-            " SELECT ''::bytea AS {key}, {columns} FROM {table} WITH NO DATA"
-        ).format(**names)
-        self.empty_staging = sql.SQL("TRUNCATE {staging}").format(**names)
-        self.copy = sql.SQL("COPY {staging} ({key}, {columns}) FROM STDIN").format(**names)
-        # In key order, so that two transactions that insert many rows wait for each other in one direction.
-        self.insert = sql.SQL(
-            "INSERT INTO {table} ({columns}) SELECT {columns} FROM {staging} s"
-            " WHERE EXISTS ({passing}) AND NOT {buried} ORDER BY {keys} ON CONFLICT ({keys}) DO NOTHING"
-        ).format(**names)
-        # A statement of its own: it sees what was committed while the one before it waited.
-        self.differing = sql.SQL(
-            "SELECT s.{key} FROM {staging} s LEFT JOIN {table} t ON {same_key}"
-            " WHERE t.dualstore_revision IS NULL OR {differs} OR {buried}"
-        ).format(**names)
-        # `dualstore_revision` has no index: a page is bounded by the rows it reads, not by those it finds.
-        rows = sql.SQL("SELECT {}, t.dualstore_revision < %s FROM {} t").format(
-            sql.SQL(", ").join(map(_composed, mapping.read_expressions("t")[: len(keys)])), self.table
-        )
-        behind = sql.SQL(" WHERE ({}) > ({})").format(
-            names["keys"], sql.SQL(", ").join(_composed(f"%s::{type_}") for type_ in mapping.key_types)
-        )
-        in_order = sql.SQL(" ORDER BY {} LIMIT {}").format(names["keys"], _ROW_PAGE_ROWS)
-        self.rows = rows + in_order
-        self.rows_after = rows + behind + in_order
-
-
-def _composed(text: str) -> sql.SQL:
-    """SQL that the mapping has composed of quoted names and type names, which a type checker cannot see."""
-    return sql.SQL(text)  # pyright: ignore[reportArgumentType]

@@ -1,4 +1,4 @@
-"""What the `dualstore` schema may forget: old tombstones, finished outbox rows, idempotency tokens."""
+"""What the `dualstore` schema may forget: tombstones, outbox rows, idempotency tokens, discrepancies."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Any, LiteralString
 
 from sqlalchemy import Engine
 
+from dualstore.stores.postgres_rollup import PostgresRollup
 from dualstore.stores.postgres_transaction import transaction
 
 TOMBSTONE_RETENTION = timedelta(hours=25)
@@ -15,6 +16,8 @@ OUTBOX_RETENTION = timedelta(minutes=15)
 """So long the outbox answers for a COMMIT whose reply was lost (DESIGN, replication protocol, rule 7)."""
 TOKEN_RETENTION = timedelta(minutes=10)
 """AWS, TransactWriteItems: a ClientRequestToken is valid for 10 minutes."""
+DISCREPANCY_RETENTION = timedelta(days=30)
+"""So long after it was last seen a discrepancy stays recorded; what is ignored stays for good."""
 
 _STREAM_RETENTION = timedelta(hours=24)
 # The journal's times are by its writers' own clocks.
@@ -54,6 +57,13 @@ DELETE FROM dualstore.tokens WHERE token = ANY (ARRAY(
     ORDER BY created_at LIMIT %(rows)s FOR UPDATE SKIP LOCKED
 ))
 """
+_DISCREPANCIES = """
+DELETE FROM dualstore.discrepancies WHERE id = ANY (ARRAY(
+    SELECT id FROM dualstore.discrepancies
+    WHERE last_seen < statement_timestamp() - %(retention)s AND state <> 'ignored'
+    ORDER BY last_seen LIMIT %(rows)s FOR UPDATE SKIP LOCKED
+))
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +73,8 @@ class Pruned:
     tombstones: int = 0
     outbox: int = 0
     tokens: int = 0
+    discrepancies: int = 0
+    figures: int = 0
 
 
 class PostgresUpkeep:
@@ -73,6 +85,7 @@ class PostgresUpkeep:
     Args:
         engine: an engine with the psycopg driver.
         tombstone_retention: how long tombstones stay at least.
+        discrepancy_retention: how long after they were last seen discrepancies stay.
         batch_rows: the most rows of one transaction.
         batches: the most transactions for each kind in one round; the next round goes on.
     """
@@ -82,11 +95,13 @@ class PostgresUpkeep:
         engine: Engine,
         *,
         tombstone_retention: timedelta = TOMBSTONE_RETENTION,
+        discrepancy_retention: timedelta = DISCREPANCY_RETENTION,
         batch_rows: int = 1_000,
         batches: int = 50,
     ) -> None:
         self._engine = engine
         self._retention = tombstone_retention
+        self._discrepancy_retention = discrepancy_retention
         self._rows = batch_rows
         self._batches = batches
 
@@ -107,6 +122,8 @@ class PostgresUpkeep:
             ),
             outbox=self.prune_outbox(),
             tokens=self.prune_tokens(),
+            discrepancies=self.prune_discrepancies(),
+            figures=self.prune_figures(),
         )
 
     def tombstone_horizon(self, table: str, *, journal_oldest: float | None) -> datetime:
@@ -148,6 +165,21 @@ class PostgresUpkeep:
     def prune_tokens(self, *, older_than: timedelta = TOKEN_RETENTION) -> int:
         """Remove the idempotency tokens that are so old; how many."""
         return self._delete(_TOKENS, {"retention": older_than}, "old idempotency tokens")
+
+    def prune_figures(self) -> int:
+        """Add up the fleet's figures of the last hours, and remove those past their retention; how many."""
+        rollup = PostgresRollup(self._engine)
+        total = rollup.fold()
+        for _ in range(self._batches):
+            removed = rollup.prune(rows=self._rows)
+            total += removed
+            if removed < self._rows:
+                break
+        return total
+
+    def prune_discrepancies(self) -> int:
+        """Remove the discrepancies that nobody has seen for so long; how many."""
+        return self._delete(_DISCREPANCIES, {"retention": self._discrepancy_retention}, "old discrepancies")
 
     def _delete(self, statement: LiteralString, values: Mapping[str, Any], what: str) -> int:
         """Run a statement, each time in a transaction of its own, until it finds less than it may take."""

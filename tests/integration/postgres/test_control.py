@@ -128,6 +128,13 @@ def test_a_gate_of_a_record_that_decides_is_shut(control):
     assert control.read_all()[TABLE].gate is Gate.SHUT
 
 
+def test_a_database_says_whether_it_can_have_kept_a_record(engine, control, postgres_url):
+    assert control.is_prepared()
+    empty = sa.create_engine(postgres_url)
+    assert not PostgresControl(empty).is_prepared()
+    empty.dispose()
+
+
 def test_where_the_schema_is_missing_the_command_is_named(postgres_url):
     engine = sa.create_engine(postgres_url)
     with pytest.raises(Unavailable, match="dualstore schema upgrade"):

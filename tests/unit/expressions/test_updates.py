@@ -13,7 +13,7 @@ from dualstore.expressions import (
     project,
     touched_paths,
     update,
-    updates_key,
+    updated_key_attribute,
     with_set_actions,
 )
 from dualstore.items import KeyAttribute, KeySchema, values_equal
@@ -247,9 +247,9 @@ def test_an_update_of_a_key_is_recognised():
     keys = KeySchema(KeyAttribute("p", "S"), KeyAttribute("s", "S"))
     values = {":v": {"N": "1"}}
     for text in ("SET p = :v", "REMOVE a, s", "ADD s.x :v"):
-        assert updates_key(update(text, None, values), keys)
-    assert updates_key(update("SET #n = :v", {"#n": "p"}, values), keys)
-    assert not updates_key(update("SET a = p, b.p = :v", None, values), keys)
+        assert updated_key_attribute(update(text, None, values), keys) in keys.names
+    assert updated_key_attribute(update("SET #n = :v", {"#n": "p"}, values), keys) == "p"
+    assert updated_key_attribute(update("SET a = p, b.p = :v", None, values), keys) is None
 
 
 # --- refusals ---

@@ -256,6 +256,22 @@ def large(value_bytes: int, **options: Any) -> PutItem:
 LARGEST = LARGEST_ITEM_BYTES - len("idav")
 
 
+def test_whoever_interrupts_a_write_ends_it() -> None:
+    store = Unreliable(*[throttled("PutItem")] * 2)
+
+    interrupted: list[int] = []
+
+    def interrupt(attempt: int) -> None:
+        if attempt == 2:
+            interrupted.append(attempt)
+            raise KeyboardInterrupt
+
+    store.between = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        write(store, PutItem({"TableName": TABLE, "Item": dict(KEY)}), mirrored=True, policy=AT_ONCE)
+    assert interrupted == [2]
+
+
 @BOTH
 def test_an_item_of_the_largest_size_is_written_without_a_stamp(mirrored) -> None:
     store = Unreliable()

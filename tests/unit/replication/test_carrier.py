@@ -8,7 +8,7 @@ import pytest
 
 from dualstore.control import Gate, Phase, PostgresRole
 from dualstore.errors import MirrorRefused, MirrorUnavailable
-from dualstore.items import STAMP
+from dualstore.items import MAX_ITEM_SIZE_BYTES, STAMP, item_size_bytes
 from dualstore.replication.stamps import new_stamp
 from dualstore.replication.views import View
 from dualstore.stages import Dials, Stage
@@ -250,6 +250,30 @@ def test_taking_a_rogue_change_back_is_no_rogue_change(world, relay):
     world.rogue_update("1")  # what the sender does: PostgreSQL's item, under its stamp
     relay.round()
     assert world.counted("dualstore.rogue.changes") == {"stamp_kept": 1}
+
+
+def test_taking_a_rogue_change_back_is_none_though_the_row_has_no_stamp(world, relay):
+    """As a row that the backfill has loaded, and nobody has written since."""
+    world.rogue_put("1")
+    relay.round()
+    at(world, stage=Stage.LIVE)
+    world.rogue_put("2")
+    world.rogue_put("1")  # what the sender does: PostgreSQL's item, which has no stamp
+    relay.round()
+    assert world.counted("dualstore.rogue.changes") == {"unstamped": 2}
+
+
+def test_taking_a_rogue_change_back_is_none_though_the_item_has_no_room_for_its_stamp(world, relay):
+    key, stamp = {"id": {"S": "a"}}, new_stamp()
+    value = "x" * (MAX_ITEM_SIZE_BYTES - item_size_bytes({**key, "v": {"S": ""}}))
+    item = {**key, "v": {"S": value}, STAMP: {"B": stamp}}
+    epoch = world.record.epoch
+    world.postgres.write_direct(TABLE, key, item, stamp=stamp, predecessor=None, epoch=epoch)
+    at(world, stage=Stage.LIVE)
+    world.rogue_put("2")
+    world.rogue_put(value)  # what the sender does
+    relay.round()
+    assert world.counted("dualstore.rogue.changes") == {"unstamped": 1}
 
 
 def test_a_rogue_deletion_is_taken_back_through_the_outbox(world, relay):

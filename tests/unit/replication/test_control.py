@@ -30,6 +30,14 @@ def test_a_table_begins_at_off_and_is_created_once(control: DynamoControl) -> No
     assert only(control) == changed
 
 
+def test_a_bookkeeping_table_knows_of_postgresql_what_was_noted_in_it(control: DynamoControl) -> None:
+    assert not control.postgres_is_known()
+    for _ in range(2):
+        control.note_postgres_known()
+        assert control.postgres_is_known()
+    assert list(control.read_all()) == ["items"]
+
+
 def test_every_field_of_a_record_survives_the_table(control: DynamoControl) -> None:
     wanted = {
         "stage": Stage.SHADOW,

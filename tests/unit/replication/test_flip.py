@@ -402,6 +402,28 @@ def test_a_process_that_the_flag_has_not_reached_completes_no_move_and_ends_it_w
 # Obstacles
 
 
+def test_the_refusal_of_an_earlier_request_is_not_told_of_a_later_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands in the way of the later one may take its time to be looked up."""
+    mover = world.process()
+    bring(Stage.SHADOW, mover)
+    mover.passage.found = ["it rains: take a coat"]
+    mover.ask(Stage.LIVE)
+    mover.agent.tick()
+    assert TABLE in mover.agent.refusals()
+    told: list[Any] = []
+
+    def look(*_: object) -> tuple[str, ...]:
+        told.append(mover.agent.refusals())
+        return ()
+
+    monkeypatch.setattr(mover.passage, "obstacles", look)
+    mover.ask(Stage.LIVE, shadow_percent=1.0)
+    mover.agent.tick()
+    assert told == [{}]
+
+
 def test_an_obstacle_refuses_with_its_sentence_and_is_asked_for_once_a_second(world: World) -> None:
     mover = world.process()
     bring(Stage.SHADOW, mover)

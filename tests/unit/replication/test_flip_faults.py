@@ -9,8 +9,9 @@ import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
 from dualstore.control import Phase
-from dualstore.errors import MirrorFenced
+from dualstore.errors import MirrorFenced, Unavailable
 from dualstore.operations import PutItem
+from dualstore.replication.first_record import bring_decisions_over
 from dualstore.stages import Side, Stage
 from dualstore.stores.memory import MemoryStore
 from unit.replication.processes import (
@@ -285,10 +286,46 @@ def test_a_second_record_is_not_made_where_postgresql_decides(world: World, stag
     bring(stage, world.process())
     world.bookkeeping = MemoryStore({"dualstore": BOOKKEEPING})  # emptied, or made anew
     new = world.process()
-    assert world.control.read_all() == {}
+    assert world.record.phase is Phase.MOVED
     new.put("after")
     assert world.value(P) == "after"
     assert new.agent.view(TABLE).record.stage is stage
+
+
+def test_no_record_is_made_where_postgresql_which_may_decide_does_not_answer(world: World) -> None:
+    """Not to know is not "no"; a bookkeeping table that knew of every decision once knows for good."""
+    bring(Stage.COMPLETE, world.process())
+    world.bookkeeping = MemoryStore({"dualstore": BOOKKEEPING})  # emptied, or made anew
+    early = Process(world)
+    early.lose(P)
+    with pytest.raises(Unavailable, match="PostgreSQL, which may hold the one that decides"):
+        early.serve()
+    assert world.control.read_all() == {}
+    early.lose(P, lost=False)
+    early.serve()
+    early.put("after")
+    assert world.value(P) == "after"
+
+
+def test_a_first_record_is_made_without_postgresql_once_the_bookkeeping_table_knew_it(world: World) -> None:
+    bring_decisions_over({D: world.control, P: world.postgres_control})  # as `prepare` does
+    first = Process(world)
+    first.lose(P)
+    first.serve()
+    first.put("1")
+    assert (world.value(D), world.decided.stage) == ("1", Stage.OFF)
+
+
+def test_a_first_record_is_made_where_postgresql_has_never_kept_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lacks_its_schema() -> None:
+        raise Unavailable("the database lacks something")
+
+    monkeypatch.setattr(world.postgres_control, "read_all", lacks_its_schema)
+    monkeypatch.setattr(world.postgres_control, "is_prepared", lambda: False)
+    world.process()
+    assert world.record.stage is Stage.OFF
 
 
 # Late writes of an old epoch

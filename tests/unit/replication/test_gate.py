@@ -1,5 +1,9 @@
 """Invariant I6, across processes: a mirror that missed an acknowledged write answers nobody."""
 
+import itertools
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from dualstore.control import Gate
@@ -211,6 +215,45 @@ def test_a_repair_that_begins_while_another_reopens_does_not_open_early(
     world.clock.advance(READ_GRANT)
     repairer.agent.refresh()
     assert repairer.get() == "second"
+
+
+def test_a_gate_opens_though_the_rest_of_the_record_changes_again_and_again(
+    world: World, two: tuple[Process, Process]
+) -> None:
+    """Dials, suspects, what the relay notes: each change would begin the wait, and the drain, anew."""
+    writer, repairer = two
+    shut(writer, repairer)
+    percent = itertools.count()
+    world.clock.every(READ_GRANT / 2, lambda: _dial_shadow(world, next(percent) % 100))
+
+    def overtaken(name: str, args: tuple[Any, ...]) -> None:
+        if isinstance(args[0], PutItem) and args[0].item.get("gate") == {"S": Gate.OPEN}:
+            repairer.bookkeeping.before = lambda *_: None
+            _dial_shadow(world, next(percent) % 100)
+
+    repairer.bookkeeping.before = overtaken
+    assert repairer.repair().gate is Gate.OPEN
+    assert world.record.gate is Gate.OPEN
+
+
+def test_the_stream_is_drained_before_the_gate_opens_though_the_record_changes_meanwhile(
+    world: World, two: tuple[Process, Process]
+) -> None:
+    """It became the journal only after the gate was seen reopening."""
+    writer, repairer = two
+    shut(writer, repairer)
+
+    def becomes_the_journal(name: str, args: tuple[Any, ...]) -> None:
+        if isinstance(args[0], PutItem) and args[0].item.get("gate") == {"S": Gate.OPEN}:
+            repairer.bookkeeping.before = lambda *_: None
+            world.decide(streamed=True)
+
+    repairer.bookkeeping.before = becomes_the_journal
+    assert repairer.repair().gate is Gate.REOPENING
+
+
+def _dial_shadow(world: World, percent: float) -> None:
+    world.decide(dials=replace(world.record.dials, shadow_percent=percent))
 
 
 def test_an_entry_in_the_journal_of_one_that_failed_to_shut_the_gate_is_settled_all_the_same(

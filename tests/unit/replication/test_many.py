@@ -6,8 +6,10 @@ import pytest
 import stamina
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from dualstore.errors import RequestRejected, client_error
+from dualstore.control import PostgresRole
+from dualstore.errors import MirrorUnavailable, RequestRejected, client_error
 from dualstore.items import PREDECESSOR, STAMP
+from dualstore.operations import TransactWriteItems
 from unit.replication.processes import TABLE, WRITE_GRANT, Process, World, stored
 
 LOST = ReadTimeoutError(endpoint_url="simulated")
@@ -43,8 +45,12 @@ def delete(key: str = "a") -> dict[str, Any]:
 
 
 def transact(process: Process, *actions: dict[str, Any], **options: Any) -> dict[str, Any]:
-    named = [{kind: {"TableName": TABLE, **body} for kind, body in action.items()} for action in actions]
+    named = [_named(action) for action in actions]
     return process.router.execute("TransactWriteItems", {"TransactItems": named, **options})
+
+
+def _named(action: dict[str, Any]) -> dict[str, Any]:
+    return {kind: {"TableName": TABLE, **body} for kind, body in action.items()}
 
 
 def count(key: str = "a", **options: Any) -> dict[str, Any]:
@@ -140,6 +146,33 @@ def test_a_transaction_whose_reply_was_lost_is_carried_out_once(
     if token is not None:
         transact(process, count("a"), {"Put": {"Item": item("b")}}, **options)
         assert stored(world.authority)["n"] == {"N": "1"}
+
+
+@pytest.mark.parametrize("others_write", [False, True])
+def test_a_transaction_that_was_settled_key_by_key_is_recognised_after_the_move(
+    world: World,
+    two: tuple[Process, Process],
+    others_write: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    process, other = two
+
+    def interfere(name: str, args: tuple[Any, ...]) -> None:
+        if name == "write_settled_together" and args[0]:
+            if not others_write:
+                raise MirrorUnavailable("for a moment")
+            other.put("meanwhile", key="b")
+
+    process.mirror.before = interfere
+    request = {"TransactItems": [_named(count("a")), _named({"Put": {"Item": item("b")}})]}
+    request["ClientRequestToken"] = "token-of-the-caller"
+    process.router.execute("TransactWriteItems", request)
+    check_equal(world, "a", "b")
+    before = stored(world.mirror, "b")
+    epoch = world.record.epoch + 1
+    world.mirror.raise_fence(TABLE, epoch=epoch, role=PostgresRole.AUTHORITY)
+    world.mirror.execute_as_authority(TransactWriteItems(request), epochs={TABLE: epoch})
+    assert stored(world.mirror)["n"] == {"N": "1"}
+    assert stored(world.mirror, "b") == before
 
 
 def test_a_transaction_without_room_for_stamps_is_carried_out_without_them_and_once(

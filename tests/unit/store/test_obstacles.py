@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
-from dualstore.control import ControlRecord, Gate
+from dualstore.control import ControlRecord, Gate, Stop
 from dualstore.errors import MirrorUnavailable
 from dualstore.stages import Dials, Stage
 from dualstore.store.obstacles import Witnesses, obstacles
@@ -35,6 +35,7 @@ class World:
     outbox: Any = EMPTY
     triggers_installed: Any = True
     hazards: Any = ()
+    stop: Any = None
     asked: list[str] = field(default_factory=list)
 
     def obstacles(self, record: ControlRecord, target: Stage) -> list[str]:
@@ -127,6 +128,7 @@ TO_LIVE = {
     "7 key(s) wait in the journal": {"journal_keys": 7},
     "dualstore relay": {"relay_within": False},
     "3 key(s) are in doubt": {"dirty_keys": 3},
+    "stopped by kim": {"stop": Stop("kim", 0.0)},
     "5 change(s) of an earlier time": {"outbox": OutboxDepth(entries=7, second_looks=2)},
     "lacks dualstore's triggers": {"triggers_installed": False},
     "a rule on the table": {"hazards": ["a rule on the table"]},

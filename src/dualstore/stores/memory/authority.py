@@ -103,7 +103,9 @@ class MemoryAuthority(MemoryStore):
     ) -> Response:
         try:
             plan = semantics.plan_write(operation, self._shapes)
-            return detached(write(plan, self._places(plan)))
+            response = write(plan, self._places(plan))
+            self._tell_collections(response, operation, plan.writes)
+            return detached(response)
         except RequestRejected as rejected:
             rejected.item, rejected.reasons = detached(rejected.item), detached(rejected.reasons)
             raise client_error(operation.name, rejected) from None

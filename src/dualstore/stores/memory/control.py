@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from threading import RLock
 from typing import Any
 
-from dualstore.control import ControlRecord, Gate, PostgresRole, ProcessEntry
+from dualstore.control import ControlRecord, Gate, PostgresRole, ProcessEntry, Stop
 from dualstore.stages import Side
 from dualstore.stores.memory.store import MemoryStore
 
 
 class MemoryControl:
-    """A `ControlHome` and `Fence` beside a store in memory.
+    """A `ControlHome`, `Fence`, `StopMarks` and `Prepared` beside a store in memory.
 
     Args:
         store: whose writes the fence lets pass or not.
@@ -66,6 +66,22 @@ class MemoryControl:
     def raise_fence(self, table: str, *, epoch: int, role: PostgresRole) -> None:
         """See `Fence.raise_fence`."""
         self._store.raise_fence(table, epoch=epoch, role=role)
+
+    def is_prepared(self) -> bool:
+        """See `Prepared.is_prepared`."""
+        return True
+
+    def mark_stopped(self, table: str, stop: Stop) -> None:
+        """See `StopMarks.mark_stopped`."""
+        self._store.stops.setdefault(table, stop)
+
+    def unmark_stopped(self, table: str) -> None:
+        """See `StopMarks.unmark_stopped`."""
+        self._store.stops.pop(table, None)
+
+    def stop_marks(self) -> Mapping[str, Stop]:
+        """See `StopMarks.stop_marks`."""
+        return dict(self._store.stops)
 
     def processes(self) -> list[ProcessEntry]:
         """See `ControlHome.processes`."""

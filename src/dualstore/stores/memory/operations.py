@@ -19,6 +19,7 @@ from dualstore.operations import (
     Query,
     Response,
     Scan,
+    TableOperation,
     TransactGetItems,
     TransactWriteItems,
     UpdateItem,
@@ -76,22 +77,24 @@ class ItemStore:
             raise client_error(operation.name, rejected) from None
 
     def _get_item(self, operation: GetItem) -> Response:
-        table = self._table(operation.table)
+        table = self._table_of(operation)
         item = table.item(_checked(operation, table))
         return semantics.get_response(operation, table.shape, item)
 
     def _write_item(self, operation: ConditionalWrite) -> Response:
-        return self._written(operation).response
+        response = self._written(operation).response
+        self._tell_collections(response, operation, (operation,))
+        return response
 
     def _written(self, operation: ConditionalWrite) -> semantics.Written:
-        table = self._table(operation.table)
+        table = self._table_of(operation)
         key = _checked(operation, table)
         outcome = semantics.write(operation, table.shape, table.item(key))
         _keep(table, key, outcome)
         return outcome
 
     def _read_page(self, operation: Query | Scan) -> Response:
-        table = self._table(operation.table)
+        table = self._table_of(operation)
         planned = semantics.plan(operation, table.shape)
         return semantics.page(planned, table.walk(planned))
 
@@ -101,9 +104,11 @@ class ItemStore:
 
     def _batch_write(self, operation: BatchWriteItem) -> Response:
         writes = semantics.batch_writes(operation, self._shapes)
-        return semantics.batch_write_response(
+        response = semantics.batch_write_response(
             operation, [(write.table, self._written(write)) for write in writes]
         )
+        self._tell_collections(response, operation, writes)
+        return response
 
     def _transact_get(self, operation: TransactGetItems) -> Response:
         gets = semantics.transact_gets(operation, self._shapes)
@@ -120,10 +125,21 @@ class ItemStore:
         for (table, key), outcome in zip(places, outcomes, strict=True):
             _keep(table, key, outcome)
         response = semantics.transact_write_response(operation, writes, outcomes)
+        self._tell_collections(response, operation, writes)
         token = operation.request.get("ClientRequestToken")
         if token is not None:
             self._remember(token, actions=detached(operation.request["TransactItems"]), response=response)
         return response
+
+    def _tell_collections(
+        self, response: Response, operation: Operation, writes: Iterable[ConditionalWrite]
+    ) -> None:
+        asked = semantics.collections_asked(operation, writes, self._shapes)
+        sizes = [
+            semantics.collection_size_bytes(each.shape, self._table(each.shape.name).partition(each.key))
+            for each in asked
+        ]
+        semantics.tell_collections(response, operation, asked, sizes)
 
     def _remember(self, token: str, *, actions: Any = None, response: Response | None = None) -> None:
         """Remember a token for ten minutes, from when it was first used."""
@@ -153,6 +169,9 @@ class ItemStore:
         tables = ((get, self._table(get.table)) for get in gets)
         return [table.item(key_bytes(table.shape.keys, get.key)) for get, table in tables]
 
+    def _table_of(self, operation: TableOperation) -> Table:
+        return self._table(semantics.shape_of(self._shapes, operation).name)
+
     def _table(self, name: str) -> Table:
         shape = semantics.shape_named(self._shapes, name)
         table = self._tables.get(name)
@@ -176,7 +195,7 @@ class ItemStore:
     }
 
 
-def _checked(operation: Operation, table: Table) -> bytes:
+def _checked(operation: TableOperation, table: Table) -> bytes:
     return key_bytes(table.shape.keys, semantics.checked_key(operation, table.shape))
 
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 from threading import RLock
 from typing import Any
 
-from dualstore.control import PostgresRole
-from dualstore.errors import MirrorDirty, MirrorFenced, UnsupportedOperation
+from dualstore.control import PostgresRole, Stop
+from dualstore.errors import MirrorDirty, MirrorFenced, RequestRejected, UnsupportedOperation, client_error
 from dualstore.items import PREDECESSOR, Item, Key, TableShape, key_bytes, normalized_item
-from dualstore.operations import GetItem, Operation, Response
+from dualstore.operations import BatchGetItem, GetItem, Operation, Query, Response
 from dualstore.stages import Side
+from dualstore.stores import semantics
 from dualstore.stores.base import DirtyKey, MirrorState, Revision, SettledWrite
 from dualstore.stores.memory.operations import ItemStore
 from dualstore.stores.memory.tables import Table, detached, stamp_of
@@ -53,6 +54,7 @@ class MemoryStore(ItemStore):
         self._key_locks: dict[tuple[str, bytes], _KeyLock] = {}
         self._dirty: dict[tuple[str, bytes], DirtyKey] = {}
         self._fences: dict[str, _Fence] = {}
+        self.stops: dict[str, Stop] = {}
 
     def raise_fence(self, table: str, *, epoch: int, role: PostgresRole) -> None:
         """From now on only writes of this epoch and role pass (see `Fence.raise_fence`).
@@ -103,8 +105,6 @@ class MemoryStore(ItemStore):
 
     def write_settled_together(self, writes: Sequence[SettledWrite], *, token: str | None = None) -> bool:
         """As `write_settled` for several keys, all or none (see `Mirror.write_settled_together`)."""
-        if not writes:
-            return True
         with ExitStack() as locks:
             for write in sorted(writes, key=lambda write: (write.table, self._raw(write))):
                 locks.enter_context(self.locked(write.table, write.key))
@@ -141,15 +141,33 @@ class MemoryStore(ItemStore):
         if not operation.reads:
             raise UnsupportedOperation(f"a mirror answers reads only; send {operation.name} to the authority")
         with self._lock:
-            if isinstance(operation, GetItem):
-                table = self._table(operation.table)
-                keys = {(operation.table, key_bytes(table.shape.keys, operation.key))}
-                in_doubt = not keys.isdisjoint(self._dirty)
-            else:
-                in_doubt = any(name in operation.tables for name, _ in self._dirty)
+            try:
+                in_doubt = not operation.tables.isdisjoint(self.stops) or self._covers_doubt(operation)
+                if not in_doubt and isinstance(operation, BatchGetItem):
+                    return self._batch_get_undoubted(operation)
+            except RequestRejected as rejected:
+                raise client_error(operation.name, rejected) from None
             if in_doubt:
                 raise MirrorDirty(f"{operation.name} covers a key that is in doubt; ask the authority")
             return self.execute(operation)
+
+    def _covers_doubt(self, operation: Operation) -> bool:
+        """Whether a read must not be answered; a BatchGetItem leaves out its keys in doubt instead."""
+        if isinstance(operation, BatchGetItem):
+            return False
+        if isinstance(operation, GetItem):
+            raw = key_bytes(self._table(operation.table).shape.keys, operation.key)
+            return (operation.table, raw) in self._dirty
+        if isinstance(operation, Query):
+            partition = semantics.plan(operation, self._table_of(operation).shape).partition or b""
+            return any(name == operation.table and raw.startswith(partition) for name, raw in self._dirty)
+        return any(name in operation.tables for name, _ in self._dirty)
+
+    def _batch_get_undoubted(self, operation: BatchGetItem) -> Response:
+        gets = semantics.batch_gets(operation, self._shapes)
+        raw = [(get.table, key_bytes(self._table(get.table).shape.keys, get.key)) for get in gets]
+        in_doubt = [key in self._dirty for key in raw]
+        return detached(semantics.batch_get_response(operation, gets, self._items(gets), in_doubt=in_doubt))
 
     def mark_dirty(self, table: str, key: Key, *, nonce: str, reason: str) -> None:  # noqa: ARG002
         """Record that a key is in doubt (see `Mirror.mark_dirty`)."""

@@ -78,6 +78,15 @@ class Ordering:
         span = range(low, high) if planned.forward else range(high - 1, low - 1, -1)
         return (self._positions[place][-1] for place in span)
 
+    def keys_of_partition(self, key: Item) -> Iterator[bytes]:
+        """The primary keys of the items of one partition, in order."""
+        return (self._positions[place][-1] for place in range(*self._partition_span(key)))
+
+    def _partition_span(self, key: Item) -> tuple[int, int]:
+        partition = partition_bytes(self._keys, key)
+        token = xxh3_64_intdigest(partition)
+        return self._between((token, partition), (token, partition + b"\0"))
+
     def _covers(self, item: Item) -> bool:
         return all(name in item for name in self._keys.names)
 
@@ -105,10 +114,7 @@ class Ordering:
     def _whole_span(self, planned: PagePlan) -> tuple[int, int]:
         operation = planned.operation
         if planned.key_condition is not None:
-            wanted = {self._keys.partition.name: planned.key_condition.partition}
-            partition = partition_bytes(self._keys, wanted)
-            token = xxh3_64_intdigest(partition)
-            return self._between((token, partition), (token, partition + b"\0"))
+            return self._partition_span({self._keys.partition.name: planned.key_condition.partition})
         if isinstance(operation, Scan) and operation.segment is not None:
             segment, total = operation.segment
             return self._between((_first_token(segment, total),), (_first_token(segment + 1, total),))
@@ -195,6 +201,10 @@ class Table:
             return items
         name = planned.keys.sort.name
         return (item for item in items if matches(sort, item[name]))
+
+    def partition(self, key: Item) -> Iterator[Item]:
+        """The items of one partition key. Not to be changed."""
+        return (self._rows[raw].item for raw in self._primary.keys_of_partition(key))
 
     def keys_in_order(self) -> list[bytes]:
         """The keys of all items, by partition key, then sort key."""

@@ -26,6 +26,7 @@ from dualstore.stores.postgres.authority_statements import (
     AuthorityStatements,
 )
 from dualstore.stores.postgres.catalog import Catalog, lock_key
+from dualstore.stores.postgres.collections import size_statements, sizes_bytes
 from dualstore.stores.postgres.deadlines import Deadline, DeadlinePassed
 from dualstore.stores.postgres.faults import CAUGHT, Fault, as_store, driver_error, fault_of
 from dualstore.stores.postgres.sessions import BEGIN, COMMIT, Row, Session, Sessions, Statement
@@ -84,7 +85,7 @@ class AuthorityWrites:
             self._target(write, key, epochs[write.table])
             for write, key in zip(plan.writes, plan.keys, strict=True)
         ]
-        attempts = _Attempts(self.sessions, plan, targets, doing)
+        attempts = _Attempts(self, operation, plan, targets, doing)
         try:
             return attempts.next()
         except _Again:
@@ -121,9 +122,16 @@ class _Attempts:
     """The attempts at one write, the doubt that the last one left, and the answer once there is one."""
 
     def __init__(
-        self, sessions: Sessions, plan: semantics.WritePlan, targets: Sequence["_Target"], doing: str
+        self,
+        writes: AuthorityWrites,
+        operation: Operation,
+        plan: semantics.WritePlan,
+        targets: Sequence["_Target"],
+        doing: str,
     ) -> None:
-        self._sessions = sessions
+        self._catalog = writes.catalog
+        self._sessions = writes.sessions
+        self._operation = operation
         self._plan = plan
         self._targets = targets
         self._doing = doing
@@ -162,7 +170,7 @@ class _Attempts:
         return self._response
 
     def _transaction(self, session: Session) -> Response:
-        earlier, known, states = self._read(session)
+        earlier, known, sizes, states = self._read(session)
         if earlier is not None:
             return earlier
         for target, state in zip(self._targets, states, strict=True):
@@ -173,14 +181,16 @@ class _Attempts:
             return self._plan.respond_again(olds)
         outcomes = self._plan.decide_unstamped(olds)
         response = self._plan.respond(outcomes)
+        semantics.tell_collections(response, self._operation, self._plan.collections, sizes)
         self._write(session, states, outcomes, response)
         return response
 
-    def _read(self, session: Session) -> tuple[Response | None, list[Row], list["_State"]]:
+    def _read(self, session: Session) -> tuple[Response | None, list[Row], list[int], list["_State"]]:
         """Lock and read.
 
         Returns:
-            The answer, if the attempt before was carried out; what is known of the token; what the keys hold.
+            The answer, if the attempt before was carried out; what is known of the token; the sizes of the
+            collections that were asked for; what the keys hold.
         """
         plan, doubt = self._plan, self._doubt
         locks = [lock_key(target.table, target.key) for target in self._targets]
@@ -190,19 +200,22 @@ class _Attempts:
             asked.append((KNOWN_TOKEN, (plan.token,)))
         if doubt is not None:
             asked.append((FIND_STAMPS, (list(doubt.stamps),)))
+        first_size = len(asked)
+        asked += size_statements(self._catalog, plan.collections)
         lock = self._sessions.lock(*locks, writer="authority")
         _, _, *answers = session.batch(BEGIN, lock, *asked, *(target.get for target in self._targets))
         states = [
             target.state(row) for target, (row,) in zip(self._targets, answers[len(asked) :], strict=True)
         ]
         known = answers[0] if plan.token is not None else []
+        sizes = sizes_bytes(plan.collections, answers[first_size : len(asked)])
         if doubt is None:
-            return None, known, states
-        if answers[len(asked) - 1] or any(state.stamp in doubt.stamps for state in states):
-            return doubt.response, known, states
+            return None, known, sizes, states
+        if answers[first_size - 1] or any(state.stamp in doubt.stamps for state in states):
+            return doubt.response, known, sizes, states
         # It held these locks, so it is over, and left no trace: it was not and will not be carried out.
         self._doubt = None
-        return None, known, states
+        return None, known, sizes, states
 
     def _write(
         self,

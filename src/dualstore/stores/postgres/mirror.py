@@ -100,6 +100,9 @@ class PostgresMirror:
     def write_settled_together(self, writes: Sequence[SettledWrite], *, token: str | None = None) -> bool:
         """See `Mirror.write_settled_together`."""
         if not writes:
+            if token is not None:
+                doing = "remembering a transaction's token"
+                self._run(lambda session: session.batch((_REMEMBER, (token,))), doing)
             return True
         targets = [self._target(write.table, write.key) for write in writes]
         tables = ", ".join(sorted({write.table for write in writes}))

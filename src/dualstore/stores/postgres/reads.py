@@ -22,7 +22,15 @@ from dualstore.stores.postgres.catalog import Catalog
 from dualstore.stores.postgres.pages import Walk
 from dualstore.stores.postgres.sessions import COMMIT, Row, Session, Statement
 
-_NONE_DIRTY = "SELECT NOT EXISTS (SELECT FROM dualstore.dirty WHERE table_name = ANY($1::text[]))"
+_NONE_DIRTY = (
+    "SELECT NOT EXISTS (SELECT FROM dualstore.dirty WHERE table_name = ANY($1::text[])) "
+    "AND NOT EXISTS (SELECT FROM dualstore.stops WHERE table_name = ANY($1::text[]))"
+)
+_NONE_DIRTY_IN_PARTITION = (
+    "SELECT NOT EXISTS (SELECT FROM dualstore.dirty "
+    "WHERE table_name = $1 AND substring(key FROM 1 FOR length($2::bytea)) = $2::bytea) "
+    "AND NOT EXISTS (SELECT FROM dualstore.stops WHERE table_name = $1)"
+)
 _SNAPSHOT: Statement = ("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", ())
 
 _MAY_BE_READ = frozenset({PostgresRole.AUTHORITY, PostgresRole.PAUSED})
@@ -62,22 +70,59 @@ def read_undoubted(catalog: Catalog, session: Session, operation: Operation) -> 
 
     Whoever fails to mirror a write records the doubt before the write is acknowledged. So a doubt that is not
     there when the read begins belongs to a write that the read need not show: it is enough to look before the
-    first row is read, in the same round trip. GetItem, the most frequent, looks in its own statement.
+    first row is read, in the same round trip. GetItem, the most frequent, looks in its own statement; so does
+    each key of a BatchGetItem, which leaves those in doubt unprocessed.
 
     Raises:
-        MirrorDirty: one is.
+        MirrorDirty: one is. Of a Query it is one of the partition; of Scan, TransactGetItems and indexes with
+            another partition key it is one of the table: an item in doubt may be missing where it belongs.
         RequestRejected: as DynamoDB would.
     """
+    if isinstance(operation, BatchGetItem):
+        return _batch_get_undoubted(catalog, session, operation)
     if not isinstance(operation, GetItem):
-        guard = _Guard((_NONE_DIRTY, (sorted(operation.tables),)), _in_doubt)
+        guard = _Guard(_none_dirty(catalog, operation), _in_doubt)
         return _READS[type(operation)](catalog, session, operation, (guard,))
     shape, statements, key = _located(catalog, operation)
-    values = (*statements.mapping.encode_key(key), operation.table, key_bytes(shape.keys, key))
-    ((*row, revision, dirty),) = session.rows(statements.get_undoubted, values)
+    item, dirty = _undoubted(statements, session.rows(*_get_undoubted(statements, shape, key)))
     if dirty:
         raise _in_doubt(operation)
-    item = None if revision is None else statements.mapping.decode(row)
     return semantics.get_response(operation, shape, item)
+
+
+def _none_dirty(catalog: Catalog, operation: Operation) -> Statement:
+    """Answers whether no key is in doubt of those that a read of several covers."""
+    if isinstance(operation, Query):
+        partition = semantics.plan(operation, semantics.shape_of(catalog, operation)).partition
+        if partition is not None:
+            return _NONE_DIRTY_IN_PARTITION, (operation.table, partition)
+    return _NONE_DIRTY, (sorted(operation.tables),)
+
+
+def _batch_get_undoubted(catalog: Catalog, session: Session, operation: BatchGetItem) -> Response:
+    gets = semantics.batch_gets(operation, catalog)
+    statements = [catalog.statements(get.table) for get in gets]
+    found = session.batch(
+        *(
+            _get_undoubted(each, semantics.shape_named(catalog, get.table), get.key)
+            for each, get in zip(statements, gets, strict=True)
+        )
+    )
+    read = list(map(_undoubted, statements, found))
+    return semantics.batch_get_response(
+        operation, gets, [item for item, _ in read], in_doubt=[dirty for _, dirty in read]
+    )
+
+
+def _get_undoubted(statements: AuthorityStatements, shape: TableShape, key: Key) -> Statement:
+    values = (*statements.mapping.encode_key(key), shape.name, key_bytes(shape.keys, key))
+    return statements.get_undoubted, values
+
+
+def _undoubted(statements: AuthorityStatements, rows: Sequence[Row]) -> tuple[Item | None, bool]:
+    """What a row says, and whether its key is in doubt."""
+    ((*row, revision, dirty),) = rows
+    return (None if revision is None else statements.mapping.decode(row)), dirty
 
 
 def read_as_authority(
@@ -107,12 +152,12 @@ def read_as_authority(
 
 
 def _located(catalog: Catalog, operation: GetItem) -> tuple[TableShape, AuthorityStatements, Key]:
-    shape = semantics.shape_named(catalog, operation.table)
+    shape = semantics.shape_of(catalog, operation)
     return shape, catalog.statements(operation.table), semantics.checked_key(operation, shape)
 
 
 def _page(catalog: Catalog, session: Session, operation: Query | Scan, guards: Guards) -> Response:
-    planned = semantics.plan(operation, semantics.shape_named(catalog, operation.table))
+    planned = semantics.plan(operation, semantics.shape_of(catalog, operation))
     walk = Walk(catalog.statements(operation.table), planned)
     (first,) = _fetch(session, operation, guards, walk.first())
     return semantics.page(planned, walk.items(session, first))

@@ -82,7 +82,7 @@ class TableStatements:
 
     @cached_property
     def get_undoubted(self) -> str:
-        """One row by its key, its revision (null: no row), and whether the key is in doubt.
+        """One row by its key, its revision (null: no row), and whether the key, or every read, is in doubt.
 
         Values: key, table name, key bytes.
         """
@@ -90,6 +90,7 @@ class TableStatements:
         return (
             f"SELECT {self._read}, "
             f"EXISTS (SELECT FROM dualstore.dirty WHERE table_name = {table} AND {_is_key(key)}) "
+            f"OR EXISTS (SELECT FROM dualstore.stops WHERE table_name = {table}) "
             f"FROM (SELECT) one LEFT JOIN {self.table} t ON {self._key_of('t.')}"
         )
 

@@ -55,10 +55,7 @@ class PostgresStore(PostgresMirror):
         self._authority_writes = AuthorityWrites(catalog, self._sessions, doubt_patience)
 
     def execute(self, operation: Operation) -> Response:
-        """Carry out one operation (see `Store.execute`).
-
-        A `ClientRequestToken` is checked for its form, but a transaction that is sent twice runs twice.
-        """
+        """Carry out one operation (see `Store.execute`)."""
         try:
             return self._sessions.run(
                 lambda session: (

@@ -3,7 +3,7 @@
 No stamp, no epoch, no outbox: the plain store, of which `authority` is the replicated form.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +12,12 @@ from dualstore.errors import OutcomeUnknown
 from dualstore.items import Item, Key, key_bytes
 from dualstore.operations import ConditionalWrite, Operation, Response
 from dualstore.stores import semantics
+from dualstore.stores.postgres.authority_statements import KNOWN_TOKEN, REMEMBER_TOKEN
 from dualstore.stores.postgres.catalog import Catalog, lock_key
+from dualstore.stores.postgres.collections import size_statements, sizes_bytes
 from dualstore.stores.postgres.deadlines import DeadlinePassed
 from dualstore.stores.postgres.faults import CAUGHT, Fault, fault_of, unavailable
-from dualstore.stores.postgres.sessions import BEGIN, COMMIT, Session, Sessions, Statement
+from dualstore.stores.postgres.sessions import BEGIN, COMMIT, Row, Session, Sessions, Statement
 from dualstore.stores.postgres.statements import TableStatements
 
 
@@ -40,21 +42,43 @@ class Writes:
         """
         plan = semantics.plan_write(operation, self.catalog)
         targets = [self._target(write, key) for write, key in zip(plan.writes, plan.keys, strict=True)]
-        lock = self.sessions.lock(*(target.lock_key for target in targets), writer="authority")
-        _, _, *found = session.batch(BEGIN, lock, *(target.get for target in targets))
+        known, sizes, found = self._read(session, plan, targets)
         olds = [
             target.statements.mapping.decode(rows[0]) if rows else None
             for target, rows in zip(targets, found, strict=True)
         ]
+        if known:
+            plan.check_repetition(known[0][0])
+            return plan.respond_again(olds)
         outcomes = plan.decide(olds)
         changes = [
             target.change(outcome.new_item)
             for target, outcome, old in zip(targets, outcomes, olds, strict=True)
             if outcome.new_item is not old
         ]
+        if plan.token is not None:
+            changes.append((REMEMBER_TOKEN, (plan.token, plan.digest)))
         with _in_doubt_if_lost(operation.name):
             session.batch(*changes, COMMIT)
-        return plan.respond(outcomes)
+        response = plan.respond(outcomes)
+        semantics.tell_collections(response, operation, plan.collections, sizes)
+        return response
+
+    def _read(
+        self, session: Session, plan: semantics.WritePlan, targets: Sequence["_Target"]
+    ) -> tuple[list[Row], list[int], list[list[Row]]]:
+        """Lock and read: what is known of the token, the sizes that were asked for, what the keys hold."""
+        locks = [target.lock_key for target in targets]
+        asked: list[Statement] = []
+        if plan.token is not None:
+            locks.append(lock_key("", plan.token.encode()))
+            asked.append((KNOWN_TOKEN, (plan.token,)))
+        asked += size_statements(self.catalog, plan.collections)
+        lock = self.sessions.lock(*locks, writer="authority")
+        _, _, *answers = session.batch(BEGIN, lock, *asked, *(target.get for target in targets))
+        told, found = answers[: len(asked)], answers[len(asked) :]
+        known = told.pop(0) if plan.token is not None else []
+        return known, sizes_bytes(plan.collections, told), found
 
     def _target(self, write: ConditionalWrite, key: Key) -> "_Target":
         statements = self.catalog.statements(write.table)

@@ -2,9 +2,9 @@
 
 A store that carries out operations itself goes these ways:
 
-- one item: `checked_key`, read that item, `get_response` or `write`;
+- one item: `shape_of` and `checked_key`, read that item, `get_response` or `write`;
 - a write of any kind: `plan_write`, read its items, `WritePlan.decide`, write them, `WritePlan.respond`;
-- Query and Scan: `plan`, walk the items in order, `page`;
+- Query and Scan: `shape_of` and `plan`, walk the items in order, `page`;
 - several items: `batch_gets`, `batch_writes`, `transact_gets` or `transact_writes` give the single
   operations, and the functions of the same names with `_response` the answer.
 
@@ -17,9 +17,15 @@ from dualstore.stores.semantics.batches import (
     batch_write_response,
     batch_writes,
 )
+from dualstore.stores.semantics.collections import (
+    Collection,
+    collection_size_bytes,
+    collections_asked,
+    tell_collections,
+)
 from dualstore.stores.semantics.plans import WritePlan, plan_write
 from dualstore.stores.semantics.reads import MAX_PAGE_SIZE_BYTES, PagePlan, get_response, page, plan
-from dualstore.stores.semantics.requests import shape_named
+from dualstore.stores.semantics.requests import shape_named, shape_of
 from dualstore.stores.semantics.transactions import (
     transact_get_response,
     transact_gets,
@@ -40,6 +46,7 @@ from dualstore.stores.semantics.writes import (
 
 __all__ = [
     "MAX_PAGE_SIZE_BYTES",
+    "Collection",
     "ConditionCheck",
     "PagePlan",
     "WritePlan",
@@ -50,6 +57,8 @@ __all__ = [
     "batch_writes",
     "check",
     "checked_key",
+    "collection_size_bytes",
+    "collections_asked",
     "delete",
     "get_response",
     "page",
@@ -57,6 +66,8 @@ __all__ = [
     "plan_write",
     "put",
     "shape_named",
+    "shape_of",
+    "tell_collections",
     "transact_get_response",
     "transact_gets",
     "transact_write",

@@ -1,18 +1,18 @@
 """BatchGetItem and BatchWriteItem as the single reads and writes that they are made of."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import repeat
 from typing import Any
 
 from dualstore.errors import invalid
 from dualstore.items import Item, TableShape, item_size_bytes, key_bytes
 from dualstore.operations import BatchGetItem, BatchWriteItem, DeleteItem, GetItem, PutItem, Request, Response
 from dualstore.stores.semantics.capacity import add_capacity_by_table, item_read_units, write_units
+from dualstore.stores.semantics.constraints import check_constraints
 from dualstore.stores.semantics.reads import projected
-from dualstore.stores.semantics.requests import check_request, shape_named
-from dualstore.stores.semantics.writes import Written, checked_key
+from dualstore.stores.semantics.requests import check_expressions, shape_named
+from dualstore.stores.semantics.writes import Written, key_in
 
-MAX_BATCH_READS = 100
-MAX_BATCH_WRITES = 25
 _MAX_BATCH_SIZE_BYTES = 16 * 1_048_576
 
 
@@ -26,24 +26,26 @@ def batch_gets(operation: BatchGetItem, shapes: Mapping[str, TableShape]) -> tup
     Raises:
         RequestRejected: too many keys or none, a key twice, or anything that `checked_key` refuses.
     """
-    check_request(operation.request)
+    check_constraints(operation)
     gets = tuple(_gets(operation.request))
-    _check_count(len(gets), MAX_BATCH_READS)
     _check_keys(gets, shapes)
     return gets
 
 
 def _gets(request: Request) -> Iterator[GetItem]:
     for table, asked in request["RequestItems"].items():
-        if not asked["Keys"]:
-            raise invalid(f"1 validation error detected: '{table}' has no keys")
         common = {name: value for name, value in asked.items() if name != "Keys"}
+        check_expressions(GetItem({"TableName": table, **common}))
         for key in asked["Keys"]:
             yield GetItem({"TableName": table, "Key": key, **common})
 
 
 def batch_get_response(
-    operation: BatchGetItem, gets: Sequence[GetItem], items: Sequence[Item | None]
+    operation: BatchGetItem,
+    gets: Sequence[GetItem],
+    items: Sequence[Item | None],
+    *,
+    in_doubt: Iterable[bool] = repeat(False),
 ) -> Response:
     """The answer to a BatchGetItem.
 
@@ -51,15 +53,19 @@ def batch_get_response(
         operation: the operation.
         gets: its reads.
         items: what was found, in the order of `gets`.
+        in_doubt: in the same order, whether what was found is not to be trusted; none is, by default.
 
     Returns:
-        The response; keys past 16 MB of items are left to `UnprocessedKeys`.
+        The response; keys in doubt, and those past 16 MB of items, are left to `UnprocessedKeys`.
     """
     found: dict[str, list[Item]] = {table: [] for table in operation.request["RequestItems"]}
     left: dict[str, list[Any]] = {}
     units: list[tuple[str, float]] = []
     size_bytes = 0
-    for get, item in zip(gets, items, strict=True):
+    for get, item, doubtful in zip(gets, items, in_doubt, strict=False):
+        if doubtful:
+            left.setdefault(get.table, []).append(get.key)
+            continue
         size_bytes += 0 if item is None else item_size_bytes(item)
         if size_bytes > _MAX_BATCH_SIZE_BYTES:
             left.setdefault(get.table, []).append(get.key)
@@ -86,17 +92,14 @@ def batch_writes(
     Raises:
         RequestRejected: too many writes or none, a key twice, or anything that `checked_key` refuses.
     """
-    check_request(operation.request)
+    check_constraints(operation)
     writes = tuple(_writes(operation.request))
-    _check_count(len(writes), MAX_BATCH_WRITES)
     _check_keys(writes, shapes)
     return writes
 
 
 def _writes(request: Request) -> Iterator[PutItem | DeleteItem]:
     for table, asked in request["RequestItems"].items():
-        if not asked:
-            raise invalid(f"1 validation error detected: '{table}' has no write requests")
         for entry in asked:
             match entry:
                 case {"PutRequest": body, **rest} if not rest:
@@ -120,18 +123,13 @@ def batch_write_response(operation: BatchWriteItem, outcomes: Sequence[tuple[str
     return response
 
 
-def _check_count(count: int, most: int) -> None:
-    if not 1 <= count <= most:
-        raise invalid(f"1 validation error detected: RequestItems must hold from 1 to {most} requests")
-
-
 def _check_keys(
     operations: Sequence[GetItem | PutItem | DeleteItem], shapes: Mapping[str, TableShape]
 ) -> None:
     seen: set[tuple[str, bytes]] = set()
     for operation in operations:
         shape = shape_named(shapes, operation.table)
-        key = operation.table, key_bytes(shape.keys, checked_key(operation, shape))
+        key = operation.table, key_bytes(shape.keys, key_in(shape, operation))
         if key in seen:
             raise invalid("Provided list of item keys contains duplicates")
         seen.add(key)

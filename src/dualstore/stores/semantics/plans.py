@@ -21,9 +21,10 @@ from dualstore.operations import (
 )
 from dualstore.stores.semantics.batches import batch_write_response, batch_writes
 from dualstore.stores.semantics.capacity import TRANSACTIONAL, add_capacity_by_table, item_read_units
-from dualstore.stores.semantics.requests import shape_named
+from dualstore.stores.semantics.collections import Collection, collections_asked
+from dualstore.stores.semantics.requests import shape_of
 from dualstore.stores.semantics.transactions import transact_write, transact_write_response, transact_writes
-from dualstore.stores.semantics.writes import Written, checked_key, write
+from dualstore.stores.semantics.writes import Written, checked_key, key_in, write
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class WritePlan:
         decide: what becomes of the items that were found, in the order of `writes`. It refuses with
             `RequestRejected`, and has no effect.
         respond: the answer, from what was decided.
+        collections: the item collections of which the caller wants to know the size (see `tell_collections`).
         token: the ClientRequestToken under which a repetition is recognised, or None.
         digest: of what a repetition must have in common with it; empty where there is no token.
         respond_again: the answer to a repetition, from the items that it finds.
@@ -45,6 +47,7 @@ class WritePlan:
     keys: Sequence[Key]
     decide: Callable[[Sequence[Item | None]], Sequence[Written]]
     respond: Callable[[Sequence[Written]], Response]
+    collections: Sequence[Collection] = ()
     token: str | None = None
     digest: bytes = b""
     respond_again: Callable[[Sequence[Item | None]], Response] = lambda _: {}
@@ -83,12 +86,13 @@ def plan_write(operation: Operation, shapes: Mapping[str, TableShape]) -> WriteP
 
 
 def _plan_one(operation: ConditionalWrite, shapes: Mapping[str, TableShape]) -> WritePlan:
-    shape = shape_named(shapes, operation.table)
+    shape = shape_of(shapes, operation)
     return WritePlan(
         writes=(operation,),
         keys=(checked_key(operation, shape),),
         decide=lambda olds: (write(operation, shape, olds[0]),),
         respond=lambda outcomes: outcomes[0].response,
+        collections=collections_asked(operation, (operation,), shapes),
     )
 
 
@@ -103,6 +107,7 @@ def _plan_batch(operation: BatchWriteItem, shapes: Mapping[str, TableShape]) -> 
         respond=lambda outcomes: batch_write_response(
             operation, [(each.table, outcome) for each, outcome in zip(writes, outcomes, strict=True)]
         ),
+        collections=collections_asked(operation, writes, shapes),
     )
 
 
@@ -113,6 +118,7 @@ def _plan_transaction(operation: TransactWriteItems, shapes: Mapping[str, TableS
         keys=_keys(writes, shapes),
         decide=lambda olds: transact_write(writes, shapes, olds),
         respond=lambda outcomes: transact_write_response(operation, writes, outcomes),
+        collections=collections_asked(operation, writes, shapes),
     )
     token = operation.request.get("ClientRequestToken")
     if token is None:
@@ -126,7 +132,7 @@ def _plan_transaction(operation: TransactWriteItems, shapes: Mapping[str, TableS
 
 
 def _keys(writes: Sequence[ConditionalWrite], shapes: Mapping[str, TableShape]) -> list[Key]:
-    return [checked_key(each, shapes[each.table]) for each in writes]
+    return [key_in(shapes[each.table], each) for each in writes]
 
 
 _PLANS: Mapping[type[Operation], Callable[[Any, Mapping[str, TableShape]], WritePlan]] = {

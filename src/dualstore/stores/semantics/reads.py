@@ -20,6 +20,7 @@ from dualstore.items import (
     TableShape,
     item_size_bytes,
     normalized_item,
+    partition_bytes,
     values_equal,
 )
 from dualstore.operations import GetItem, PagedRead, Query, Response, Scan
@@ -27,7 +28,6 @@ from dualstore.stores.semantics.capacity import asks_for_capacity, consumed, ite
 from dualstore.stores.semantics.requests import check_request
 
 MAX_PAGE_SIZE_BYTES = 1_048_576
-_MAX_SEGMENTS = 1_000_000
 
 
 def get_response(operation: GetItem, shape: TableShape, item: Item | None) -> Response:
@@ -85,6 +85,16 @@ class PagePlan:
         """Whether the sort key ascends."""
         return not isinstance(self.operation, Query) or self.operation.forward
 
+    @property
+    def partition(self) -> bytes | None:
+        """`partition_bytes` of the one partition of the *table* that is read, or None: it may be any.
+
+        An index that has the table's partition key, as every local one, reads one too.
+        """
+        if self.key_condition is None or self.keys.partition != self.shape.keys.partition:
+            return None
+        return partition_bytes(self.keys, {self.keys.partition.name: self.key_condition.partition})
+
     def covers(self, item: Item) -> bool:
         """Whether an item is in what is read: an index has only items that have its key."""
         return all(name in item for name in self.keys.names)
@@ -99,13 +109,10 @@ def plan(operation: Query | Scan, shape: TableShape) -> PagePlan:
 
     Raises:
         RequestRejected: an option, expression, index or ExclusiveStartKey that DynamoDB would refuse.
-        UnsupportedOperation: the request uses a legacy parameter.
     """
-    check_request(operation.request)
+    check_request(operation)
     index = _index(operation, shape)
     keys = shape.keys if index is None else index.keys
-    if operation.limit is not None and operation.limit < 1:
-        raise invalid("1 validation error detected: Value at 'limit' must be greater than or equal to 1")
     _check_select(operation, index)
     if isinstance(operation, Query):
         key_condition = operation.key_condition(keys)
@@ -122,7 +129,7 @@ def plan(operation: Query | Scan, shape: TableShape) -> PagePlan:
         position=position,
         key_condition=key_condition,
         start_key=_start_key(operation, shape, keys, position, key_condition),
-        projected=_projected_attributes(operation, index, position),
+        projected=_projected_attributes(operation, index, shape),
     )
 
 
@@ -190,31 +197,44 @@ def _index(operation: PagedRead, shape: TableShape) -> Index | None:
 def _check_select(operation: PagedRead, index: Index | None) -> None:
     select, projection = operation.select, operation.projection
     if projection is not None and select not in {None, "SPECIFIC_ATTRIBUTES"}:
-        raise invalid(f"Cannot specify the ProjectionExpression when choosing to get {select}")
+        wanted = "only the Count" if select == "COUNT" else select
+        raise invalid(f"Cannot specify the ProjectionExpression when choosing to get {wanted}")
     if projection is None and select == "SPECIFIC_ATTRIBUTES":
-        raise invalid("Must specify the ProjectionExpression when choosing to get SPECIFIC_ATTRIBUTES")
+        raise invalid(
+            "Must specify the AttributesToGet or ProjectionExpression when choosing to get "
+            "SPECIFIC_ATTRIBUTES"
+        )
     if select == "ALL_PROJECTED_ATTRIBUTES" and index is None:
         raise invalid("ALL_PROJECTED_ATTRIBUTES can be used only when Querying using an IndexName")
 
 
 def _check_filter_keys(condition: Condition | None, keys: KeySchema) -> None:
-    if condition is not None and not attributes_read(condition).isdisjoint(keys.names):
-        raise invalid(
-            "Filter Expression can only contain non-primary key attributes; "
-            "put the condition on the sort key into the KeyConditionExpression"
-        )
+    read = frozenset[str]() if condition is None else attributes_read(condition)
+    for name in keys.names:
+        if name in read:
+            raise invalid(
+                "Filter Expression can only contain non-primary key attributes: "
+                f"Primary key attribute: {name}"
+            )
 
 
 def _check_segment(operation: Scan) -> None:
     segment, total = operation.request.get("Segment"), operation.request.get("TotalSegments")
-    if (segment is None) != (total is None):
-        raise invalid("Segment and TotalSegments are required together")
-    if segment is None or total is None:
-        return
-    if not 1 <= total <= _MAX_SEGMENTS:
-        raise invalid("1 validation error detected: Value at 'totalSegments' must be from 1 to 1000000")
-    if not 0 <= segment < total:
-        raise invalid("The Segment parameter is zero-based and must be less than parameter TotalSegments")
+    if segment is not None and total is None:
+        raise invalid(
+            "The TotalSegments parameter is required but was not present in the request when Segment "
+            "parameter is present"
+        )
+    if segment is None and total is not None:
+        raise invalid(
+            "The Segment parameter is required but was not present in the request when parameter "
+            "TotalSegments is present"
+        )
+    if segment is not None and total is not None and segment >= total:
+        raise invalid(
+            "The Segment parameter is zero-based and must be less than parameter TotalSegments: "
+            f"Segment: {segment} is not less than TotalSegments: {total}"
+        )
 
 
 def _start_key(
@@ -241,17 +261,16 @@ def _start_key(
 
 
 def _projected_attributes(
-    operation: PagedRead, index: Index | None, position: tuple[str, ...]
+    operation: PagedRead, index: Index | None, shape: TableShape
 ) -> frozenset[str] | None:
     """The attributes that a read sees, or None for all.
 
     AWS, "Using Global Secondary Indexes" and "Local secondary indexes": a local index fetches from the
     table what it lacks, a global one cannot. No index evaluates a filter on what it lacks.
     """
-    if index is None or index.projection == "ALL":
+    held = None if index is None else index.held_attributes(shape.keys)
+    if index is None or held is None:
         return None
-    included = () if index.projection == "KEYS_ONLY" else index.projection
-    held = frozenset((*position, *included))
     if operation.filter is not None and (lacking := attributes_read(operation.filter) - held):
         raise invalid(
             f"One or more parameter values were invalid: Secondary index {index.name} "
@@ -261,7 +280,12 @@ def _projected_attributes(
     fetches = operation.select == "ALL_ATTRIBUTES" or not wanted <= held
     if fetches and index.is_global:
         raise invalid(
-            f"One or more parameter values were invalid: Global secondary index {index.name} "
-            f"does not project {sorted(wanted - held) or 'all attributes'}"
+            "One or more parameter values were invalid: "
+            + (
+                f"Global secondary index {index.name} does not project {sorted(wanted - held)}"
+                if wanted
+                else f"Select type ALL_ATTRIBUTES is not supported for global secondary index {index.name} "
+                "because its projection type is not ALL"
+            )
         )
     return None if fetches else held

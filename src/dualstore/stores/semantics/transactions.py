@@ -24,12 +24,11 @@ from dualstore.stores.semantics.capacity import (
     item_read_units,
     write_units,
 )
+from dualstore.stores.semantics.constraints import check_constraints
 from dualstore.stores.semantics.reads import projected
-from dualstore.stores.semantics.requests import check_request, shape_named
-from dualstore.stores.semantics.writes import ConditionCheck, Written, checked_key, write
+from dualstore.stores.semantics.requests import check_expressions, shape_named
+from dualstore.stores.semantics.writes import ConditionCheck, Written, key_in, write
 
-MAX_TRANSACTION_ACTIONS = 100
-_MAX_TOKEN_LENGTH = 36
 _MAX_TRANSACTION_SIZE_BYTES = 4 * 1_048_576
 
 _ActionT = TypeVar("_ActionT", bound=TableOperation)
@@ -40,7 +39,6 @@ _WRITES: Mapping[str, type[ConditionalWrite]] = {
     "Delete": DeleteItem,
     "ConditionCheck": ConditionCheck,
 }
-_NEEDS = {"Update": "UpdateExpression", "ConditionCheck": "ConditionExpression"}
 
 # How a refusal of one action is named among the reasons for which the transaction was cancelled.
 _REASONS = {
@@ -99,12 +97,6 @@ def transact_writes(
     Raises:
         RequestRejected: as `transact_gets`; or the token is empty or longer than 36 characters.
     """
-    token = operation.request.get("ClientRequestToken")
-    if token is not None and not 1 <= len(token) <= _MAX_TOKEN_LENGTH:
-        raise invalid("1 validation error detected: clientRequestToken must have from 1 to 36 characters")
-    for kind, body in operation.actions:
-        if _NEEDS.get(kind, "TableName") not in body:
-            raise invalid(f"1 validation error detected: {kind} needs a {_NEEDS[kind]}")
     actions = _actions(operation, _WRITES)
     size_bytes = 0
     for action in actions:
@@ -154,15 +146,11 @@ def transact_write_response(
 
 
 def _actions(operation: Transaction, kinds: Mapping[str, type[_ActionT]]) -> tuple[_ActionT, ...]:
-    check_request(operation.request)
-    entries = operation.request["TransactItems"]
-    if not 1 <= len(entries) <= MAX_TRANSACTION_ACTIONS:
-        raise invalid(
-            f"1 validation error detected: TransactItems must hold 1 to {MAX_TRANSACTION_ACTIONS} actions"
-        )
-    if len(operation.actions) != len(entries) or any(kind not in kinds for kind, _ in operation.actions):
-        raise invalid(f"Each of TransactItems must hold exactly one of {', '.join(kinds)}")
-    return tuple(kinds[kind](body) for kind, body in operation.actions)
+    check_constraints(operation)
+    actions = tuple(kinds[kind](body) for kind, body in operation.actions)
+    for action in actions:
+        check_expressions(action)
+    return actions
 
 
 def _check_not_empty(content: Item, shape: TableShape) -> None:
@@ -174,7 +162,7 @@ def _check_not_empty(content: Item, shape: TableShape) -> None:
 
 def _check_actions(actions: Sequence[TableOperation], shapes: Mapping[str, TableShape]) -> None:
     named = [(action, shape_named(shapes, action.table)) for action in actions]
-    keys = _all_or_none([partial(checked_key, action, shape) for action, shape in named])
+    keys = _all_or_none([partial(key_in, shape, action) for action, shape in named])
     identities = {
         (shape.name, key_bytes(shape.keys, key)) for (_, shape), key in zip(named, keys, strict=True)
     }

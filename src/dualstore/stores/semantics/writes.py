@@ -4,16 +4,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from dualstore.errors import RequestRejected, invalid
-from dualstore.expressions import Update, apply_update, evaluate, project, touched_paths, updates_key
+from dualstore.expressions import (
+    Update,
+    apply_update,
+    evaluate,
+    project,
+    touched_paths,
+    updated_key_attribute,
+)
 from dualstore.expressions.updates import Add, Set
 from dualstore.items import Item, Key, TableShape, normalized_item
 from dualstore.operations import (
     ConditionalWrite,
     DeleteItem,
     KeyedOperation,
-    Operation,
     PutItem,
     Response,
+    TableOperation,
     UpdateItem,
 )
 from dualstore.stores.semantics.capacity import asks_for_capacity, consumed, write_units
@@ -42,7 +49,7 @@ class ConditionCheck(ConditionalWrite, KeyedOperation):
     name = "ConditionCheck"
 
 
-def checked_key(operation: Operation, shape: TableShape) -> Key:
+def checked_key(operation: TableOperation, shape: TableShape) -> Key:
     """The key that an operation on one item is about, once its whole request is known to be sound.
 
     To be called before anything is read: none of this depends on the old item.
@@ -57,26 +64,28 @@ def checked_key(operation: Operation, shape: TableShape) -> Key:
     Raises:
         RequestRejected: an option, expression, item or key that DynamoDB would refuse.
     """
-    check_request(operation.request)
-    if isinstance(operation, ConditionalWrite):
-        _check_write(operation, shape)
+    check_request(operation)
+    return key_in(shape, operation)
+
+
+def key_in(shape: TableShape, operation: TableOperation) -> Key:
+    """As `checked_key`, where `check_request` has been done."""
     if isinstance(operation, PutItem):
         shape.check_item(operation.item)
         return normalized_item(shape.keys.key_of(operation.item))
     assert isinstance(operation, KeyedOperation)  # noqa: S101 - the other operations have many keys
-    _ = operation.projection  # parsed here, so that it is refused even where there is no item
-    return normalized_item(shape.keys.exact_key(operation.key))
+    key = shape.keys.exact_key(operation.key)
+    if isinstance(operation, UpdateItem) and operation.update is not None:
+        _check_leaves_key(operation.update, shape)
+    return normalized_item(key)
 
 
-def _check_write(operation: ConditionalWrite, shape: TableShape) -> None:
-    _ = operation.condition  # parsed here, so that it is refused before anything is written
-    if not isinstance(operation, UpdateItem):
-        if operation.return_values not in {"NONE", "ALL_OLD"}:
-            raise invalid("ReturnValues can only be ALL_OLD or NONE")
-    elif operation.update is not None and updates_key(operation.update, shape.keys):
+def _check_leaves_key(update: Update, shape: TableShape) -> None:
+    changed = updated_key_attribute(update, shape.keys)
+    if changed is not None:
         raise invalid(
-            "One or more parameter values were invalid: "
-            "Cannot update an attribute that is part of the key; delete the item and put another"
+            f"One or more parameter values were invalid: Cannot update attribute {changed}. "
+            "This attribute is part of the key"
         )
 
 

@@ -1,0 +1,78 @@
+"""Rows on their way into a COPY: text that is still being made, and items that are encoded one by one."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import psycopg
+
+from dualstore.items import Item
+from dualstore.mapping import TableMapping
+from dualstore.mapping.transcoding import Rejected, Transcoded, Unreadable, read_line
+
+
+class Row(NamedTuple):
+    """One row to be loaded.
+
+    Attributes:
+        text: its line of COPY text, or None where the item is to be encoded.
+        item: the item, or None where it is still a line of the source.
+        line: the item as it came, where it came as a line.
+    """
+
+    text: bytes | None
+    item: Item | None
+    line: bytes | None
+
+
+@dataclass(slots=True)
+class Batch:
+    """Rows that are loaded together.
+
+    Attributes:
+        mapping: the table.
+        blocks: COPY text that is still being made while it is sent.
+        rows: rows that stand alone.
+        sent: the blocks that were made so far.
+        rejected: items that were declined and found to be none.
+    """
+
+    mapping: TableMapping
+    blocks: Iterator[Transcoded] = field(default_factory=lambda: iter(()))
+    rows: list[Row] = field(default_factory=list)
+    sent: list[Transcoded] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+
+    def write(self, copy: psycopg.Copy) -> int:
+        """Send everything; the number of rows."""
+        sent = 0
+        for block in self.blocks:
+            self.sent.append(block)
+            copy.write(block.text)
+            sent += block.rows
+            self.rows += self._read(block)
+        encoded = False
+        for row in self.rows:
+            if row.text is not None:
+                copy.write(row.text)
+                continue
+            if not encoded:
+                copy.set_types(self.mapping.pg_types)
+                encoded = True
+            copy.write_row(self.mapping.encode(row.item or {}))
+        return sent + len(self.rows)
+
+    def alone(self) -> list[Row]:
+        """Every row by itself, to find out which of them PostgreSQL refuses."""
+        for block in self.blocks:  # the rest, where sending them failed
+            self.sent.append(block)
+            self.rows += self._read(block)
+        pairs = (pair for block in self.sent for pair in block.pairs())
+        return [*(Row(text, None, line) for text, line in pairs), *self.rows]
+
+    def _read(self, block: Transcoded) -> Iterator[Row]:
+        for line in block.declined_lines():
+            try:
+                yield Row(None, read_line(self.mapping.shape, line), line)
+            except Unreadable as unreadable:
+                self.rejected.append(Rejected(unreadable.reason, unreadable.detail, line))

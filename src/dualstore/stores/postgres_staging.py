@@ -1,0 +1,190 @@
+"""The SQL of loading one table in bulk: staging, the merge where nothing is, and what it left out."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from psycopg import sql
+
+from dualstore.items import KeyType
+from dualstore.mapping import TableMapping
+from dualstore.stores.postgres.statements import passing
+
+_STAGING = sql.Identifier("pg_temp", "dualstore_staging")
+# `json` has no equality. The texts are compared: a false difference costs one settle.
+_COMPARED_AS_TEXT = frozenset({"json", "json[]"})
+
+MIRROR = passing("%(table)s", "%(epoch)s")
+"""One row where PostgreSQL is the mirror of the table at the epoch."""
+NOBODY = (
+    "SELECT WHERE %(epoch)s IS NOT NULL AND NOT EXISTS (SELECT FROM dualstore.control"
+    " WHERE table_name = %(table)s AND role <> 'none')"
+)
+"""One row where nobody writes the table yet: PostgreSQL is neither its mirror nor its authority."""
+
+# A piece is sorted in memory; and what makes a plan look dear here is the number of rows, which compiling it
+# does not pay for.
+SETTINGS = (
+    "SELECT set_config('dualstore.writer', 'mirror', true), set_config('work_mem', '64MB', true),"
+    " set_config('jit', 'off', true)"
+)
+
+
+@dataclass(frozen=True)
+class LoadStatements:
+    """The statements for one table, composed once.
+
+    Attributes:
+        mapping: the table.
+        guard: a query of one row where the table may be loaded: `MIRROR` or `NOBODY`.
+    """
+
+    mapping: TableMapping
+    guard: str
+
+    @cached_property
+    def table(self) -> sql.Identifier:
+        """The SQL table's name."""
+        table = self.mapping.table
+        return sql.Identifier(*filter(None, (table.schema, table.name)))
+
+    @cached_property
+    def begin(self) -> sql.Composed:
+        """Settings, and an empty staging table: a copy of the columns' types, and of nothing else.
+
+        No NOT NULL, no CHECK, no default; without values, so that both statements go in one round trip.
+        """
+        return sql.SQL(
+            f"{SETTINGS};"  # pyright: ignore[reportArgumentType] - a constant
+            " CREATE TEMPORARY TABLE dualstore_staging ON COMMIT DROP AS"
+            " SELECT {columns} FROM {table} WITH NO DATA"
+        ).format(columns=self._columns, table=self.table)
+
+    @cached_property
+    def empty_staging(self) -> sql.Composed:
+        """Forget what was merged before in the same transaction."""
+        return sql.SQL("TRUNCATE {}").format(_STAGING)
+
+    @cached_property
+    def copy(self) -> sql.Composed:
+        """COPY into the staging table."""
+        return sql.SQL("COPY {} ({}) FROM STDIN").format(_STAGING, self._columns)
+
+    @cached_property
+    def copy_straight(self) -> sql.Composed:
+        """COPY into the table itself."""
+        return sql.SQL("COPY {} ({}) FROM STDIN").format(self.table, self._columns)
+
+    @cached_property
+    def insert(self) -> sql.Composed:
+        """Insert where there is neither row nor tombstone.
+
+        In key order, so that two transactions that insert many rows wait for each other in one direction.
+        """
+        return sql.SQL(
+            "INSERT INTO {table} ({columns}) SELECT {columns} FROM {staging} s"
+            " WHERE EXISTS ({guard}) AND NOT {buried} ORDER BY {keys} ON CONFLICT ({keys}) DO NOTHING"
+        ).format(
+            table=self.table,
+            columns=self._columns,
+            staging=_STAGING,
+            guard=composed(self.guard),
+            buried=self._buried,
+            keys=self._key_columns,
+        )
+
+    @cached_property
+    def differing(self) -> sql.Composed:
+        """The keys of what was not inserted and is not there as it is in the staging table.
+
+        A statement of its own: it sees what was committed while the one before it waited.
+        """
+        keys = self._names[: len(self.mapping.key_columns)]
+        return sql.SQL(
+            "SELECT {read} FROM {staging} s LEFT JOIN {table} t ON {same_key}"
+            " WHERE t.dualstore_revision IS NULL OR {differs} OR {buried}"
+        ).format(
+            read=sql.SQL(", ").join(map(composed, self.mapping.read_expressions("s")[: len(keys)])),
+            staging=_STAGING,
+            table=self.table,
+            same_key=sql.SQL(" AND ").join(sql.SQL("t.{0} = s.{0}").format(name) for name in keys),
+            differs=sql.SQL(" OR ").join(
+                sql.SQL("t.{0}{1} IS DISTINCT FROM s.{0}{1}").format(
+                    name, sql.SQL("::text" if pg_type in _COMPARED_AS_TEXT else "")
+                )
+                for name, pg_type in zip(self._names, self.mapping.pg_types, strict=True)
+            ),
+            buried=self._buried,
+        )
+
+    def rows(self, limit: int) -> sql.Composed:
+        """The first keys of the table, and whether each was last written before a revision."""
+        return self._rows(sql.SQL(""), limit)
+
+    def rows_after(self, limit: int) -> sql.Composed:
+        """The same behind a key."""
+        behind = sql.SQL(" WHERE ({}) > ({})").format(
+            self._key_columns,
+            sql.SQL(", ").join(composed(f"%s::{type_}") for type_ in self.mapping.key_types),
+        )
+        return self._rows(behind, limit)
+
+    def _rows(self, where: sql.Composable, limit: int) -> sql.Composed:
+        # `dualstore_revision` has no index: a page is bounded by the rows it reads, not by those it finds.
+        read = self.mapping.read_expressions("t")[: len(self.mapping.key_columns)]
+        rows = sql.SQL("SELECT {}, t.dualstore_revision < %s FROM {} t").format(
+            sql.SQL(", ").join(map(composed, read)), self.table
+        )
+        return rows + where + sql.SQL(" ORDER BY {} LIMIT {}").format(self._key_columns, limit)
+
+    @cached_property
+    def _names(self) -> list[sql.Identifier]:
+        return [sql.Identifier(name) for name in self.mapping.column_names]
+
+    @cached_property
+    def _columns(self) -> sql.Composed:
+        return sql.SQL(", ").join(self._names)
+
+    @cached_property
+    def _key_columns(self) -> sql.Composed:
+        return sql.SQL(", ").join(self._names[: len(self.mapping.key_columns)])
+
+    @cached_property
+    def _buried(self) -> sql.Composed:
+        # Most tables have no tombstone at all: asked once for the whole statement, and in its snapshot. Only
+        # where there is one are the bytes of each key put together.
+        return sql.SQL(
+            "((SELECT EXISTS (SELECT FROM dualstore.tombstones WHERE table_name = %(table)s))"
+            " AND EXISTS (SELECT FROM dualstore.tombstones gone WHERE gone.table_name = %(table)s"
+            " AND sha256(gone.key) = sha256({})))"
+        ).format(sql.SQL(" || ").join(self._key_parts()))
+
+    def _key_parts(self) -> list[sql.Composed]:
+        attributes = self.mapping.shape.keys.attributes
+        return [
+            sql.SQL(
+                "(SELECT convert_to({type}, 'UTF8') || int4send(octet_length(payload)) || payload"
+                " FROM (SELECT {payload}) AS part (payload))"
+            ).format(
+                type=sql.Literal(attribute.type),
+                payload=sql.SQL(_KEY_PAYLOADS[attribute.type]).format(sql.Identifier("s", column.name)),
+            )
+            for attribute, column in zip(attributes, self.mapping.key_columns, strict=True)
+        ]
+
+
+# `items.key_bytes` in SQL. A stored text escapes U+0000 and U+0001 (see `mapping.text`); as `escape` writes a
+# bytea, U+0000 is three digits behind a backslash and U+0001 itself.
+_KEY_PAYLOADS: dict[KeyType, str] = {
+    "S": (
+        "CASE WHEN strpos({0}, E'\\x01') = 0 THEN convert_to({0}, 'UTF8') ELSE decode(replace(replace("
+        "encode(convert_to({0}, 'UTF8'), 'escape'), E'\\x01\\x01', '\\000'),"
+        " E'\\x01\\x02', E'\\x01'), 'escape') END"
+    ),
+    "N": "convert_to(trim_scale({0})::text, 'UTF8')",
+    "B": "{0}",
+}
+
+
+def composed(text: str) -> sql.SQL:
+    """SQL that the mapping has composed of quoted names and type names, which a type checker cannot see."""
+    return sql.SQL(text)  # pyright: ignore[reportArgumentType]
