@@ -104,6 +104,7 @@ control = sa.Table(
     sa.Column("deferred", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("streamed", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("role", sa.Text, nullable=False, server_default=PostgresRole.NONE),
+    sa.Column("stopped", JSONB),
     _moment("updated_at"),
     sa.PrimaryKeyConstraint("table_name"),
     _one_of("stage", *Stage),
@@ -115,6 +116,17 @@ control = sa.Table(
         "The control record of each table: a copy while its phase is 'moved', and always the fence that "
         "every write to the mapped table looks for"
     ),
+)
+
+stops = sa.Table(
+    "stops",
+    metadata,
+    sa.Column("table_name", sa.Text, nullable=False),
+    sa.Column("stopped_by", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    _moment("stopped_at"),
+    sa.PrimaryKeyConstraint("table_name"),
+    comment="Tables whose mirror a person has forbidden to read; every such read looks here",
 )
 
 processes = sa.Table(
@@ -255,9 +267,50 @@ discrepancies = sa.Table(
     sa.Column("count", sa.BigInteger, nullable=False, server_default=sa.text("1")),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("run_id", sa.Uuid),
+    sa.Column("finder", sa.Text, nullable=False, server_default="shadow"),
+    sa.Column("of_request", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("dynamodb_version", sa.Text),
+    sa.Column("postgres_version", sa.Text),
+    sa.Column("trace_id", sa.Text),
+    sa.Column("key", sa.LargeBinary),
     sa.PrimaryKeyConstraint("id"),
-    sa.UniqueConstraint("table_name", "key_hash", "operation", "class"),
+    sa.UniqueConstraint("table_name", "key_hash", "class"),
     sa.Index(None, "table_name", "last_seen"),
     sa.CheckConstraint("count > 0", name="count"),
-    comment="Differences between the two sides that a second look confirmed; no item values",
+    _one_of("state", "open", "repaired", "ignored"),
+    comment="Differences between the two sides that a second look confirmed; no item values, keys by opt-in",
+)
+
+rollup = sa.Table(
+    "rollup",
+    metadata,
+    sa.Column("id", sa.Uuid, nullable=False),
+    sa.Column("table_name", sa.Text, nullable=False),
+    sa.Column("process", sa.Text),
+    _count("generation"),
+    sa.Column("stage", sa.Text, nullable=False),
+    *_percentage("read_percent"),
+    *_percentage("mirror_percent"),
+    *_percentage("shadow_percent"),
+    _moment("began_at"),
+    _moment("ended_at"),
+    sa.Column("figures", JSONB, nullable=False),
+    sa.PrimaryKeyConstraint("id"),
+    sa.Index(None, "table_name", "ended_at"),
+    sa.Index(None, "table_name", "generation"),
+    _one_of("stage", *Stage),
+    comment=(
+        "What the processes counted, by table and dial step; process: None where several windows were "
+        "added up"
+    ),
+)
+
+served_tables = sa.Table(
+    "served_tables",
+    metadata,
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("definition", JSONB, nullable=False),
+    _moment("created_at"),
+    sa.PrimaryKeyConstraint("name"),
+    comment="Tables that exist on PostgreSQL alone, as DescribeTable tells of them",
 )
