@@ -62,15 +62,19 @@ def codec_for(attribute_type: str, column_type: sa.types.TypeEngine[Any]) -> Cod
         None where dualstore keeps such attributes in the overflow only. Type decorators are among
         those: what they do to a value is known to Python, not to PostgreSQL.
     """
-    # What `with_variant` sets aside for PostgreSQL. `dialect_impl` would give it too, but not say whether
-    # a float is REAL or a string CHAR.
-    actual = column_type._variant_mapping.get(POSTGRESQL.name, column_type)  # noqa: SLF001
+    actual = actual_type(column_type)
     if isinstance(actual, sa.types.TypeDecorator):
         return None
     for type_, sql_class, build in _BUILDERS:
         if type_ == attribute_type and isinstance(actual, sql_class):
             return build(actual)
     return None
+
+
+def actual_type(column_type: sa.types.TypeEngine[Any]) -> sa.types.TypeEngine[Any]:
+    """The type that a column has on PostgreSQL: what `with_variant` sets aside for it, where it does."""
+    # `dialect_impl` would give it too, but not say whether a float is REAL or a string CHAR.
+    return column_type._variant_mapping.get(POSTGRESQL.name, column_type)  # noqa: SLF001
 
 
 def _same(content: Any) -> Any:

@@ -1,0 +1,15 @@
+"""Builds the extension module against the limited API: one wheel for Python 3.11 and everything after it."""
+
+from setuptools import Extension, setup
+
+setup(
+    ext_modules=[
+        Extension(
+            "dualstore_accelerator",
+            ["src/dualstore_accelerator.c"],
+            extra_compile_args=["-O3", "-Wall", "-Wextra"],
+            py_limited_api=True,
+        )
+    ],
+    options={"bdist_wheel": {"py_limited_api": "cp311"}},
+)

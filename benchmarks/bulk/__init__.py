@@ -1,0 +1,1 @@
+"""The table that the backfill's benchmark loads, its items, and the ways of loading it."""
