@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import subprocess
 import tempfile
 import zipfile
 from pathlib import Path
@@ -40,10 +41,10 @@ def tests(session: nox.Session) -> None:
     """All tests, on servers that it starts itself. `nox -s tests -- tests/unit -k items`."""
     session.install("-e", EXTRAS, *group("test"))
     _fetch_dynoxide(session)
-    session.run(
-        *("python", "-m", "pytest", *session.posargs),
-        env={"DUALSTORE_REQUIRE_SERVERS": os.environ.get("DUALSTORE_REQUIRE_SERVERS", "1")},
-    )
+    required = {"DUALSTORE_REQUIRE_SERVERS": os.environ.get("DUALSTORE_REQUIRE_SERVERS", "1")}
+    if _build_accelerator(session):
+        required["DUALSTORE_REQUIRE_ACCELERATOR"] = "1"
+    session.run("python", "-m", "pytest", *session.posargs, env=required)
 
 
 @nox.session
@@ -113,6 +114,30 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def conformance(session: nox.Session) -> None:
+    """The public DynamoDB suite against `dualstore serve`; DYNAMODB_CONFORMANCE names its folder."""
+    suite = os.environ.get("DYNAMODB_CONFORMANCE")
+    if suite is None:
+        session.error("set DYNAMODB_CONFORMANCE to a clone of nubo-db/dynamodb-conformance, after npm ci")
+    session.install("-e", ".[demo,serve]")
+    dualstore = str(Path(session.bin) / "dualstore")
+    command = [dualstore, "serve", "--side", "postgres", "--embedded", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            listening = re.search(r"http://\S+:\d+", server.stdout.readline() if server.stdout else "")
+            if listening is None:
+                session.error("dualstore serve did not start")
+            with session.chdir(suite):
+                session.run(
+                    *("npx", "vitest", "run", *session.posargs),
+                    external=True,
+                    env={"DYNAMODB_ENDPOINT": listening[0]},
+                )
+        finally:
+            server.terminate()
+
+
+@nox.session
 def simulate(session: nox.Session) -> None:
     """A million schedules of the protocol. `nox -s simulate -- --schedules 10000 --scenario flipping`."""
     session.install("-e", ".", *group("test"))
@@ -123,7 +148,7 @@ def simulate(session: nox.Session) -> None:
 def mutants(session: nox.Session) -> None:
     """Takes away one rule of the protocol after the other; writes docs/explanation/mutants.md."""
     session.install("-e", ".", *group("test"))
-    session.run("python", "-m", "replication.simulate", "--mutants", env={"PYTHONPATH": "tests"})
+    session.run("python", "-m", "replication.page", *session.posargs, env={"PYTHONPATH": "tests"})
 
 
 @nox.session
@@ -148,6 +173,15 @@ def _fetch_dynoxide(session: nox.Session) -> None:
         return
     install = "from dualstore.testing.servers import install_dynoxide; print(install_dynoxide())"
     session.run("python", "-c", install)
+
+
+def _build_accelerator(session: nox.Session) -> bool:
+    """Installs the compiled twin of the transcoder where there is a C compiler."""
+    if shutil.which("cc") is None:
+        session.warn("there is no C compiler: the transcoder is tested in Python only")
+        return False
+    session.install("./accelerator")
+    return True
 
 
 def _check_contents(session: nox.Session, built: Path) -> None:

@@ -1,7 +1,7 @@
 """A table on both sides, the way applications write it, and the jobs that copy and compare it."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -102,6 +102,10 @@ class BulkSides:
 
     def settle(self, key: Key) -> None:
         settle(self.postgres, self.dynamodb, self.mapping.shape, key, epoch=EPOCH)
+
+    def settle_all(self, keys: Iterable[Key]) -> None:
+        for key in keys:
+            self.settle(key)
 
     def put(self, *items: Item) -> None:
         """Write items as they were written before there was dualstore."""

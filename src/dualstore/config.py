@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeInt,
@@ -44,14 +44,19 @@ def _postgres_url(url: SecretStr) -> SecretStr:
     return url
 
 
-def _available_kind(kind: object) -> object:
-    if kind == "launchdarkly":
-        raise ValueError("'launchdarkly' is not carried by this version: use 'file' or 'static'")
-    return kind
+def _protected_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme != "https" and parts.hostname not in {"127.0.0.1", "localhost"}:
+        raise ValueError("must start with https://, since a token is sent there")
+    return url
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+def _with_driver(url: SecretStr) -> str:
+    return "postgresql+psycopg://" + url.get_secret_value().partition("://")[2]
 
 
 class DynamoSettings(_Section):
@@ -66,9 +71,15 @@ class DynamoSettings(_Section):
 
 
 class PostgresSettings(_Section):
-    """`[postgres]`: how PostgreSQL is reached, and how long anything may take there."""
+    """`[postgres]`: how PostgreSQL is reached, and how long anything may take there.
+
+    Attributes:
+        reader_url: of read replicas, which then answer eventually consistent reads where PostgreSQL is the
+            authority.
+    """
 
     url: Annotated[SecretStr, AfterValidator(_postgres_url)]
+    reader_url: Annotated[SecretStr, AfterValidator(_postgres_url)] | None = None
     pool_size: PositiveInt = 10
     max_overflow: NonNegativeInt = 10
     pool_timeout_seconds: PositiveFloat = 1.0
@@ -78,20 +89,51 @@ class PostgresSettings(_Section):
     @property
     def sqlalchemy_url(self) -> str:
         """The URL with SQLAlchemy's psycopg 3 driver named. Holds the password: never print it."""
-        return "postgresql+psycopg://" + self.url.get_secret_value().partition("://")[2]
+        return _with_driver(self.url)
+
+    @property
+    def sqlalchemy_reader_url(self) -> str | None:
+        """Likewise of the reader endpoint, where there is one."""
+        return None if self.reader_url is None else _with_driver(self.reader_url)
 
 
 class FlagSettings(_Section):
-    """`[flags]`: where stage and dials come from."""
+    """`[flags]`: where stage and dials come from.
 
-    kind: Annotated[Literal["static", "file"], BeforeValidator(_available_kind)] = "static"
+    Attributes:
+        sdk_key: LaunchDarkly's; LAUNCHDARKLY_SDK_KEY is looked at, too.
+        start_wait_seconds: how long the first table waits for LaunchDarkly; it stays as recorded meanwhile.
+        context_kind, context_key: as whom flags are evaluated.
+        key_contexts: whether a percentage may be a boolean flag with a percentage rollout.
+        migration_metrics: whether LaunchDarkly is told of operations.
+        project, environment: by key, where `dualstore dial` sets flags.
+    """
+
+    kind: Literal["static", "file", "launchdarkly"] = "static"
     path: Path | None = None
     poll_interval_seconds: PositiveFloat = 0.25
+    sdk_key: SecretStr | None = None
+    base_uri: str | None = None
+    stream_uri: str | None = None
+    events_uri: str | None = None
+    start_wait_seconds: Annotated[float, Field(ge=0, le=5)] = 0.0
+    context_kind: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+$")] = "service"
+    context_key: Annotated[str, StringConstraints(min_length=1)] = "dualstore"
+    key_contexts: bool = False
+    migration_metrics: bool = False
+    migration_metrics_per_second: PositiveInt = 100
+    project: str | None = None
+    environment: str | None = None
+    api_uri: Annotated[str, AfterValidator(_protected_url)] = "https://app.launchdarkly.com"
 
     @model_validator(mode="after")
     def _file_has_path(self) -> "FlagSettings":
         if self.kind == "file" and self.path is None:
             raise ValueError("kind 'file' needs flags.path, the flag file")
+        if self.kind != "launchdarkly" and self.migration_metrics:
+            raise ValueError("migration_metrics needs kind 'launchdarkly'")
+        if self.context_kind in {"kind", "multi"}:
+            raise ValueError("context_kind: LaunchDarkly keeps 'kind' and 'multi' for itself")
         return self
 
 
@@ -102,12 +144,17 @@ class ControlSettings(_Section):
         read_grant_seconds: δ of the design, the life of a grant to read the mirror.
         write_grant_seconds: the life of a grant to write.
         direct_write_window_seconds: how long after a definite reply the writer may write to the mirror.
+        move_seconds: how long writes may pause for a move of the authority, before it is given up.
+        patience_seconds: how long an operation waits while writes pause, before its caller is asked to try
+            again.
     """
 
     poll_interval_seconds: PositiveFloat = 0.4
     read_grant_seconds: PositiveFloat = 1.0
     write_grant_seconds: PositiveFloat = 10.0
     direct_write_window_seconds: PositiveFloat = 30.0
+    move_seconds: PositiveFloat = 5.0
+    patience_seconds: PositiveFloat = 8.0
 
     @model_validator(mode="after")
     def _grant_outlives_poll(self) -> "ControlSettings":
@@ -115,17 +162,84 @@ class ControlSettings(_Section):
             raise ValueError("poll_interval_seconds must be shorter than read_grant_seconds")
         if self.read_grant_seconds > self.write_grant_seconds:
             raise ValueError("read_grant_seconds must not be longer than write_grant_seconds")
+        if self.move_seconds >= self.patience_seconds:
+            raise ValueError("move_seconds must be shorter than patience_seconds: writes wait for the move")
         return self
 
 
 class ShadowSettings(_Section):
-    """`[shadow]`: the bounds of the reads that run on the other side for comparison."""
+    """`[shadow]`: the bounds of the reads that run on the other side for comparison, and what is kept.
+
+    Attributes:
+        against: what a read is compared with: the other side, or the same side, asked again.
+        latency_limit_seconds: a mean latency of comparison reads beyond which fewer are made.
+        batch_keys: how many GetItems are asked together at most.
+        linger_seconds: how long a worker waits for more of them.
+        plain_keys: whether discrepancies are recorded with their keys, not hashes alone.
+        retention_days: how long after it was last seen a discrepancy stays recorded.
+        discrepancies_per_table: how many are recorded at most.
+        raise_on_mismatch: for tests: compare in the caller's thread, and raise there.
+    """
 
     queue_size: PositiveInt = 1_000
     workers: PositiveInt = 2
     timeout_seconds: PositiveFloat = 5.0
     rechecks: PositiveInt = 3
     recheck_pause_seconds: PositiveFloat = 0.2
+    against: Literal["other", "same"] = "other"
+    latency_limit_seconds: PositiveFloat = 1.0
+    batch_keys: Annotated[int, Field(ge=1, le=100)] = 25
+    linger_seconds: Annotated[float, Field(ge=0)] = 0.025
+    plain_keys: bool = False
+    retention_days: PositiveFloat = 30.0
+    discrepancies_per_table: PositiveInt = 10_000
+    raise_on_mismatch: bool = False
+
+
+class TelemetrySettings(_Section):
+    """`[telemetry]`: what is told, and how often.
+
+    Attributes:
+        span_percent: the share of all traces in which operations get spans of their own.
+        rollup_seconds: the pause between two reports of this process to the fleet's figures.
+        emf: where CloudWatch's embedded metric format goes, for what collects the output of the process.
+        emf_seconds: the pause between two reports in that format.
+    """
+
+    span_percent: Percent = 3.0
+    rollup_seconds: PositiveFloat = 5.0
+    emf: Literal["none", "stdout", "stderr"] = "none"
+    emf_seconds: PositiveFloat = 60.0
+
+
+class BreakerSettings(_Section):
+    """`[breaker]`: when reads leave PostgreSQL alone where something else may answer them.
+
+    Attributes:
+        window_seconds: reads count for so long, and for twice that at most.
+        least_bad: it opens on no fewer bad reads.
+        bad_percent: the share of bad reads at which it opens, of their number or of the time they took.
+        slow_seconds: a read that takes so long is a bad one.
+        probes: so many good probes in a row close it.
+    """
+
+    window_seconds: PositiveFloat = 10.0
+    least_bad: PositiveInt = 5
+    bad_percent: Annotated[float, Field(gt=0, le=100)] = 50.0
+    slow_seconds: PositiveFloat = 0.5
+    probes: PositiveInt = 3
+
+
+class CohortSettings(_Section):
+    """`[tables.<name>.cohorts]`: cohorts whose reads do not go by the percentage; `always_off` wins.
+
+    Attributes:
+        always_on: read PostgreSQL as soon as it may be read, at 0 % too.
+        always_off: do not read PostgreSQL while it is the mirror, at 100 % neither.
+    """
+
+    always_on: tuple[str, ...] = ()
+    always_off: tuple[str, ...] = ()
 
 
 class StaticFlagSettings(_Section):
@@ -137,6 +251,18 @@ class StaticFlagSettings(_Section):
     shadow_percent: Percent | None = None
 
 
+class TableShadowSettings(_Section):
+    """`[tables.<name>.shadow]`: what the comparison of one table leaves out.
+
+    Attributes:
+        ignore: attributes by name, or by a path through maps, as `meta.etag`.
+        normalise: a function that gives back an item as it is to be compared, as `package.module:name`.
+    """
+
+    ignore: tuple[Annotated[str, StringConstraints(min_length=1)], ...] = ()
+    normalise: ImportPath | None = None
+
+
 class TableSettings(_Section):
     """`[tables.<name>]`: one table, by its logical name.
 
@@ -146,6 +272,8 @@ class TableSettings(_Section):
         physical_name: the DynamoDB table's name, where it is not the one in the model.
         mirroring: whether callers wait for the mirror, too.
         ttl_attribute: the attribute by which items expire, where DynamoDB does not tell.
+        stale_reads: whether DynamoDB may answer eventually consistent reads while PostgreSQL, the authority,
+            does not.
     """
 
     model: ImportPath | None = None
@@ -153,7 +281,10 @@ class TableSettings(_Section):
     physical_name: str | None = None
     mirroring: Literal["inline", "deferred"] = "inline"
     ttl_attribute: Annotated[str, StringConstraints(min_length=1)] | None = None
+    stale_reads: bool = False
     static: StaticFlagSettings = StaticFlagSettings()
+    cohorts: CohortSettings = CohortSettings()
+    shadow: TableShadowSettings = TableShadowSettings()
 
     @model_validator(mode="after")
     def _is_found(self) -> "TableSettings":
@@ -170,6 +301,8 @@ class Configuration(_Section):
     flags: FlagSettings = FlagSettings()
     control: ControlSettings = ControlSettings()
     shadow: ShadowSettings = ShadowSettings()
+    breaker: BreakerSettings = BreakerSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
     tables: dict[LogicalName, TableSettings] = Field(default_factory=dict)
 
 

@@ -99,7 +99,7 @@ def test_a_table_is_migrated_by_commands_alone(service):
     assert run("schema", "check").exit_code == 0
     created(engine, module)
 
-    assert "stage dualwrite" in run("dial", "cities", "--stage", "dualwrite").output
+    assert "stage dualwrite" in run("dial", "cities", "--stage", "dualwrite", "--yes").output
     backfill = run("backfill", "cities")
     assert (backfill.exit_code, "2 items read, 2 inserted" in backfill.output) == (0, True), backfill.output
     verify = run("verify", "cities")
@@ -118,11 +118,27 @@ def test_a_table_is_migrated_by_commands_alone(service):
     assert run("repair", "cities").exit_code == 0
 
 
+def test_the_status_tells_programs_what_it_tells_people(service):
+    engine, module, _ = service
+    run("schema", "upgrade")
+    created(engine, module)
+    assert run("dial", "cities", "--stage", "dualwrite", "--yes").exit_code == 0
+    told = run("status", "--json")
+    assert told.exit_code == 0, told.output
+    (table,) = json.loads(told.output)
+    assert (table["table"], table["stage"], table["authority"]) == ("cities", "dualwrite", "dynamodb")
+    assert (table["evidence"]["comparisons"], table["evidence"]["mismatch_bound"]) == (0, 1.0)
+    assert table["fleet"]["worked"] == []
+    (process,) = table["processes"]
+    assert process["confirmed"]
+    assert "0 reads compared: nothing is known of how often the sides differ" in run("status").output
+
+
 def test_a_stage_that_may_not_follow_is_refused_with_1_and_the_flags_stay(service, tmp_path):
     engine, module, _ = service
     run("schema", "upgrade")
     created(engine, module)
-    refused = run("dial", "cities", "--stage", "live")
+    refused = run("dial", "cities", "--stage", "live", "--yes")
     assert refused.exit_code == 1, refused.output
     assert "live" not in (tmp_path / "flags.json").read_text()
 

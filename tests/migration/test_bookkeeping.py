@@ -222,3 +222,41 @@ def test_the_bookkeeping_refuses_a_stage_that_does_not_exist(engine):
     row = {"table_name": "t", "stage": "on", "read_percent": 0, "mirror_percent": 100, "gate": "open"}
     with pytest.raises(sa.exc.IntegrityError, match="ck_control_stage"), engine.begin() as connection:
         connection.execute(schema.control.insert().values(row))
+
+
+def test_discrepancies_of_one_key_by_several_operations_become_one(engine):
+    """Revision 0003: before it each operation that saw a difference had a row of its own."""
+    schema.upgrade(engine, "0002")
+    insert = sa.text(
+        "INSERT INTO dualstore.discrepancies "
+        "(table_name, key_hash, operation, class, paths, first_seen, last_seen, count, state) "
+        "VALUES ('orders', :key, :operation, :class, '[]', :first, :last, :count, :state)"
+    )
+    kept = [
+        ("a", "GetItem", "value", "2026-01-02", "2026-01-03", 2, "looked at by hand"),
+        ("a", "Query", "value", "2026-01-01", "2026-01-04", 3, "open"),
+        ("b", "GetItem", "value", "2026-01-01", "2026-01-02", 1, "ignored"),
+        ("b", "Query", "value", "2026-01-01", "2026-01-03", 1, "open"),
+        ("c", "Query", "order", "2026-01-01", "2026-01-01", 1, "repaired"),
+    ]
+    names = ("key", "operation", "class", "first", "last", "count", "state")
+    with engine.begin() as connection:
+        connection.execute(insert, [dict(zip(names, row, strict=True)) for row in kept])
+    schema.upgrade(engine)
+    with engine.connect() as connection:
+        rows = connection.execute(sa.select(schema.discrepancies)).mappings().all()
+    found = {
+        row["key_hash"]: (
+            row["operation"],
+            row["count"],
+            row["state"],
+            row["of_request"],
+            row["first_seen"].day,
+        )
+        for row in rows
+    }
+    assert found == {
+        "a": ("Query", 5, "open", False, 1),
+        "b": ("Query", 2, "ignored", False, 1),
+        "c": ("Query", 1, "repaired", True, 1),
+    }

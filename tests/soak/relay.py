@@ -6,14 +6,21 @@
 import sys
 import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 
 from dualstore.cli import main as dualstore
 from dualstore.cli.running import UNAVAILABLE
+from dualstore.replication.lane_round import SendingLimits
 from soak.faults import Faults
 from soak.recording import Pen
 
 _REPORT_SECONDS = 2
+_SECOND_LOOK_AFTER = timedelta(seconds=45)
+"""AWS may carry a request out minutes after its sender gave up, and the way back to DynamoDB waits for that.
+
+Here nobody stands still for so long: a relay for 15 s, the stand-in for 8 s; a request waits for 5 s.
+"""
 
 
 def main() -> None:
@@ -21,6 +28,7 @@ def main() -> None:
     name, seed, rates, ledgers, *rest = sys.argv[1:]
     faults = Faults(int(seed), Path(rates))
     faults.infect()
+    SendingLimits.__init__.__kwdefaults__["second_look_after"] = _SECOND_LOOK_AFTER  # type: ignore[misc,index]
     with Pen(Path(ledgers), name) as pen:
         pen.event("serving")
 

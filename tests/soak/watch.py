@@ -12,7 +12,7 @@ from soak.recording import Pen
 
 _PAUSE_SECONDS = 0.25
 _BOOKKEEPING = "dualstore"
-_NO_JOURNAL = {"control", "process"}
+_NO_JOURNAL = {"control", "process", "postgres"}
 _BEHIND = """
 SELECT EXISTS (SELECT FROM dualstore.dirty)
     OR EXISTS (SELECT FROM dualstore.outbox WHERE done_at IS NULL AND due_at <= clock_timestamp()

@@ -78,8 +78,12 @@ def configuration_sections() -> dict[str, type[BaseModel]]:
         for name, field in Configuration.model_fields.items()
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
     }
-    static = TableSettings.model_fields["static"].annotation
-    return {**nested, "[tables.<name>]": TableSettings, "[tables.<name>.static]": static}
+    of_tables = {
+        f"[tables.<name>.{name}]": field.annotation
+        for name, field in TableSettings.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+    }
+    return {**nested, "[tables.<name>]": TableSettings, **of_tables}
 
 
 def keys_of(section: type[BaseModel]) -> dict[str, str]:

@@ -5,10 +5,14 @@ from importlib.metadata import version
 import click
 
 from dualstore.cli.demonstrate import demo
+from dualstore.cli.dial import dial
+from dualstore.cli.discrepancies import discrepancies
 from dualstore.cli.relay import relay
 from dualstore.cli.schema import schema
+from dualstore.cli.serve import serve
 from dualstore.cli.status import status
-from dualstore.cli.tables import backfill, dial, repair, verify
+from dualstore.cli.stop import stop
+from dualstore.cli.tables import backfill, repair, verify
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -21,5 +25,5 @@ def main() -> None:
     """
 
 
-for each in (demo, schema, status, dial, backfill, verify, repair, relay):
+for each in (demo, schema, status, dial, stop, backfill, verify, repair, discrepancies, relay, serve):
     main.add_command(each)
