@@ -1,8 +1,10 @@
-"""What a simulation replaces in the modules that it runs: chance, waiting, and the costs of scale."""
+"""What a simulation replaces in the modules it runs: chance, waiting, threads, and the costs of scale."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -10,21 +12,59 @@ from unittest.mock import patch
 import stamina
 from stamina.instrumentation import get_on_retry_hooks, set_on_retry_hooks
 
-from dualstore.replication import journal, repair
-from dualstore.stores.memory import outbox
+from dualstore.backfill import run as backfill_run
+from dualstore.replication import deferred, expiry, journal, registry, repair, shards
+from dualstore.store import table
+from dualstore.stores import semantics
+from dualstore.stores.memory import outbox, store
+from dualstore.verify import run as verify_run
+from replication.simulation import SIMULATED_TIME, CooperativeCondition, CooperativeThread
 
 
 def _in_order(population: Sequence[Any], size: int) -> list[Any]:
     return list(population)[:size]
 
 
+def _in_this_thread(
+    work: Callable[[int, threading.Event], None],
+    segments: Iterable[int],
+    *,
+    workers: int,
+) -> None:
+    for segment in segments:
+        work(segment, threading.Event())
+
+
+def _small(_item: Any) -> int:
+    """The size of every item: none comes near a limit."""
+    return 100
+
+
 # Which of several processes takes which entry first is the scheduler's choice, not chance.
-_ORDERLY = SimpleNamespace(sample=_in_order)
+_ORDERLY = SimpleNamespace(sample=_in_order, uniform=lambda low, high: (low + high) / 2)
 _REPLACED: tuple[tuple[ModuleType, str, Any], ...] = (
     (journal, "SHARDS", 1),  # sixteen queries of an empty partition took half of a history's time
     (journal, "random", _ORDERLY),
+    (journal, "time", SIMULATED_TIME),
     (repair, "random", _ORDERLY),
+    (expiry, "random", _ORDERLY),
     (outbox, "LANES", 1),
+    (shards, "_QUIET_PAGES", 1),
+    (deferred, "Thread", CooperativeThread),
+    (deferred, "Condition", CooperativeCondition),
+    (registry, "time", SIMULATED_TIME),
+    (store, "time", SIMULATED_TIME),
+    (table, "time", SIMULATED_TIME),
+    (table, "_PAUSE_SECONDS", 0.5),  # twenty looks a second are of no use here
+    (verify_run, "time", SIMULATED_TIME),
+    (verify_run, "recheck", partial(verify_run.recheck, sleep=SIMULATED_TIME.sleep)),
+    (verify_run, "each_segment", _in_this_thread),
+    (backfill_run, "each_segment", _in_this_thread),
+    # What `replication.bulk` brings in their place is made where PostgreSQL's would be.
+    (table, "PostgresRuns", lambda door: door.runs),
+    (table, "PostgresLoad", lambda door, _mapping, *, epoch: door.load(epoch)),
+    (table, "PostgresSeenKeys", lambda door, _mapping: door.seen_keys()),
+    *((each, "item_size_bytes", _small) for each in (semantics.capacity, semantics.reads)),
 )
 
 

@@ -1,71 +1,42 @@
 """A fleet: several simulated processes, each with its agent, router and repair, over the same two databases.
 
 Everything that decides is the library's own code; only the databases, the network, the clocks and the flags
-are simulated. One table, one key: histories are dense.
+are simulated. One table, one key or a few of one partition: histories are dense.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-from greenlet import getcurrent
-
 from dualstore.control import ControlRecord, Phase
-from dualstore.errors import DualStoreError
 from dualstore.flags import Requested
-from dualstore.items import Item, without_stamps
-from dualstore.operations import GetItem, PutItem
-from dualstore.replication.agent import Agent
-from dualstore.replication.carrier import Carrier
-from dualstore.replication.control import DynamoControl
-from dualstore.replication.health import MirrorHealth
-from dualstore.replication.journal import Journal
-from dualstore.replication.mirroring import Mirroring, ReplicationTimes
-from dualstore.replication.repair import Repair
-from dualstore.replication.sender import Sender, SenderOptions
-from dualstore.replication.settle import settle
-from dualstore.router import Router
+from dualstore.items import Item, Key, without_stamps
+from dualstore.mapping.expiry import has_expired
+from dualstore.operations import DeleteItem, GetItem, PutItem, UpdateItem
+from dualstore.replication.expiry import SweepLimits
+from dualstore.replication.sender import SenderOptions
 from dualstore.stages import Dials, Side, Stage
-from dualstore.store.obstacles import Witnesses, obstacles
-from dualstore.stores.dynamo_description import TableDescription
+from dualstore.stores.base import NOTHING
 from dualstore.stores.memory import MemoryStore
 from dualstore.stores.memory.authority import MemoryAuthority
 from dualstore.stores.memory.control import MemoryControl
 from dualstore.stores.memory.outbox import MemoryOutbox
-from replication.histories import (
-    BOOKKEEPING,
-    KEY,
-    RETRIES,
-    SHAPE,
-    TABLE,
-    UNTOLD,
-    StreamedStore,
-    mirror_lost,
-    name_of,
-    read_timeout,
-)
+from dualstore.stores.memory.streams import MemoryCheckpoints, MemoryStreams
+from replication.bulk import MemoryExpiringRows, MemoryRuns
+from replication.histories import BOOKKEEPING, KEYS, SHAPE, StreamedStore
 from replication.ledger import Fate, Ledger, Write
-from replication.simulation import (
-    Choose,
-    CooperativeLock,
-    Faults,
-    Process,
-    Scheduler,
-    SimulatedClock,
-    Stepped,
-    SteppedMirror,
-    SteppedStore,
-    Wire,
-    deliver_late,
-)
+from replication.member import UNREACHABLE, Member
+from replication.simulation import Choose, Scheduler
+from replication.wires import Faults, deliver_late
 
-UNREACHABLE = (BotoCoreError, ClientError, DualStoreError)
-_CONTROL_READS = frozenset({"read_all", "processes"})
+TTL = "ttl"
+_BEGINNING = datetime(2020, 1, 1, tzinfo=UTC)
 # An agent polls every 0.4 s; a busy machine lets it wait, sometimes for longer than a grant.
 _POLLS_SECONDS = (0.4,) * 12 + (1.5, 4.0, 11.5)
-_THOUGHTS_SECONDS = (0.0, 0.0, 0.1, 0.4, 1.2, 3.0)
 _ASKED_AT_MOST = 2
+_SWEEPING = SweepLimits(pause=timedelta(seconds=3), mirror_pause=timedelta(seconds=4))
 
 
 @dataclass
@@ -80,6 +51,15 @@ class SimulatedFlags:
     def close(self) -> None: ...
 
 
+class DynamoControlInMemory(MemoryControl):
+    """DynamoDB's control records and register. tests/contract holds both kinds of home equal.
+
+    The real one took half of the time of a fleet, for beats of the register.
+    """
+
+    side = Side.DYNAMODB
+
+
 @dataclass
 class Fleet:
     """Two databases, a network, and processes that serve the table.
@@ -87,10 +67,15 @@ class Fleet:
     Attributes:
         choose: makes every choice.
         dynamo_faults, postgres_faults: what goes wrong on the way to each database.
-        stage, dials: where the table is when the history begins; it is loaded and verified.
+        stage, dials: where the table is when the history begins.
+        loaded: whether it is loaded and verified then.
         crashes, pauses: how many the chooser may order.
         streamed: whether a relay follows the stream.
+        stream_is_journal: whether that is already noted: the stream is the journal.
+        expiring: whether items may have a time to live.
+        keys: those that are written.
         sending: how the outbox is sent.
+        sweeping: how often expired rows are looked for.
     """
 
     choose: Choose
@@ -98,55 +83,190 @@ class Fleet:
     postgres_faults: Faults = field(default_factory=Faults)
     stage: Stage = Stage.SHADOW
     dials: Dials = field(default_factory=lambda: Dials(postgres_read_percent=100.0))
+    loaded: bool = True
     crashes: int = 0
     pauses: int = 0
     streamed: bool = False
+    stream_is_journal: bool = False
+    expiring: bool = False
+    keys: Sequence[Key] = KEYS[:1]
     sending: SenderOptions = field(default_factory=SenderOptions)
-    ledger: Ledger = field(default_factory=Ledger)
+    sweeping: SweepLimits = field(default_factory=lambda: _SWEEPING)
     flags: SimulatedFlags = field(default_factory=SimulatedFlags)
 
     def __post_init__(self) -> None:
         self.scheduler = Scheduler(self.choose)
-        self.dynamo = StreamedStore(self.choose, self._now)
-        self.bookkeeping = MemoryStore({"dualstore": BOOKKEEPING}, monotonic=self._now)
-        self.outbox = MemoryOutbox({"items": SHAPE}, monotonic=self._now)
-        self.postgres = MemoryAuthority({"items": SHAPE}, self.outbox, monotonic=self._now)
+        self.streams = MemoryStreams(clock=self.wall_clock)
+        self.checkpoints = MemoryCheckpoints(clock=self.wall_clock)
+        self.dynamo = StreamedStore(self.choose, self.now, keys=self.keys, told=self._tell_the_stream)
+        self.bookkeeping = MemoryStore({"dualstore": BOOKKEEPING}, monotonic=self.now)
+        self.dynamo_control = DynamoControlInMemory(self.bookkeeping)
+        self.outbox = MemoryOutbox({"items": SHAPE}, monotonic=self.now)
+        self.postgres = MemoryAuthority({"items": SHAPE}, self.outbox, monotonic=self.now)
         self.postgres_control = MemoryControl(self.postgres)
-        self.relayed = 0
+        self.runs = MemoryRuns()
+        self.expiring_rows = MemoryExpiringRows(self.postgres, self.now, self.expired_at_postgres)
+        places = itertools.count(1)
+        self.ledgers = [Ledger(places=places) for _ in self.keys]
+        self.transactions: dict[str | None, Sequence[Write]] = {}
+        self.listings: list[Sequence[str | None]] = []
         self.stuck = False
         self.locks: dict[tuple[str, bytes], Any] = {}
         self.members: list[Member] = []
-        self.in_flight: dict[Any, Write] = {}
+        self.in_flight: dict[Any, list[Write]] = {}
         self._values = 0
         self._install()
 
-    def _now(self) -> float:
+    def now(self) -> float:
         return self.scheduler.now
+
+    def wall_clock(self) -> datetime:
+        return _BEGINNING + timedelta(seconds=self.scheduler.now)
+
+    @property
+    def ledger(self) -> Ledger:
+        """That of the first key."""
+        return self.ledgers[0]
 
     def _install(self) -> None:
         record = ControlRecord(
-            "items", stage=self.stage, dials=self.dials, loaded=True, verified=True, epoch=1, generation=1
+            "items",
+            stage=self.stage,
+            dials=self.dials,
+            loaded=self.loaded,
+            verified=self.loaded,
+            streamed=self.stream_is_journal,
+            epoch=1,
+            generation=1,
         )
         copy = replace(record, phase=Phase.MOVED)
         decides_in_postgres = record.authority is Side.POSTGRES
-        DynamoControl(self.bookkeeping, "dualstore").install(copy if decides_in_postgres else record)
+        self.dynamo_control.install(copy if decides_in_postgres else record)
         self.postgres_control.install(record if decides_in_postgres else copy)
+        if self.streamed:
+            self._begin_stream()
+
+    def _begin_stream(self) -> None:
+        """It has been followed for long when the history begins."""
+        self.scheduler.now = -3600.0
+        self.streams.enable("items")
+        self.scheduler.now = 0.0
+        stream = self.streams.stream_of("items")
+        assert stream is not None
+        self.checkpoints.register("items", stream.arn, stream.shards)
+        for lease in self.checkpoints.lease("items", stream.arn, "before", limit=9, duration=timedelta(0)):
+            self.checkpoints.mark_caught_up(lease, self.wall_clock())
+        self.checkpoints.release("before")
+
+    def has_history(self) -> None:
+        """There are items from before that PostgreSQL has never heard of, and one that it has, unstamped."""
+        for key, ledger in zip(self.keys[:2], self.ledgers, strict=False):
+            write = ledger.begin(self.new_value("history"))
+            self.dynamo.execute(PutItem({"TableName": "items", "Item": {**key, "v": {"S": write.value}}}))
+            ledger.end(write, Fate.ACKNOWLEDGED)
+
+    def has_left_overs(self) -> None:
+        """PostgreSQL holds a row whose item is gone since then, and one whose item has changed."""
+        for key in (self.keys[0], self.keys[-1]):
+            row = {**key, "v": {"S": "left over"}}
+            self.postgres.write_settled("items", key, row, seen=NOTHING, epoch=1)
+
+    def _tell_the_stream(self, key: Key, old: Item | None, new: Item | None, *, expired: bool) -> None:
+        stream = self.streams.stream_of("items")
+        if stream is not None and stream.enabled:
+            self.streams.write(SHAPE, key, new=new, old=old, is_ttl_deletion=expired)
 
     def member(
-        self, name: str, *, mortal: bool = False, reliable: bool = False, polls: Sequence[float] = ()
-    ) -> "Member":
+        self,
+        name: str,
+        *,
+        mortal: bool = False,
+        reliable: bool = False,
+        deferring: bool = False,
+        polls: Sequence[float] = _POLLS_SECONDS,
+    ) -> Member:
         """Another process, with its agent at work."""
-        member = Member(self, name, mortal=mortal, reliable=reliable, polls=polls or _POLLS_SECONDS)
+        member = Member(self, name, mortal=mortal, reliable=reliable, deferring=deferring, polls=polls)
         self.members.append(member)
         return member
+
+    # Those that go around dualstore
 
     def rogue(self) -> None:
         """Somebody puts an item to DynamoDB around dualstore; it stands where DynamoDB is the authority."""
         write = self.ledger.begin(self.new_value("rogue"))
         self.scheduler.sleep((0.0, 1.0, 3.0)[self.choose(3)])
-        write.late = self.record().authority is Side.POSTGRES or self.record().phase is not Phase.OPEN
-        self.dynamo.execute(PutItem({"TableName": "items", "Item": {**KEY, "v": {"S": write.value}}}))
-        self.ledger.end(write, Fate.UNKNOWN if write.late else Fate.ACKNOWLEDGED)
+        self._go_around(
+            PutItem({"TableName": "items", "Item": {**self.keys[0], "v": {"S": write.value}}}), write
+        )
+
+    def turncoat(self) -> None:
+        """Somebody changes an item around dualstore, and back; its stamp stays as it was."""
+        for value in ("white", "black"):
+            self.scheduler.sleep((0.0, 0.4, 1.0)[self.choose(3)])
+            update = {
+                "TableName": "items",
+                "Key": self.keys[0],
+                "UpdateExpression": "SET v = :v",
+                "ExpressionAttributeValues": {":v": {"S": value}},
+            }
+            self._go_around(UpdateItem(update), self.ledger.begin(value))
+
+    def thief(self) -> None:
+        """Somebody deletes an item around dualstore whenever there is one."""
+        for _ in range(6):
+            self.scheduler.sleep((0.1, 0.4)[self.choose(2)])
+            if self.dynamo.item(self.keys[0]) is not None:
+                delete = DeleteItem({"TableName": "items", "Key": self.keys[0]})
+                self._go_around(delete, self.ledger.begin(None))
+
+    def _go_around(self, operation: PutItem | UpdateItem | DeleteItem, write: Write) -> None:
+        record = self.record()
+        write.late = record.authority is Side.POSTGRES or record.phase is not Phase.OPEN
+        self.dynamo.execute(operation)
+        # The docs promise that it arrives on the other side, not when.
+        self.ledger.end(write, Fate.UNKNOWN)
+
+    def expire(self) -> None:
+        """DynamoDB's own deletion of what has expired, at its leisure."""
+        while self.scheduler.busy:
+            self.scheduler.sleep((0.5, 2.0, 6.0)[self.choose(3)])
+            self.expire_at_dynamo()
+
+    def expire_at_dynamo(self) -> None:
+        for key, ledger in zip(self.keys, self.ledgers, strict=True):
+            if self._has_expired(self.dynamo.item(key)):
+                # While PostgreSQL decides, it is meant where the present item has expired as well.
+                decides = self.record().authority is Side.DYNAMODB
+                present = self.postgres.state("items", key).item
+                write = ledger.begin(None)
+                self.dynamo.expire(key)
+                ledger.end(write, Fate.UNKNOWN if decides or self._has_expired(present) else Fate.REFUSED)
+
+    def _has_expired(self, item: Item | None) -> bool:
+        return item is not None and has_expired(item, TTL, now=self.now())
+
+    def expired_at_postgres(self, key: Key, delete: Callable[[], object]) -> None:
+        """The sweeper's deletion of a row of the authority; it is one step."""
+        ledger = self.ledgers[self.keys.index(key)]
+        due = self._has_expired(self.postgres.state("items", key).item)
+        write = ledger.begin(None)
+        delete()
+        ledger.end(write, Fate.ACKNOWLEDGED if due else Fate.REFUSED)  # what is not due nobody asked for
+
+    def cut_stream(self) -> None:
+        """The stream is switched off, what it still held is lost, and it is switched on again."""
+        self.scheduler.sleep((0.5, 2.0, 4.0)[self.choose(3)])
+        self.streams.disable("items")
+        self.streams.trim("items")
+        self.scheduler.sleep((0.0, 1.0, 5.0)[self.choose(3)])
+        self.streams.enable("items")
+
+    def overtaken(self) -> None:
+        """Let others commit between two statements of a transaction."""
+        self.scheduler.sleep((0.0, 0.0, 0.4)[self.choose(3)])
+
+    # The operator
 
     def operator(self, *stages: Stage) -> Callable[[], None]:
         """Asks for one stage after the other, and again where a move was given up."""
@@ -172,6 +292,8 @@ class Fleet:
     def new_value(self, kind: str) -> str:
         self._values += 1
         return f"{kind} {self._values}"
+
+    # The history, and what a quiet system comes to
 
     def run(self) -> None:
         """Run all actors, then what a quiet system does: repair, and relay the last records."""
@@ -200,36 +322,59 @@ class Fleet:
             if not member.process.crashed:
                 member.refresh()
                 member.repair_once()
-        if any(member.process.crashed for member in self.members):
-            self.verify()
+        # That a process is dead is seen at a second look.
+        looks = 1 + any(member.process.crashed for member in self.members)
         for _ in range(30):
-            if self.streamed:
-                last.relay_once(len(self.dynamo.stream))
-            last.send_once()
-            drained = not self.streamed or self.relayed == len(self.dynamo.stream)
-            if drained and not self.outbox.depth("items").entries:
+            self.scheduler.sleep(5)
+            looks -= self._come_to_rest(last)
+            if not looks:
                 return
             self.scheduler.sleep(120)
         self.stuck = True
 
-    def verify(self) -> None:
-        """What is done about a suspect table."""
+    def _come_to_rest(self, last: Member) -> bool:
+        """One round of everything that goes on by itself; whether nothing is left to do."""
+        quiet_since = self.wall_clock() - timedelta(seconds=2)
+        last.refresh()
+        if not self.record().loaded:
+            last.backfill_once()
+            return False
+        if self.expiring:
+            self.expire_at_dynamo()
+            last.keep_house()
+        if self.streamed:
+            last.relay_once()
+            if not self.checkpoints.drained_since("items", quiet_since):
+                return False
+        last.repair_once()
+        last.send_once()
+        if not self._verified(last):
+            return False
+        last.send_once()
+        return not self.outbox.depth("items").entries and not self.postgres.dirty_keys("items")
+
+    def _verified(self, last: Member) -> bool:
+        """What is done about a suspect table; True where nothing need be done any more.
+
+        By the rules a process that died in the middle of a write leaves its table suspect for a verification,
+        or for the relay. While PostgreSQL is the authority it owes nothing.
+        """
         record = self.record()
-        if record.authority is Side.DYNAMODB:
-            settle(self.postgres, self.dynamo, SHAPE, KEY, epoch=record.epoch)
-        else:
-            self.outbox.enqueue("items", [KEY], epoch=record.epoch, reason="differs")
+        if not record.suspects:
+            return True
+        last.verify_once()
+        return False
 
     def record(self) -> ControlRecord:
         """The record that decides, read by nobody in particular."""
-        mine = DynamoControl(self.bookkeeping, "dualstore").read_all()["items"]
+        mine = self.dynamo_control.read_all()["items"]
         return mine if mine.decides else self.postgres_control.read_all()["items"]
 
     # What must hold
 
-    def sides(self) -> tuple[Item | None, Item | None]:
-        """The key's item on DynamoDB and on PostgreSQL, without stamps."""
-        read = GetItem({"TableName": "items", "Key": KEY, "ConsistentRead": True})
+    def sides(self, key: Key) -> tuple[Item | None, Item | None]:
+        """A key's item on DynamoDB and on PostgreSQL, without stamps."""
+        read = GetItem({"TableName": "items", "Key": key, "ConsistentRead": True})
         dynamo, postgres = (
             None if (item := store.execute(read).get("Item")) is None else without_stamps(item)
             for store in (self.dynamo, self.postgres)
@@ -238,315 +383,27 @@ class Fleet:
 
     def violations(self) -> list[str]:
         """The invariants that do not hold."""
-        dynamo, postgres = self.sides()
-        broken = ["stuck"] * (self.stuck or not self.record().decides)
-        item = dynamo if self.record().authority is Side.DYNAMODB else postgres
-        if not self.ledger.explains(None if item is None else item["v"]["S"]):
-            broken.append("I1")
-        if dynamo != postgres:
-            broken.append("I2")
-        if self.ledger.unexplained_read() is not None:
-            broken.append("I6")
-        return broken
+        record = self.record()
+        broken = {"stuck"} if self.stuck or not record.decides else set()
+        for key, ledger in zip(self.keys, self.ledgers, strict=True):
+            dynamo, postgres = self.sides(key)
+            item = dynamo if record.authority is Side.DYNAMODB else postgres
+            if not ledger.explains(None if item is None else item["v"]["S"]):
+                broken.add("I1")
+            if dynamo != postgres:
+                broken.add("I2")
+            if ledger.unexplained_read() is not None:
+                broken.add("I6")
+        if not all(map(self._is_whole, self.listings)):
+            broken.add("I6")
+        return sorted(broken)
 
-
-class Member:
-    """One process of the fleet.
-
-    Args:
-        fleet: whose databases it uses.
-        name: for people.
-        mortal: whether it may crash.
-        reliable: whether its network is without faults.
-        polls: the pauses between two looks of its agent, in seconds.
-    """
-
-    def __init__(
-        self, fleet: Fleet, name: str, *, mortal: bool, reliable: bool, polls: Sequence[float]
-    ) -> None:
-        scheduler = fleet.scheduler
-        self._polls = polls
-        self.fleet = fleet
-        # Clocks of two processes have nothing in common.
-        offset = 300.0 * len(fleet.members)
-        self.process = Process(name, clock_offset=offset, crashable=mortal, pausable=True)
-        self.clock = SimulatedClock(scheduler, offset)
-        self._dynamo_wire = Wire(scheduler, Faults() if reliable else fleet.dynamo_faults, read_timeout)
-        self._postgres_wire = Wire(scheduler, Faults() if reliable else fleet.postgres_faults, mirror_lost)
-        bookkeeping = SteppedStore(fleet.bookkeeping, self._dynamo_wire, attempts=3)
-        self.mirror = SteppedMirror(
-            fleet.postgres, self._postgres_wire, name_of, locks=fleet.locks, on_late=self._note_late
-        )
-        self.homes: dict[Side, Any] = {
-            Side.DYNAMODB: DynamoControl(bookkeeping, "dualstore"),
-            Side.POSTGRES: Stepped(fleet.postgres_control, self._postgres_wire, reads=_CONTROL_READS),
-        }
-        self.agent = Agent(self.homes, fleet.flags, clock=self.clock)
-        self.agent._refreshing = {side: CooperativeLock(scheduler) for side in Side}
-        self.mirroring = Mirroring(
-            SteppedStore(fleet.dynamo, self._dynamo_wire, on_late=self._note_late),
-            self.mirror,
-            self.agent,
-            Journal(bookkeeping, "dualstore"),
-            MirrorHealth(lambda: self.mirror.dirty_keys("items", limit=1), clock=self.clock),
-            Stepped(fleet.outbox, self._postgres_wire, reads=frozenset({"pending", "depth"})),
-            telemetry=UNTOLD,
-            times=ReplicationTimes(retries=RETRIES),
-        )
-        self.router = Router(
-            self.mirroring, self.mirror, {"items": TABLE}, telemetry=UNTOLD, observe=lambda *_: None
-        )
-        self.repair = Repair(self.mirroring, self.homes[Side.DYNAMODB])
-        self.carrier = Carrier(
-            dynamodb=self.mirroring.authority,
-            postgres=self.mirror,
-            outbox=self.mirroring.outbox,
-            view=self.agent.view,
-            suspect=lambda *_: None,
-            telemetry=UNTOLD,
-            clock=self.clock,
-        )
-        self._sent: dict[str, Any] = {}
-        self.sender = Sender(
-            self.mirroring.outbox,
-            self.mirror,
-            SteppedStore(fleet.dynamo, self._dynamo_wire),
-            self._sent,
-            epoch_of=lambda table: self.agent.view(table).record.epoch,
-            clock=self.clock,
-            telemetry=UNTOLD,
-            options=fleet.sending,
-        )
-        self.agent.serve("items", logical="items", passage=FleetPassage(self))
-
-    def reaches(self, *, dynamo: Faults, postgres: Faults) -> None:
-        """What goes wrong on this member's own way to each database."""
-        self._dynamo_wire.faults, self._postgres_wire.faults = dynamo, postgres
-
-    def spawn(self, name: str, act: Callable[[], Any], *, background: bool = False) -> None:
-        """Let one of the process's threads do something."""
-        self.fleet.scheduler.spawn(
-            f"{self.process.name}/{name}", act, process=self.process, background=background
-        )
-
-    # What its threads do
-
-    def keep_fresh(self) -> None:
-        """The agent's thread, at the pace that the machine allows it."""
-        scheduler = self.fleet.scheduler
-        while scheduler.busy:
-            scheduler.sleep(self._polls[scheduler.choose(len(self._polls))])
-            self.refresh()
-
-    def refresh(self) -> None:
-        """One round of the agent."""
-        try:
-            self.agent.tick()
-        except UNREACHABLE:
-            return
-
-    @property
-    def is_open(self) -> bool:
-        return self.agent.view("items").record.phase is Phase.OPEN
-
-    def relaying(self) -> None:
-        """`dualstore relay`: brings the other side after what the stream tells."""
-        fleet = self.fleet
-        while fleet.scheduler.busy:
-            fleet.scheduler.sleep((0.1, 0.4, 2.0)[fleet.choose(3)])
-            self.relay_once(fleet.relayed + 1 if fleet.choose(2) else len(fleet.dynamo.stream))
-
-    def relay_once(self, reached: int) -> None:
-        """Deal with records up to one, and write the checkpoint: some may come twice."""
-        first = self.fleet.relayed
-        records = self.fleet.dynamo.stream[first:reached]
-        if not records:
-            return
-        try:
-            carried = self.carrier.carry(TABLE, records)
-        except UNREACHABLE:
-            return
-        self.fleet.scheduler.step()
-        self.fleet.relayed = max(self.fleet.relayed, first + carried.done)
-
-    def sending(self) -> None:
-        """`dualstore relay`, too: works off the outbox."""
-        scheduler = self.fleet.scheduler
-        while scheduler.busy:
-            scheduler.sleep((0.1, 0.4, 2.0)[scheduler.choose(3)])
-            self.send_once()
-
-    def send_once(self) -> None:
-        """One look at each lane that can be had."""
-        if self.agent.view("items").record.authority is Side.POSTGRES:
-            self._sent["items"] = TABLE
-        else:
-            self._sent.clear()
-            return
-        try:
-            self.sender.work("items")
-        except UNREACHABLE:
-            return
-
-    def repair_once(self) -> None:
-        """What the maintenance thread does every second."""
-        try:
-            self.mirroring.health.probe()
-            self.repair.run(TABLE)
-        except UNREACHABLE:
-            return
-
-    def repairing(self) -> None:
-        """The maintenance thread."""
-        scheduler = self.fleet.scheduler
-        while scheduler.busy:
-            scheduler.sleep((0.3, 1.0, 3.0)[scheduler.choose(3)])
-            self.repair_once()
-
-    def verifying(self) -> None:
-        """`dualstore verify --repair` on a schedule: settles what differs, clears what was suspect."""
-        scheduler = self.fleet.scheduler
-        while scheduler.busy:
-            scheduler.sleep((1.0, 3.0)[scheduler.choose(2)])
-            record = self.agent.view("items").record
-            if record.authority is Side.POSTGRES or record.verified or record.phase is not Phase.OPEN:
-                continue
-            try:
-                settle(self.mirror, self.mirroring.authority, SHAPE, KEY, epoch=record.epoch)
-                self.homes[Side.DYNAMODB].change(record, suspects=frozenset(), verified=True)
-            except UNREACHABLE:
-                continue
-
-    def put(self, *, condition: str | None = None) -> None:
-        value = self.fleet.new_value("put")
-        self._write("PutItem", {"Item": {**KEY, "v": {"S": value}}}, value, condition)
-
-    def toggle(self) -> None:
-        """Writes one of two items again and again: equal content, another stamp."""
-        value = ("even", "odd")[self.fleet.choose(2)]
-        self._write("PutItem", {"Item": {**KEY, "v": {"S": value}}}, value, None)
-
-    def create(self) -> None:
-        self.put(condition="attribute_not_exists(id)")
-
-    def set(self) -> None:
-        value = self.fleet.new_value("set")
-        request = {
-            "Key": KEY,
-            "UpdateExpression": "SET v = :v",
-            "ExpressionAttributeValues": {":v": {"S": value}},
-        }
-        self._write("UpdateItem", request, value, None)
-
-    def delete(self) -> None:
-        self._write("DeleteItem", {"Key": KEY}, None, None)
-
-    def transact(self) -> None:
-        value = self.fleet.new_value("transaction")
-        put = {"Put": {"TableName": "items", "Item": {**KEY, "v": {"S": value}}}}
-        self._carry_out("TransactWriteItems", {"TransactItems": [put]}, value)
-
-    def writer(self, writes: int, kinds: Sequence[Callable[[], None]] = ()) -> Callable[[], None]:
-        """A thread that writes, thinking between its writes."""
-        chosen = kinds or (self.put, self.set, self.delete, self.create, self.transact)
-
-        def act() -> None:
-            for _ in range(writes):
-                chosen[self.fleet.choose(len(chosen))]()
-                self.think()
-
-        return act
-
-    def think(self) -> None:
-        """What an application does between two calls takes time."""
-        self.clock.sleep(_THOUGHTS_SECONDS[self.fleet.choose(len(_THOUGHTS_SECONDS))])
-
-    def reader(self, reads: int) -> Callable[[], None]:
-        """A thread that reads."""
-
-        def act() -> None:
-            for _ in range(reads):
-                self.read()
-                self.think()
-
-        return act
-
-    def read(self) -> None:
-        """Read the key, consistently wherever DynamoDB answers."""
-        began = self.fleet.ledger.place()
-        try:
-            answer = self.router.execute(
-                "GetItem", {"TableName": "items", "Key": KEY, "ConsistentRead": True}
+    def _is_whole(self, values: Sequence[str | None]) -> bool:
+        """Whether a listing that shows a transaction somewhere shows nothing from before it elsewhere."""
+        return all(
+            ledger.may_follow(value, write)
+            for shown in values
+            for ledger, value, write in zip(
+                self.ledgers, values, self.transactions.get(shown, ()), strict=False
             )
-        except UNREACHABLE:
-            return
-        item = answer.get("Item")
-        self.fleet.ledger.read(None if item is None else item["v"]["S"], began, self.process.name)
-
-    def _write(self, name: str, request: dict[str, Any], value: str | None, condition: str | None) -> None:
-        if condition is not None:
-            request = {**request, "ConditionExpression": condition}
-        self._carry_out(name, {"TableName": "items", **request}, value)
-
-    def _carry_out(self, name: str, request: dict[str, Any], value: str | None) -> None:
-        ledger = self.fleet.ledger
-        write = self.fleet.in_flight[getcurrent()] = ledger.begin(value)
-        fate = Fate.ACKNOWLEDGED
-        try:
-            self.router.execute(name, request)
-        except ClientError as error:
-            unknown = error.response["Error"]["Code"] == "InternalServerError"
-            fate = Fate.UNKNOWN if unknown else Fate.REFUSED
-        except BotoCoreError:
-            fate = Fate.UNKNOWN
-        finally:
-            del self.fleet.in_flight[getcurrent()]
-        ledger.end(write, fate)
-
-    def _note_late(self) -> None:
-        if getcurrent() in self.fleet.in_flight:
-            self.fleet.in_flight[getcurrent()].late = True
-
-
-class FleetPassage:
-    """What stands in the way of a stage, asked over the member's own network."""
-
-    def __init__(self, member: Member) -> None:
-        self._member = member
-
-    def obstacles(self, record: ControlRecord, target: Stage) -> Sequence[str]:
-        return obstacles(
-            record,
-            target,
-            Witnesses(
-                description=lambda: _DESCRIPTION,
-                journal_keys=lambda: int(self.journal()),
-                relay_within=lambda _: True,
-                dirty_keys=lambda: int(self.dirty()),
-                outbox=lambda: self._member.mirroring.outbox.depth("items"),
-                triggers_installed=lambda: True,
-                hazards=lambda: (),
-            ),
         )
-
-    def undrained(self, record: ControlRecord) -> str | None:
-        if record.authority is Side.POSTGRES:
-            return "the outbox" if self.outbox() else None
-        waiting = {"the stream": self.stream, "the journal": self.journal, "dirty keys": self.dirty}
-        return next((name for name, waits in waiting.items() if waits()), None)
-
-    def outbox(self) -> bool:
-        return bool(self._member.mirroring.outbox.depth("items").entries)
-
-    def stream(self) -> bool:
-        fleet = self._member.fleet
-        return fleet.relayed < len(fleet.dynamo.stream)
-
-    def journal(self) -> bool:
-        return any(self._member.mirroring.journal.entries(SHAPE))
-
-    def dirty(self) -> bool:
-        return bool(self._member.mirror.dirty_keys("items", limit=1))
-
-
-_DESCRIPTION = TableDescription("items", active=True, stream_view="NEW_AND_OLD_IMAGES")

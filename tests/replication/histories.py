@@ -1,18 +1,27 @@
 """Histories of one key under `dualwrite`: what the actors do, and what must hold when they have done it."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 from botocore.exceptions import BotoCoreError, ClientError, ReadTimeoutError
 from greenlet import getcurrent
 
 from dualstore.control import ControlRecord
 from dualstore.errors import MirrorUnavailable
-from dualstore.items import Item, KeyAttribute, KeySchema, TableShape, key_bytes, without_stamps
-from dualstore.operations import DeleteItem, GetItem, Operation, PutItem, Response, UpdateItem
+from dualstore.items import Item, Key, KeyAttribute, KeySchema, TableShape, key_bytes, without_stamps
+from dualstore.operations import (
+    BatchWriteItem,
+    DeleteItem,
+    GetItem,
+    Operation,
+    PutItem,
+    Response,
+    Scan,
+    UpdateItem,
+)
 from dualstore.replication.authority import RetryPolicy
 from dualstore.replication.health import MirrorHealth
 from dualstore.replication.journal import Journal
@@ -27,26 +36,22 @@ from dualstore.stores.memory.outbox import MemoryOutbox
 from dualstore.stores.streams import Change, StreamRecord
 from dualstore.telemetry import Telemetry
 from replication.ledger import Fate, Ledger, Write
-from replication.simulation import (
-    Choose,
-    Faults,
-    Process,
-    Scheduler,
-    SimulatedClock,
-    SteppedMirror,
-    SteppedStore,
-    Wire,
-    deliver_late,
-)
+from replication.simulation import Choose, Process, Scheduler, SimulatedClock
+from replication.wires import Faults, SteppedMirror, SteppedStore, Wire, deliver_late
 
-SHAPE = TableShape(name="items", keys=KeySchema(partition=KeyAttribute("id", "S"), sort=None), indexes={})
+SHAPE = TableShape(
+    name="items",
+    keys=KeySchema(partition=KeyAttribute("id", "S"), sort=KeyAttribute("k", "S")),
+    indexes={},
+)
 BOOKKEEPING = TableShape(
     name="dualstore",
     keys=KeySchema(partition=KeyAttribute("pk", "S"), sort=KeyAttribute("sk", "S")),
     indexes={},
 )
 TABLE = ServedTable("items", SHAPE)
-KEY = {"id": {"S": "a"}}
+KEYS = tuple({"id": {"S": "a"}, "k": {"S": name}} for name in "123")
+KEY = KEYS[0]
 STRIPPED = "stripped"
 _TOMBSTONE_SECONDS = 60.0
 RETRIES = RetryPolicy(attempts=3, first_wait=timedelta(0), longest_wait=timedelta(0))
@@ -83,43 +88,97 @@ class AlwaysGranted:
 
 
 class StreamedStore(MemoryStore):
-    """DynamoDB: a store with a stream of its changes, whose reads may be stale unless they are consistent."""
+    """DynamoDB: a store with a stream of its changes, whose reads may be stale unless they are consistent.
 
-    def __init__(self, choose: Choose, monotonic: Callable[[], float] = lambda: 0.0) -> None:
+    Args:
+        choose: chooses what an inconsistent read answers, and what of a batch is not processed.
+        monotonic: the clock by which tokens are forgotten, in seconds.
+        keys: those that are ever written.
+        told: told of every change as well: key, item before, item after; `expired` where DynamoDB made it.
+    """
+
+    def __init__(
+        self,
+        choose: Choose,
+        monotonic: Callable[[], float] = lambda: 0.0,
+        *,
+        keys: Sequence[Key] = (KEY,),
+        told: Callable[..., None] = lambda *_, **__: None,
+    ) -> None:
         super().__init__({"items": SHAPE}, monotonic=monotonic)
         self.stream: list[StreamRecord] = []
         self._choose = choose
+        self._places = [(key, key_bytes(SHAPE.keys, key)) for key in keys]
+        self._told = told
 
     def execute(self, operation: Operation) -> Response:
         if operation.reads:
             response = super().execute(operation)
-            return response if operation.request.get("ConsistentRead") else self._stale(response)
-        old = self._present()
+            stale = self._stale_answers.get(type(operation))
+            return response if stale is None or operation.consistent else stale(self, operation, response)
+        if isinstance(operation, BatchWriteItem):
+            return self._half_processed(operation)
+        return self._carried_out(operation)
+
+    def expire(self, key: Key) -> None:
+        """Delete an item as DynamoDB does whose time to live has passed."""
+        self._carried_out(DeleteItem({"TableName": "items", "Key": key}), expired=True)
+
+    def item(self, key: Key) -> Item | None:
+        """What is there now. Not to be changed."""
+        return self._table("items").item(key_bytes(SHAPE.keys, key))
+
+    def _carried_out(self, operation: Operation, *, expired: bool = False) -> Response:
+        table = self._table("items")
+        before = [table.item(raw) for _, raw in self._places]
         try:
             return super().execute(operation)
         finally:
-            new = self._present()
-            if new is not old:
-                self.stream.append(_stream_record(len(self.stream), old, new))
+            for (key, raw), old in zip(self._places, before, strict=True):
+                new = table.item(raw)
+                if new is not old:
+                    self.stream.append(_stream_record(len(self.stream), key, old, new))
+                    self._told(key, old, new, expired=expired)
 
-    def _stale(self, response: Response) -> Response:
-        if self.stream and self._choose(3) == 2:
+    def _half_processed(self, operation: BatchWriteItem) -> Response:
+        """Leave the last entry of a batch unprocessed, now and then."""
+        entries = operation.request["RequestItems"]["items"]
+        if len(entries) < 2 or self._choose(4) != 3:
+            return self._carried_out(operation)
+        request = {**operation.request, "RequestItems": {"items": entries[:-1]}}
+        response = self._carried_out(BatchWriteItem(request))
+        return response | {"UnprocessedItems": {"items": [entries[-1]]}}
+
+    def _stale(self, operation: GetItem, response: Response) -> Response:
+        latest = next((each for each in reversed(self.stream) if each.key == operation.key), None)
+        if latest is not None and self._choose(3) == 2:
             response.pop("Item", None)
-            old = self.stream[-1].old_image
+            old = latest.old_image
             return response if old is None else response | {"Item": dict(old)}
         return response
 
-    def _present(self) -> Item | None:
-        return self._table("items").item(_RAW_KEY)
+    def _stale_page(self, operation: Scan, response: Response) -> Response:
+        """A page as if the latest change had not been made."""
+        if self.stream and self._choose(3) == 2:
+            latest = self.stream[-1]
+            items = [item for item in response["Items"] if SHAPE.keys.key_of(item) != latest.key]
+            if latest.old_image is not None:
+                items.append(dict(latest.old_image))
+            response["Items"] = items
+        return response
+
+    _stale_answers: ClassVar[Mapping[type[Operation], Callable[[Any, Any, Response], Response]]] = {
+        GetItem: _stale,
+        Scan: _stale_page,
+    }
 
 
-def _stream_record(number: int, old: Item | None, new: Item | None) -> StreamRecord:
+def _stream_record(number: int, key: Key, old: Item | None, new: Item | None) -> StreamRecord:
     change = Change.INSERT if old is None else Change.REMOVE if new is None else Change.MODIFY
-    return StreamRecord(str(number), change, KEY, new, old, _LONG_AGO)
+    return StreamRecord(str(number), change, key, new, old, _LONG_AGO)
 
 
-_LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)  # or the relay would wait, in real time, for what comes next
-_RAW_KEY = key_bytes(SHAPE.keys, KEY)
+_LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 def read_timeout() -> Exception:
@@ -422,4 +481,5 @@ def name_of(table: str, key: Any) -> bytes:
 
 def seeded(seed: int) -> Choose:
     """A chooser for volume."""
-    return random.Random(seed).randrange
+    between_0_and_1 = random.Random(seed).random
+    return lambda bound: int(between_0_and_1() * bound)  # `randrange` takes four times as long

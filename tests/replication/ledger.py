@@ -32,6 +32,8 @@ class Write:
         fate: what its caller was told.
         late: whether one of its requests was given up by its sender, and may arrive at any later time, as in
             plain DynamoDB (DESIGN, rule 10): it may take effect whatever its caller was told of a later one.
+        doubtful: whether an answer to one of its requests was lost: it may have taken effect, and been
+            written over, though its caller was told that a later one was refused.
     """
 
     value: str | None
@@ -39,6 +41,7 @@ class Write:
     ended: float = math.inf
     fate: Fate = Fate.UNANSWERED
     late: bool = False
+    doubtful: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,19 +56,26 @@ class Read:
 
 @dataclass
 class Ledger:
-    """The reads and writes of one key."""
+    """The reads and writes of one key.
+
+    Attributes:
+        writes: all of them, and that the key had no item before.
+        reads: all of them.
+        increments: how many of a counter, by their fates.
+        places: numbers all events, those of other keys of the same history among them.
+    """
 
     writes: list[Write] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
     increments: dict[Fate, int] = field(default_factory=lambda: dict.fromkeys(Fate, 0))
-    _places: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    places: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def __post_init__(self) -> None:
         self.writes.append(Write(ABSENT, began=0, ended=0, fate=Fate.ACKNOWLEDGED))
 
     def place(self) -> int:
         """The next place in the order of all events."""
-        return next(self._places)
+        return next(self.places)
 
     def begin(self, value: str | None) -> Write:
         """A write is about to be sent."""
@@ -98,6 +108,10 @@ class Ledger:
                 return read
         return None
 
+    def may_follow(self, value: str | None, write: Write) -> bool:
+        """Whether a key that holds a value may hold it since another write took effect, or by that write."""
+        return any(not source.ended < write.began for source in self._sources(value))
+
     @property
     def counter_bounds(self) -> tuple[int, int]:
         """Between which numbers a counter may stand that began at 0: I1."""
@@ -105,7 +119,11 @@ class Ledger:
         return sure, sure + self.increments[Fate.UNKNOWN] + self.increments[Fate.UNANSWERED]
 
     def _sources(self, value: str | None) -> Iterable[Write]:
-        return (w for w in self.writes if w.value == value and (w.late or w.fate is not Fate.REFUSED))
+        return (
+            w
+            for w in self.writes
+            if w.value == value and (w.late or w.doubtful or w.fate is not Fate.REFUSED)
+        )
 
     def _stands(self, source: Write, until: float) -> bool:
         """Whether nothing acknowledged before `until` began after the source was acknowledged."""

@@ -1,32 +1,190 @@
-"""Plays schedules in volume, and keeps the table of mutants: `nox -s simulate`, `nox -s mutants`."""
+"""Plays schedules in volume: `nox -s simulate`.
+
+Cheap scenarios are played more often than dear ones, but not as much more often as they are cheaper: of two,
+one of which takes four times as long, it gets half as many schedules, and twice the time.
+"""
 
 import argparse
+import math
 import multiprocessing
-import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass, field, replace
 
 from replication.environment import simulated
 from replication.histories import seeded
-from replication.mutants import MUTANTS
 from replication.scenarios import SCENARIOS
 
-_BLOCK = 250
-_PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "mutants.md"
-_SEARCHES = 3
+_PROBED = 20
+_BLOCK_SECONDS = 0.5
+_PROGRESS_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
 class Block:
-    """Some schedules of a scenario, and those among them that broke an invariant."""
+    """Some schedules of a scenario; once they are played, how long that took, and what was broken.
+
+    Attributes:
+        scenario: its name.
+        first: the number of the first schedule.
+        size: how many.
+        seconds: of the processor.
+        broken: the schedules that broke an invariant, and which.
+    """
 
     scenario: str
     first: int
     size: int
-    broken: tuple[tuple[int, tuple[str, ...]], ...] = ()
+    seconds: float = 0.0
+    broken: tuple[tuple[int, str], ...] = ()
+
+
+@dataclass
+class Played:
+    """What has been played of one scenario.
+
+    Attributes:
+        next: the number of the schedule to go on with.
+        schedules, seconds, broken: so far.
+    """
+
+    next: int
+    schedules: int = 0
+    seconds: float = 0.0
+    broken: int = 0
+
+    def add(self, block: Block) -> None:
+        self.schedules += block.size
+        self.seconds += block.seconds
+        self.broken += len(block.broken)
+
+    @property
+    def seconds_each(self) -> float:
+        """What a schedule costs; a guess before the first."""
+        return self.seconds / self.schedules if self.schedules else 0.01
+
+    def block(self, scenario: str, most: int, size: int | None = None) -> Block:
+        """The next schedules: so many, or as many as are worth sending over."""
+        wanted = size or max(1, round(_BLOCK_SECONDS / self.seconds_each))
+        block = Block(scenario, self.next, min(wanted, most))
+        self.next += block.size
+        return block
+
+
+@dataclass
+class Volume:
+    """Schedules of some scenarios, up to a number, or for a time.
+
+    Attributes:
+        schedules: how many at most.
+        minutes: how long at most.
+        first: the number of the first schedule of each scenario.
+    """
+
+    scenarios: Sequence[str]
+    schedules: int
+    minutes: float = math.inf
+    first: int = 0
+    played: Mapping[str, Played] = field(init=False)
+    _asked: int = 0
+    _began: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.played = {name: Played(self.first) for name in self.scenarios}
+
+    def blocks(self) -> Iterator[Block]:
+        """A few schedules of each, then always some of the scenario that is furthest behind its share."""
+        for name in self.scenarios:
+            if self._asked < self.schedules:
+                yield self._taken(name, _PROBED)
+        while self._asked < self.schedules and self.seconds < 60 * self.minutes:
+            behind = min(self.scenarios, key=self._share_had)
+            yield self._taken(behind, None)
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    def _taken(self, name: str, size: int | None) -> Block:
+        each = max(1, -(-self.schedules // len(self.scenarios)))
+        block = self.played[name].block(name, self.schedules - self._asked, size and min(size, each))
+        self._asked += block.size
+        return block
+
+    def _share_had(self, name: str) -> float:
+        played = self.played[name]
+        return (played.next - self.first) * math.sqrt(played.seconds_each)
+
+
+def play(block: Block) -> Block:
+    """Play a block of schedules."""
+    began = time.process_time()
+    broken = []
+    with simulated():
+        for seed in range(block.first, block.first + block.size):
+            try:
+                violations = SCENARIOS[block.scenario](seeded(seed))
+            except Exception as error:  # noqa: BLE001 - a schedule that cannot be played is to be told, too
+                violations = [f"the simulation itself ({type(error).__name__}: {error})"]
+            if violations:
+                broken.append((seed, ", ".join(violations)))
+    return replace(block, seconds=time.process_time() - began, broken=tuple(broken))
+
+
+def simulate(volume: Volume, processes: int) -> int:
+    """Play schedules on several processes.
+
+    Prints every schedule that breaks something, with the command that plays it again, and a table in the end.
+
+    Returns:
+        1 where an invariant was broken, else 0.
+    """
+    told_at = 0.0
+    blocks, under_way = volume.blocks(), set[Future[Block]]()
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        while True:
+            while len(under_way) < 2 * processes and (block := next(blocks, None)) is not None:
+                under_way.add(pool.submit(play, block))
+            if not under_way:
+                break
+            done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+            for future in done:
+                _take_note(volume, future.result())
+            if volume.seconds - told_at > _PROGRESS_SECONDS:
+                told_at = volume.seconds
+                _say(_progress(volume))
+    for line in _table(volume, processes):
+        _say(line)
+    return min(1, sum(each.broken for each in volume.played.values()))
+
+
+def _take_note(volume: Volume, block: Block) -> None:
+    volume.played[block.scenario].add(block)
+    for seed, violations in block.broken:
+        again = f"nox -s simulate -- --scenario {block.scenario} --first {seed} --schedules 1"
+        _say(f"{block.scenario}: schedule {seed} breaks {violations}. Again: {again}")
+
+
+def _progress(volume: Volume) -> str:
+    schedules = sum(each.schedules for each in volume.played.values())
+    broken = sum(each.broken for each in volume.played.values())
+    rate = schedules / volume.seconds
+    left = min((volume.schedules - schedules) / max(rate, 1e-9), 60 * volume.minutes - volume.seconds)
+    return f"{schedules:,} schedules, {rate:,.0f} a second, {broken} broken; {left / 60:,.0f} minutes left"
+
+
+def _table(volume: Volume, processes: int) -> Iterator[str]:
+    yield f"{'scenario':<20} {'schedules':>10} {'a second':>9} {'broken':>7}"
+    for name, each in volume.played.items():
+        yield f"{name:<20} {each.schedules:>10,} {1 / each.seconds_each:>9,.0f} {each.broken:>7,}"
+    schedules = sum(each.schedules for each in volume.played.values())
+    broken = sum(each.broken for each in volume.played.values())
+    yield (
+        f"{schedules:,} schedules in {volume.seconds / 60:,.1f} minutes on {processes} processes: "
+        f"{broken:,} break an invariant"
+    )
 
 
 def _say(line: str) -> None:
@@ -34,113 +192,19 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
-def play(block: Block) -> Block:
-    """Play a block of schedules."""
-    seeds = range(block.first, block.first + block.size)
-    with simulated():
-        played = ((seed, tuple(SCENARIOS[block.scenario](seeded(seed)))) for seed in seeds)
-        return replace(block, broken=tuple((seed, broken) for seed, broken in played if broken))
-
-
-def blocks(schedules: int, scenarios: Sequence[str], first: int) -> Iterator[Block]:
-    """So many schedules, the same number of each scenario."""
-    each = -(-schedules // len(scenarios))
-    for start in range(0, each, _BLOCK):
-        for name in scenarios:
-            yield Block(name, first + start, min(_BLOCK, each - start))
-
-
-def simulate(schedules: int, processes: int, scenarios: Sequence[str], first: int) -> int:
-    """Play schedules on several processes, and print the rate and every schedule that broke something."""
-    started, played, failures = time.monotonic(), 0, 0
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        for block in pool.imap_unordered(play, blocks(schedules, scenarios, first)):
-            played += block.size
-            failures += len(block.broken)
-            for seed, violations in block.broken:
-                _say(f"{block.scenario}: schedule {seed} breaks {', '.join(violations)}")
-            if played // 20_000 > (played - block.size) // 20_000:
-                _say(
-                    f"{played:,} schedules, {played / (time.monotonic() - started):,.0f} a second", flush=True
-                )
-    seconds = time.monotonic() - started
-    _say(f"{played:,} schedules in {seconds:,.0f} s on {processes} processes: {failures} break an invariant")
-    return min(failures, 1)
-
-
-def searched(number: int) -> list[int | None]:
-    """After how many schedules a mutant, named by its place, is found, from several starts."""
-    mutant, starts = MUTANTS[number], range(0, 1_000_000 * _SEARCHES, 1_000_000)
-    return [mutant.found_after(range(start, start + 3 * mutant.within)) for start in starts]
-
-
-def table_of_mutants(processes: int) -> int:
-    """Look for every mutant, and write the page about them."""
-    rows, missing = [], 0
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        for mutant, counts in zip(MUTANTS, pool.imap(searched, range(len(MUTANTS))), strict=True):
-            missed = sum(count is None for count in counts)
-            median = statistics.median(3 * mutant.within if count is None else count for count in counts)
-            shown = f"not found from {missed} of {len(counts)} starts" if missed else f"{median:,.0f}"
-            rows.append(f"| {mutant.rule} | {mutant.removed} | `{mutant.scenario}` | {shown} |")
-            missing += missed
-            _say(rows[-1])
-    scenarios = [f"| `{name}` | {_first_sentence(play_.__doc__)} |" for name, play_ in SCENARIOS.items()]
-    _PAGE.write_text(_TEMPLATE.format(rows="\n".join(rows), scenarios="\n".join(scenarios)))
-    return min(missing, 1)
-
-
-def _first_sentence(text: str | None) -> str:
-    return " ".join((text or "").split())
-
-
-_TEMPLATE = """# What the simulation finds when a rule is taken away
-
-`tests/replication` plays whole histories of the protocol on stores in memory: writers, readers, backfill,
-relay, repair and the moves of the authority take turns at every call of a database, as a seeded chooser
-says, while answers get lost, requests arrive after their senders gave up, processes sleep or die, and
-strangers write. At the end of each schedule three invariants must hold: no acknowledged write is lost
-(I1), both sides hold the same (I2), and every read saw each write acknowledged before it began (I6).
-
-A simulation that finds nothing proves something only if it finds what is there. So the rules of the
-protocol (numbered as in [replication](replication.md)) have mutants that lack them; the last column is
-the median number of schedules, from three starts, after which an invariant breaks. `nox -s mutants`
-writes this page anew; the tests look for each one, too. For the rules themselves `nox -s simulate` plays
-a million schedules.
-
-| Rule | The mechanism that is missing | Scenario | Found after |
-|---|---|---|---|
-{rows}
-
-Some checks are second lines of defence: with one of them alone taken away no schedule was found that
-breaks an invariant. They are the second look at the grant, after a mirror's answer (a read that began
-under a grant began before any write that it could miss was acknowledged); the epoch counted up by a move,
-beside role and stamps; each alone of stream, journal and dirty keys drained before a move; the stamps of
-a transaction derived from its token (a call repeats its request as it was); the two steps in which the
-gate reopens (missed once in thousands of schedules); suspects, while the stream is followed; the fence of
-what is put into the outbox, beside that of the look before it (tests/contract has it). What only a real
-PostgreSQL can show (locks and snapshots, rule 9; `pg_snapshot_xmin`, rule 4) is tested there.
-
-## The scenarios
-
-| Scenario | What happens |
-|---|---|
-{scenarios}
-"""
-
-
 def main(arguments: Sequence[str]) -> int:
     """Carry out what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--mutants", action="store_true", help="write docs/explanation/mutants.md")
     parser.add_argument("--schedules", type=int, default=1_000_000)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after so long")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--scenario", action="append", choices=sorted(SCENARIOS), help="default: all")
-    parser.add_argument("--first", type=int, default=0, help="the number of the first schedule")
+    parser.add_argument("--first", type=int, default=0, help="the number of the first schedule of each")
     options = parser.parse_args(arguments)
-    if options.mutants:
-        return table_of_mutants(options.processes)
-    return simulate(options.schedules, options.processes, options.scenario or list(SCENARIOS), options.first)
+    volume = Volume(
+        options.scenario or list(SCENARIOS), options.schedules, minutes=options.minutes, first=options.first
+    )
+    return simulate(volume, options.processes)
 
 
 if __name__ == "__main__":

@@ -5,14 +5,12 @@ is simulated as well: it passes while actors sleep, and while a process is pause
 """
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from greenlet import getcurrent, greenlet
-
-from dualstore.errors import OutcomeUnknown, Unavailable
 
 Choose = Callable[[int], int]
 """Gives a number from 0 up to, but without, its argument. 0 is the quietest choice: no fault, no switch."""
@@ -60,13 +58,15 @@ class Actor(greenlet):
         self.wakes_at = 0.0
         self.waits_for: Callable[[], bool] | None = None
 
-    @property
     def ready_at(self) -> float:
-        if self.process.crashed:
+        """When it can go on; infinite where it waits for another."""
+        process = self.process
+        if process.crashed:
             return 0.0
         if self.waits_for is not None and not self.waits_for():
             return math.inf
-        return max(self.wakes_at, self.process.resumes_at)
+        wakes_at, resumes_at = self.wakes_at, process.resumes_at
+        return wakes_at if wakes_at > resumes_at else resumes_at  # noqa: FURB136 - half of the cost of max
 
 
 @dataclass(eq=False)
@@ -81,6 +81,7 @@ class Scheduler:
         pauses: how many pauses of a process it may still order.
         lengths: of the pauses, in seconds.
         late: requests whose senders gave up; the network may yet deliver them.
+        actors: all that there ever were.
     """
 
     choose: Choose
@@ -92,7 +93,12 @@ class Scheduler:
     max_steps: int = 20_000
     late: list[Thunk] = field(default_factory=list)
     actors: list[Actor] = field(default_factory=list)
+    _live: list[Actor] = field(default_factory=list)
+    _foreground: int = 0
     _hub: greenlet = field(default_factory=getcurrent)
+
+    def __post_init__(self) -> None:
+        SIMULATED_TIME.scheduler = self
 
     def spawn(
         self, name: str, act: Thunk, *, process: Process | None = None, background: bool = False
@@ -100,12 +106,14 @@ class Scheduler:
         """Add an actor; one in the background ends by itself once `busy` is false."""
         actor = Actor(name, process or Process(name), act, self._hub, background=background)
         self.actors.append(actor)
+        self._live.append(actor)
+        self._foreground += not background
         return actor
 
     @property
     def busy(self) -> bool:
         """Whether any actor of the foreground has something left to do."""
-        return any(not actor.background and not actor.dead for actor in self.actors)
+        return self._foreground > 0
 
     def step(self) -> None:
         """Let others go on; called by an actor wherever a real process could be overtaken, or die."""
@@ -153,26 +161,43 @@ class Scheduler:
             actor.waits_for = None
 
     def run(self) -> None:
-        """Run all actors to their ends."""
+        """Run all actors to their ends, and those that they add."""
         self._hub = getcurrent()
-        for actor in self.actors:
+        for actor in self._live:
             actor.parent = self._hub
-        live = list(self.actors)
+        choose, live = self.choose, self._live
         while live:
             assert self.steps < self.max_steps, "the simulation does not end"
-            ready = [actor for actor in live if actor.ready_at <= self.now]
-            if not ready:
-                self.now = min(actor.ready_at for actor in live)
-                assert self.now < math.inf, "every actor waits for another"
-                continue
-            actor = ready[self.choose(len(ready))]
+            ready = self._ready()
+            actor = ready[choose(len(ready))]
             self.steps += 1
             if actor.process.crashed:
                 with suppress(Crash):  # where it has not even begun
                     actor.throw(Crash)
             else:
                 actor.switch()
-            live = [actor for actor in live if not actor.dead]
+            if actor.dead:
+                live.remove(actor)
+                self._foreground -= not actor.background
+
+    def _ready(self) -> list[Actor]:
+        """The actors that can go on: now, or else when the first of them can."""
+        now, soonest = self.now, math.inf
+        ready: list[Actor] = []
+        later: list[Actor] = []
+        for actor in self._live:
+            at = actor.ready_at()
+            if at <= now:
+                ready.append(actor)
+            elif at < soonest:
+                soonest, later = at, [actor]
+            elif at == soonest:
+                later.append(actor)
+        if ready:
+            return ready
+        assert soonest < math.inf, "every actor waits for another"
+        self.now = soonest
+        return later
 
     def _switch(self, actor: Actor) -> None:
         self._hub.switch()
@@ -216,6 +241,23 @@ class SleepyClock(SimulatedClock):
         return super().now()
 
 
+class SimulatedTime:
+    """Takes the place of the module `time` where nothing else is given; of the latest simulation."""
+
+    scheduler: Scheduler
+
+    def time(self) -> float:
+        return self.scheduler.now
+
+    monotonic = perf_counter = time
+
+    def sleep(self, seconds: float) -> None:
+        self.scheduler.sleep(seconds)
+
+
+SIMULATED_TIME = SimulatedTime()
+
+
 class CooperativeLock:
     """Takes the place of a `threading.Lock` that is held across calls of a store."""
 
@@ -231,252 +273,39 @@ class CooperativeLock:
         self._holder = None
 
 
-@dataclass
-class Faults:
-    """What goes wrong with calls of a store.
+class CooperativeThread:
+    """Takes the place of a `threading.Thread`: an actor in the background, of the process that starts it."""
 
-    Attributes:
-        one_in: a call in so many meets a fault; 0 is never.
-        kinds: the faults to choose from: `request` (lost on the way there), `reply` (carried out, its answer
-            lost), `zombie` (given up by its sender, carried out at any later step), `duplicate` (carried out
-            and answered, and once more at a later step), `slow` and `late` (the request, or the answer, is
-            long on its way).
-    """
-
-    one_in: int = 0
-    kinds: tuple[str, ...] = ("request", "reply")
-
-    def chosen(self, choose: Choose) -> str | None:
-        """The fault that a call meets, or None."""
-        if not self.one_in or choose(self.one_in) != self.one_in - 1:
-            return None
-        return self.kinds[choose(len(self.kinds))]
-
-
-_DELAYS_SECONDS = (0.2, 0.9, 1.2, 6.0, 11.0)
-
-
-@dataclass(eq=False)
-class Wire:
-    """The way between actors and one database.
-
-    Args:
-        scheduler: lets others overtake before each call.
-        faults: what goes wrong.
-        lost: the error that a caller sees where no answer comes.
-    """
-
-    scheduler: Scheduler
-    faults: Faults
-    lost: Callable[[], Exception]
-
-    def call(
-        self,
-        act: Thunk,
-        *,
-        writes: bool,
-        never_sent: Callable[[], Exception] | None = None,
-        unknown: Callable[[], Exception] | None = None,
-        on_late: Callable[[], None] | None = None,
-    ) -> Any:
-        """Carry a call over.
-
-        Args:
-            act: carries it out.
-            writes: whether it may come late; a read is repeated by its driver, or fails.
-            never_sent: the error of a request that is lost, where the driver can tell.
-            unknown: that of an answer that is lost; both as the wire's where they are not given.
-            on_late: told that the request may yet be carried out.
-        """
-        never_sent, unknown = never_sent or self.lost, unknown or self.lost
-        scheduler = self.scheduler
-        if not isinstance(getcurrent(), Actor):
-            return act()  # before and after the simulation nothing goes wrong
-        scheduler.step()
-        fault = self.faults.chosen(scheduler.choose)
-        if fault is None:
-            return act()
-        if fault in _DELAYED:
-            return self._delayed(act, before=fault == "slow")
-        if fault == "request":
-            raise never_sent()
-        if fault != "zombie":
-            result = act()
-        if fault in {"zombie", "duplicate"} and writes:
-            scheduler.late.append(act)
-            if on_late is not None:
-                on_late()
-        if fault == "duplicate":
-            return result
-        raise unknown()
-
-    def _delayed(self, act: Thunk, *, before: bool) -> Any:
-        scheduler = self.scheduler
-        delay = _DELAYS_SECONDS[scheduler.choose(len(_DELAYS_SECONDS))]
-        if before:
-            scheduler.sleep(delay)
-            return act()
-        result = act()
-        scheduler.sleep(delay)
-        return result
-
-
-_DELAYED = frozenset({"slow", "late"})
-_LATENESS_SECONDS = (0.0, 0.0, 0.8, 4.0, 14.0, 35.0)
-
-
-def deliver_late(scheduler: Scheduler) -> None:
-    """The network: delivers requests that their senders gave up on, at any step; some never."""
-    while True:
-        scheduler.wait_until(lambda: bool(scheduler.late) or not scheduler.busy)
-        if not scheduler.late:
-            return
-        scheduler.sleep(_LATENESS_SECONDS[scheduler.choose(len(_LATENESS_SECONDS))])
-        late = scheduler.late.pop(scheduler.choose(len(scheduler.late)))
-        if scheduler.choose(4) != 3:
-            _deliver(late)
-
-
-def _deliver(late: Thunk) -> None:
-    with suppress(Exception):  # refused; nobody listens to the answer
-        late()
-
-
-class Stepped:
-    """A store, or any other thing of a database, whose methods are called over a wire.
-
-    Args:
-        target: carries the calls out.
-        wire: between.
-        reads: the names of methods that change nothing.
-        local: those that are no calls of the database.
-    """
-
-    def __init__(
-        self,
-        target: Any,
-        wire: Wire,
-        *,
-        reads: frozenset[str] = frozenset(),
-        local: frozenset[str] = frozenset({"side"}),
-    ) -> None:
+    def __init__(self, *, target: Thunk, name: str, daemon: bool) -> None:
+        assert daemon, "it ends with its process"
         self._target = target
-        self._wire = wire
-        self._reads = reads
-        self._local = local
+        self._name = name
 
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._target, name)
-        if name in self._local:
-            return found
-        wire, writes = self._wire, name not in self._reads
-
-        def call(*args: Any, **options: Any) -> Any:
-            return wire.call(lambda: found(*args, **options), writes=writes)
-
-        self.__dict__[name] = call
-        return call
+    def start(self) -> None:
+        starter = getcurrent()
+        assert isinstance(starter, Actor)
+        SIMULATED_TIME.scheduler.spawn(self._name, self._target, process=starter.process, background=True)
 
 
-class SteppedStore:
-    """A store that answers DynamoDB operations over a wire.
+class CooperativeCondition:
+    """Takes the place of a `threading.Condition` under which no store is called.
 
-    Args:
-        store: carries them out.
-        wire: between.
-        attempts: how often the driver sends a request whose answer is lost, as botocore does.
-        on_late: told that a write may yet be carried out, though its sender gave it up.
+    A thread in the background waits no longer than there is anything to do for anybody.
     """
 
-    def __init__(
-        self, store: Any, wire: Wire, *, attempts: int = 1, on_late: Callable[[], None] | None = None
-    ) -> None:
-        self._on_late = on_late
-        self.side = store.side
-        self._store = store
-        self._wire = wire
-        self._attempts = attempts
+    def __enter__(self) -> Self:
+        return self
 
-    def execute(self, operation: Any) -> Any:
-        for left in range(self._attempts - 1, -1, -1):
-            try:
-                return self._wire.call(
-                    lambda: self._store.execute(operation),
-                    writes=not operation.reads,
-                    on_late=self._on_late,
-                )
-            except type(self._wire.lost()):
-                if not left:
-                    raise
-        raise AssertionError("attempts is positive")
+    def __exit__(self, *_: object) -> None: ...
 
+    def notify_all(self) -> None:
+        """Nobody need be told: who waits looks again by himself."""
 
-class SteppedMirror(Stepped):
-    """A mirror over a wire. Key locks are kept here: an actor that waits for one lets others go on."""
-
-    _READS = frozenset({"state", "items_of", "states_as_authority", "dirty_keys", "execute_as_mirror"})
-
-    def __init__(
-        self,
-        store: Any,
-        wire: Wire,
-        key_name: Callable[[str, Any], bytes],
-        *,
-        locks: dict[tuple[str, bytes], greenlet] | None = None,
-        on_late: Callable[[], None] | None = None,
-    ) -> None:
-        super().__init__(store, wire, reads=self._READS)
-        self._on_late = on_late
-        self._key_name = key_name
-        self._locks = {} if locks is None else locks
-
-    def write_direct(self, table: str, key: Any, image: Any, **options: Any) -> bool:
-        return self._locking(table, key, lambda: self._target.write_direct(table, key, image, **options))
-
-    def write_settled(self, table: str, key: Any, image: Any, **options: Any) -> bool:
-        return self._locking(table, key, lambda: self._target.write_settled(table, key, image, **options))
-
-    def execute_as_authority(self, operation: Any, **options: Any) -> Any:
-        return self._wire.call(
-            lambda: self._target.execute_as_authority(operation, **options),
-            writes=not operation.reads,
-            never_sent=_not_reached,
-            unknown=_not_reached if operation.reads else _commit_unconfirmed,
-            on_late=self._on_late,
-        )
-
-    def write_settled_together(self, writes: Any, **options: Any) -> bool:
-        names = {(write.table, self._key_name(write.table, write.key)) for write in writes}
-        self._wire.scheduler.wait_until(lambda: names.isdisjoint(self._locks))
-        result: bool = self._wire.call(
-            lambda: self._target.write_settled_together(writes, **options), writes=True
-        )
-        return result
-
-    @contextmanager
-    def locked(self, table: str, key: Any) -> Iterator[None]:
-        name, me = (table, self._key_name(table, key)), getcurrent()
-        self._wire.scheduler.wait_until(lambda: self._locks.get(name, me) is me)
-        self._locks[name] = me
-        try:
-            yield
-        finally:
-            del self._locks[name]  # a crash ends the database session, and its locks with it
-
-    def _locking(self, table: str, key: Any, act: Thunk) -> bool:
-        if self._locks:
-            name, me = (table, self._key_name(table, key)), getcurrent()
-            self._wire.scheduler.wait_until(lambda: self._locks.get(name, me) is me)
-        result: bool = self._wire.call(act, writes=True)
-        return result
-
-
-def _not_reached() -> Exception:
-    return Unavailable("simulated: PostgreSQL could not be reached")
-
-
-def _commit_unconfirmed() -> Exception:
-    return OutcomeUnknown("simulated: COMMIT was not confirmed, and PostgreSQL failed over")
+    def wait_for(self, holds: Callable[[], Any]) -> bool:
+        actor, scheduler = getcurrent(), SIMULATED_TIME.scheduler
+        assert isinstance(actor, Actor)
+        scheduler.wait_until(lambda: bool(holds()) or (actor.background and not scheduler.busy))
+        return bool(holds())
 
 
 def tape(numbers: bytes) -> Choose:

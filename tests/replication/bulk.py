@@ -1,0 +1,261 @@
+"""What backfill, verification and sweeper use of PostgreSQL besides the stores, in memory."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any, Self
+from uuid import UUID, uuid4
+
+from dualstore.control import PostgresRole
+from dualstore.errors import AuthorityMoved, MirrorFenced, Unavailable
+from dualstore.items import Item, Key, items_equal, key_bytes, normalized_item
+from dualstore.mapping.expiry import has_expired
+from dualstore.operations import DeleteItem
+from dualstore.stores.base import Mirror
+from dualstore.stores.memory.authority import MemoryAuthority
+from dualstore.stores.memory.tables import Table
+from dualstore.stores.postgres_expiry import Deleted, ExpiredPage, ExpiredRow
+from dualstore.stores.postgres_load import Piece, RowPage
+from dualstore.stores.postgres_runs import PieceRow, PieceState, Run, RunState, TakenOver
+from replication.histories import KEYS, SHAPE
+
+_KEYS = SHAPE.keys
+
+
+@dataclass
+class MemoryRuns:
+    """The ledger of runs (`PostgresRuns`)."""
+
+    _runs: dict[UUID, Run] = field(default_factory=dict)
+    _pieces: dict[tuple[UUID, int], PieceRow] = field(default_factory=dict)
+    _taken: set[tuple[str, str]] = field(default_factory=set)
+
+    def check(self) -> None: ...
+
+    @contextmanager
+    def exclusive(self, kind: str, table: str) -> Iterator[None]:
+        if (kind, table) in self._taken:
+            raise Unavailable(f"another {kind} of {table} is at work")
+        self._taken.add((kind, table))
+        try:
+            yield
+        finally:  # also where its process crashes: the session ends
+            self._taken.discard((kind, table))
+
+    def start(self, kind: str, table: str, parameters: Mapping[str, Any], *, pieces: int = 0) -> Run:
+        run = Run(uuid4(), kind, table, RunState.RUNNING, dict(parameters))
+        self._runs[run.id] = run
+        for number in range(pieces):
+            row = PieceRow(run.id, number, 0, PieceState.PENDING, None, 0, 0, 0, 0)
+            self._pieces[run.id, number] = row
+        return run
+
+    def find(self, run_id: UUID) -> Run | None:
+        return self._runs.get(run_id)
+
+    def latest_unfinished(self, kind: str, table: str) -> Run | None:
+        unfinished = (
+            run
+            for run in self._runs.values()
+            if (run.kind, run.table, run.state) == (kind, table, RunState.RUNNING)
+        )
+        return next(iter(reversed(list(unfinished))), None)
+
+    def finish(self, run: Run, state: RunState, _result: Mapping[str, Any]) -> None:
+        self._runs[run.id] = replace(run, state=state)
+
+    def pieces(self, run: Run) -> Sequence[PieceRow]:
+        return [row for (run_id, _), row in sorted(self._pieces.items()) if run_id == run.id]
+
+    def claim(self, run_id: UUID, number: int) -> PieceRow:
+        row = self._pieces[run_id, number]
+        state = PieceState.COPYING if row.state is PieceState.PENDING else row.state
+        row = self._pieces[run_id, number] = replace(row, attempt=row.attempt + 1, state=state)
+        return row
+
+    def advance(self, row: PieceRow) -> None:
+        """Move a piece's checkpoint, unless somebody else has claimed the piece."""
+        if self._pieces[row.run_id, row.number].attempt != row.attempt:
+            raise TakenOver(f"piece {row.number} was taken over")
+        if self._runs[row.run_id].state is not RunState.RUNNING:
+            raise TakenOver(f"the run of piece {row.number} has ended")
+        self._pieces[row.run_id, row.number] = row
+
+    def note_error(self, _piece: PieceRow, _error: str) -> None: ...
+
+    def done(self, run: Run) -> None:
+        for place, row in self._pieces.items():
+            if row.run_id == run.id and row.state is PieceState.COPIED:
+                self._pieces[place] = replace(row, state=PieceState.DONE)
+
+
+@dataclass
+class MemoryLoad:
+    """Loads pages (`PostgresLoad`): a transaction whose statements others may come between.
+
+    Attributes:
+        store: the mirror.
+        runs: the ledger.
+        epoch: of the control record in force when dual writes were confirmed.
+        overtaken: lets others go on.
+    """
+
+    store: MemoryAuthority
+    runs: MemoryRuns
+    epoch: int
+    overtaken: Callable[[], None]
+
+    def check(self) -> None: ...
+
+    def piece(self, row: PieceRow) -> Piece:
+        cursor: Mapping[str, Any] = row.cursor or {}
+        return Piece(
+            row,
+            start=cursor.get("start"),
+            unsettled=tuple(cursor.get("unsettled", ())),
+            failed=cursor.get("failed", 0),
+        )
+
+    def load(
+        self,
+        piece: Piece,
+        items: Sequence[Item],
+        *,
+        next_start: Key | None,
+        on_failure: Callable[[Key, str], None],
+    ) -> Piece:
+        absent = [item for item in items if not self._is_buried(item)]
+        self.overtaken()
+        unsettled = tuple(_KEYS.key_of(item) for item in items if self._differs(item))
+        self.overtaken()
+        loaded = self._advanced(piece, next_start, unsettled)
+        for item in absent:
+            self._insert(item)
+        return loaded
+
+    def draw_revision(self) -> int:
+        return next(self.store._revisions)
+
+    def row_page(self, *, revision: int, start: Key | None) -> RowPage:
+        assert start is None, "all rows are in one page"
+        rows = self._table._rows.values()
+        return RowPage([_KEYS.key_of(row.item) for row in rows if row.revision < revision], None)
+
+    def pass_rows(self, piece: Piece, page: RowPage, *, unsettled: Sequence[Key]) -> Piece:
+        return self._advanced(piece, page.next_start, tuple(unsettled))
+
+    def wait_for_writers(self, _patience: timedelta, _waiting: Callable[[int], None]) -> None: ...
+
+    wait_for_older_writers = wait_for_writers  # a write in memory is seen at once
+
+    def tombstoned_keys(self) -> Iterator[Sequence[Key]]:
+        yield [key for key in KEYS if self._is_buried(key)]
+
+    @property
+    def _table(self) -> Table:
+        return self.store._table(SHAPE.name)
+
+    def _is_buried(self, item: Item) -> bool:
+        return self._table.state(_raw(item)).revision.tombstone is not None
+
+    def _differs(self, item: Item) -> bool:
+        """Whether a row has to be settled; one that is missing is about to be inserted."""
+        held = self._table.item(_raw(item))
+        return self._is_buried(item) or (held is not None and not items_equal(held, normalized_item(item)))
+
+    def _insert(self, item: Item) -> None:
+        """Insert a row where there is none, and leave a tombstone where it is."""
+        raw, table = _raw(item), self._table
+        buried = table._tombstones.get(raw)
+        if table.item(raw) is None:
+            table.put(raw, dict(normalized_item(item)))
+            if buried is not None:
+                table._tombstones[raw] = buried
+
+    def _advanced(self, piece: Piece, next_start: Key | None, unsettled: tuple[Key, ...]) -> Piece:
+        """The last statement before the COMMIT: nothing passes a fence, or without the claim."""
+        if self.store.fence_of(SHAPE.name) != (self.epoch, PostgresRole.MIRROR):
+            raise MirrorFenced("PostgreSQL is not the mirror at this epoch any more")
+        state = PieceState.COPIED if next_start is None else PieceState.COPYING
+        cursor = {"start": next_start, "unsettled": unsettled, "failed": piece.failed}
+        row = replace(piece.row, state=state, cursor=cursor)
+        self.runs.advance(row)
+        return Piece(row, start=next_start, unsettled=unsettled, failed=piece.failed)
+
+
+class NoDiscrepancies:
+    """Findings of shadow reads (`PostgresDiscrepancies`): nobody compares here."""
+
+    def mark_repaired(self, *_: object, **__: object) -> None: ...
+
+    mark_all_repaired = __call__ = mark_repaired
+
+
+class MemorySeenKeys:
+    """The keys that a verification has seen (`PostgresSeenKeys`)."""
+
+    def __init__(self, mirror: Mirror) -> None:
+        self._mirror = mirror
+        self._seen: set[bytes] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def add(self, keys: Sequence[Key]) -> None:
+        self._seen.update(map(_raw, keys))
+
+    def row_count(self) -> int:
+        return sum(map(len, self._mirror.all_items(SHAPE.name)))
+
+    def unseen(self) -> Iterator[Sequence[Key]]:
+        for items in self._mirror.all_items(SHAPE.name):
+            yield [key for key in map(_KEYS.key_of, items) if _raw(key) not in self._seen]
+
+
+@dataclass
+class MemoryExpiringRows:
+    """Expired rows (`PostgresExpiry`).
+
+    Attributes:
+        store: PostgreSQL.
+        now: the time, in seconds.
+        expired: told of a key, and given what deletes its row.
+    """
+
+    store: MemoryAuthority
+    now: Callable[[], float]
+    expired: Callable[[Key, Callable[[], object]], None]
+
+    def by_column(self, table: str, attribute: str, *, after: object, rows: int) -> ExpiredPage:
+        now = self.now()
+        found = self.store._table(table)._rows.values()
+        expired = (row for row in found if has_expired(row.item, attribute, now=now))
+        return ExpiredPage(tuple(ExpiredRow(_KEYS.key_of(row.item), row.revision) for row in expired), None)
+
+    def in_overflow(self, _table: str, _attribute: str, *, after: object, rows: int) -> ExpiredPage:
+        return ExpiredPage((), None)
+
+    def anywhere(self, _table: str, _attribute: str) -> None:
+        return None
+
+    def delete(self, table: str, rows: Sequence[ExpiredRow], *, epoch: int) -> Deleted:
+        return Deleted(sum(self._deleted(table, row, epoch) for row in rows))
+
+    def _deleted(self, table: str, row: ExpiredRow, epoch: int) -> bool:
+        if self.store.fence_of(table) != (epoch, PostgresRole.AUTHORITY):
+            raise AuthorityMoved("PostgreSQL is not the authority at this epoch")
+        if not self._is_as_seen(table, row):
+            return False
+        delete = DeleteItem({"TableName": table, "Key": row.key})
+        self.expired(row.key, lambda: self.store.execute_as_authority(delete, epochs={table: epoch}))
+        return True
+
+    def _is_as_seen(self, table: str, row: ExpiredRow) -> bool:
+        return self.store.state(table, row.key).revision.row == row.revision
+
+
+def _raw(key: Mapping[str, Any]) -> bytes:
+    return key_bytes(_KEYS, dict(key))
