@@ -153,7 +153,7 @@ class Following:
 
     def _attend(self, table: str, followed: _Followed) -> None:
         record = self._agent.view(table).record
-        _note_undialled(followed, record, self._agent.clock.now())
+        _note_unread(followed, record, self._agent.clock.now())
         requested = self._flags.requested(followed.logical)
         if requested != followed.request:
             followed.request, followed.satisfied, followed.look_again_at = requested, False, -math.inf
@@ -360,10 +360,10 @@ def _without_figures(refusal: str) -> str:
     return re.sub(r"\d+", "#", refusal)
 
 
-def _note_undialled(followed: _Followed, record: ControlRecord, now: float) -> None:
-    """Remember since when this process has known that reads are not dialled."""
-    if record.dials.postgres_read_percent:
+def _note_unread(followed: _Followed, record: ControlRecord, now: float) -> None:
+    """Remember since when this process has known that nobody may read the mirror."""
+    if record.dials.postgres_read_percent or record.loaded:
         followed.unread_since = None
     elif followed.unread_since is None or followed.unread_since[0] != record.generation:
-        # Any change counts anew: reads may have been dialled and undialled between two looks.
+        # Any change counts anew: the mirror may have been readable between two looks.
         followed.unread_since = (record.generation, now)

@@ -7,11 +7,12 @@ import logging
 import random
 import uuid
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime  # noqa: TC003 - one import, not worth a block
 
-from dualstore.control import ControlRecord, Gate, Phase
-from dualstore.errors import MirrorUnavailable
+from dualstore.control import ControlRecord, Gate, Phase, PostgresRole
+from dualstore.errors import MirrorFenced, MirrorUnavailable
 from dualstore.replication.mirroring import Mirroring
 from dualstore.replication.served import ServedTable
 from dualstore.replication.settle import settle
@@ -61,6 +62,7 @@ class Repair:
         self._reopening: tuple[int, float] | None = None
         self._drained_after: tuple[int, datetime] | None = None
         self._reasons: Counter[str] = Counter()
+        self._fenced = False
 
     def run(self, table: ServedTable) -> Repaired:
         """Settle every recorded key of a table once; reopen its gate where the journal is then empty.
@@ -84,7 +86,27 @@ class Repair:
         for reason, keys in self._reasons.items():
             logger.warning("%d keys of %s could not be settled: %s", keys, table.logical, reason)
         self._reasons.clear()
+        if self._fenced:
+            self._fenced = False
+            self._follow_the_fence(table)
         return Repaired(settled, failed, gate)
+
+    def _follow_the_fence(self, table: ServedTable) -> None:
+        """Take over the epoch of a fence that is ahead of the record.
+
+        It was raised for a step that was then not taken: its process died, or nobody asks for it any more.
+        A fence is never lowered, and until the record follows it no mirror write passes.
+        """
+        agent = self._mirroring.agent
+        fence = agent.homes[Side.POSTGRES].read_all().get(table.physical)
+        if fence is None or fence.decides:
+            return
+
+        def caught_up(record: ControlRecord) -> Mapping[str, object]:
+            is_behind = record.postgres_role is PostgresRole.MIRROR and record.epoch < fence.epoch
+            return {"epoch": fence.epoch} if is_behind and record.phase is Phase.OPEN else {}
+
+        agent.decide(table.physical, caught_up)
 
     def _hand_over(self, table: ServedTable, epoch: int) -> Repaired:
         """Where PostgreSQL is the authority, a doubt is settled by whoever works off the outbox."""
@@ -214,6 +236,7 @@ class Repair:
             epoch = self._mirroring.agent.view(table.physical).record.epoch
             settle(self._mirroring.mirror, self._mirroring.authority, table.shape, entry.key, epoch=epoch)
         except MirrorUnavailable as failure:
+            self._fenced |= isinstance(failure, MirrorFenced)
             self._reasons[str(failure)] += 1
             return False
         except Exception as failure:  # noqa: BLE001 - one key must not keep the others from being settled

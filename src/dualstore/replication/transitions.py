@@ -35,13 +35,14 @@ class Step:
 def next_step(record: ControlRecord, requested: Requested, *, reads_stopped: bool) -> Step:
     """The next step from a record towards what was asked for.
 
-    Mirroring of a key may end only after reads of the mirror have: a request for both sets
-    `postgres_read_percent` to 0 first, and the rest follows when no process can hold a grant from before.
+    Mirroring of a key may end only after reads of the mirror have, those of cohorts and held routes too, of
+    which no percentage tells. So the mirror is withdrawn from all readers first (`loaded`), and the rest
+    follows when no process can hold a grant from before.
 
     Args:
         record: the control record, open.
         requested: what the flags ask for; None fields stay as they are.
-        reads_stopped: whether no process can still hold a grant under a record with dialled reads.
+        reads_stopped: whether no process can still hold a grant under a record that lets the mirror be read.
 
     Raises:
         IllegalTransition: the request may not follow; the message says why and what to do.
@@ -56,7 +57,8 @@ def next_step(record: ControlRecord, requested: Requested, *, reads_stopped: boo
         return Step({"phase": Phase.CLOSED, "target": stage}, towards=stage)
     if record.authority is Side.POSTGRES:
         return _within_postgres(record, stage, dials)
-    if not stage.rule.mirrored or dials.mirror_percent < record.dials.mirror_percent:
+    fewer_keys = record.stage.rule.mirrored and dials.mirror_percent < record.dials.mirror_percent
+    if fewer_keys or not stage.rule.mirrored:
         return _less_mirrored(record, stage, dials, reads_stopped=reads_stopped)
     return _mirrored(record, stage, dials)
 
@@ -69,8 +71,9 @@ def _within_postgres(record: ControlRecord, stage: Stage, dials: Dials) -> Step:
 
 
 def _less_mirrored(record: ControlRecord, stage: Stage, dials: Dials, *, reads_stopped: bool) -> Step:
-    if record.dials.postgres_read_percent:
-        return Step({"dials": replace(record.dials, postgres_read_percent=0.0)})
+    if record.dials.postgres_read_percent or record.loaded:
+        unread = replace(record.dials, postgres_read_percent=0.0)
+        return Step({"dials": unread, "loaded": False, "verified": False})
     if not reads_stopped:
         return Step()
     changes = {"stage": stage, "dials": dials, "loaded": False, "verified": False}

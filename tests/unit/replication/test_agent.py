@@ -292,8 +292,10 @@ def test_reads_dialled_and_undialled_between_two_looks_still_delay_the_end_of_mi
     world.decide(**READABLE)  # a third party's reader takes a grant here
     world.decide(dials=Dials())
     process.flags.set("items", stage=Stage.OFF)
-    process.agent.tick()
-    assert world.record.stage is Stage.DUALWRITE
+    for _ in range(2):
+        process.agent.tick()
+        assert world.record.stage is Stage.DUALWRITE
+    assert not world.record.loaded
     world.clock.advance(READ_GRANT + 0.1)
     process.agent.tick()
     assert world.record.stage is Stage.OFF

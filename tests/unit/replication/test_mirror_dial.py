@@ -4,8 +4,11 @@ from itertools import pairwise
 
 import pytest
 
+from dualstore.control import PostgresRole
+from dualstore.flags import Requested
 from dualstore.operations import DeleteItem
 from dualstore.replication.served import ServedTable
+from dualstore.replication.transitions import next_step
 from dualstore.stages import Dials, Side, Stage
 from unit.replication.processes import READABLE, SERVED, TABLE, Process, World, pass_time, stored
 
@@ -105,3 +108,46 @@ def test_only_the_step_to_every_key_takes_a_new_epoch(
         dial(process, 100.0)
         assert world.record.epoch == epoch + 1
         assert world.mirror.fence_of(TABLE) == (epoch + 1, "mirror")
+
+
+def test_a_held_route_reads_no_stale_item_while_mirroring_ends(world: World) -> None:
+    writer, reader = world.process(), world.process()
+    world.decide(**READABLE)
+    for process in (writer, reader):
+        process.agent.refresh()
+    writer.put("first")
+    with reader.router.hold():
+        world.decide(dials=Dials(postgres_read_percent=0.0))
+        pass_time(world, writer, reader, seconds=3)
+        assert (reader.get(), reader.observed[-1]) == ("first", Side.POSTGRES)
+        writer.flags.set("items", mirror_percent=0.0)
+        while world.record.dials.mirror_percent:
+            reader.agent.refresh()
+            writer.agent.tick()
+            world.clock.advance(0.3)
+        writer.agent.refresh()
+        writer.put("second")
+        assert reader.get() == "second"
+
+
+def test_a_warm_up_that_begins_with_the_stage_is_fenced_and_looks_for_obstacles(
+    world: World, process: Process
+) -> None:
+    step = next_step(world.record, Requested(stage=Stage.DUALWRITE, mirror_percent=50.0), reads_stopped=True)
+    assert (step.towards, step.fence) == (Stage.DUALWRITE, world.record.epoch + 1)
+    assert not step.changes.get("mirrored_since")
+
+
+def test_a_fence_raised_for_a_step_that_nobody_took_is_followed_by_the_record(
+    world: World, process: Process
+) -> None:
+    key = min(inside(50))
+    world.decide(stage=Stage.DUALWRITE, dials=Dials(mirror_percent=50.0))
+    process.agent.refresh()
+    world.postgres_control.raise_fence(TABLE, epoch=world.record.epoch + 1, role=PostgresRole.MIRROR)
+    process.put("v", key=key)
+    assert stored(world.mirror, key) is None
+    for _ in range(2):
+        process.repair()
+    assert world.mirror.fence_of(TABLE) == (world.record.epoch, "mirror")
+    assert world.agree

@@ -107,7 +107,7 @@ def test_mirroring_ends_only_after_reads_have_been_stopped_and_nobody_holds_a_gr
 
     first = step(present, reads_stopped=False, **request)
     assert not first.satisfied
-    assert first.changes == {"dials": Dials(postgres_read_percent=0.0)}
+    assert first.changes == {"dials": Dials(postgres_read_percent=0.0), "loaded": False, "verified": False}
     unread = replace(present, **first.changes)
 
     assert step(unread, reads_stopped=False, **request) == Step({})

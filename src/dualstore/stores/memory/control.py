@@ -1,12 +1,15 @@
 """Control records and a register of processes in memory, as PostgreSQL keeps them."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from threading import RLock
 from typing import Any
 
-from dualstore.control import ControlRecord, Gate, PostgresRole, ProcessEntry, Stop
+from dualstore.control import ControlRecord, Gate, Phase, PostgresRole, ProcessEntry, Stop
 from dualstore.stages import Side
 from dualstore.stores.memory.store import MemoryStore
+
+_BEFORE_ANY_RECORD = -1
 
 
 class MemoryControl:
@@ -60,12 +63,18 @@ class MemoryControl:
             known = self._records.get(record.table)
             if known is not None and (known.decides or known.generation >= record.generation):
                 return False
-            self._put(record)
+            self._put(record if known is None else replace(record, epoch=max(record.epoch, known.epoch)))
             return True
 
     def raise_fence(self, table: str, *, epoch: int, role: PostgresRole) -> None:
         """See `Fence.raise_fence`."""
-        self._store.raise_fence(table, epoch=epoch, role=role)
+        with self._lock:
+            self._store.raise_fence(table, epoch=epoch, role=role)
+            known = self._records.get(
+                table, ControlRecord(table, generation=_BEFORE_ANY_RECORD, phase=Phase.MOVED)
+            )
+            if not known.decides:
+                self._records[table] = replace(known, epoch=max(known.epoch, epoch))
 
     def is_prepared(self) -> bool:
         """See `Prepared.is_prepared`."""
