@@ -18,6 +18,7 @@ from pynamodb.models import Model
 
 from dualstore.errors import ConfigurationError
 from dualstore.operations import OPERATIONS, Request, Response
+from dualstore.routing.arns import name_in
 
 
 class Routes(Protocol):
@@ -148,6 +149,9 @@ def _routes_of(table: str) -> Routes | None:
     binding = _bound.get(table)
     if binding is not None:
         return binding.routes
+    named = name_in(table)
+    if named != table and (routes := _routes_of(named)) is not None:
+        return routes
     for name, other in _bound.items():
         for model in other.models:
             if model.Meta.table_name == table:

@@ -27,6 +27,7 @@ from dualstore.replication.mirroring import Mirroring
 from dualstore.replication.parts import by_authority
 from dualstore.replication.served import ServedTable
 from dualstore.replication.views import View
+from dualstore.routing.arns import answered_by_arn, asked_by_name, named_by_arn
 from dualstore.routing.authorities import Authorities, Elsewhere, ReadObserver
 from dualstore.routing.batches import BatchReads
 from dualstore.routing.breaker import BreakerLimits
@@ -128,6 +129,11 @@ class Router:
         operation = parse(name, request)
         table = request.get("TableName")
         served = self._tables.get(table) if table is not None else self._first_served(operation)
+        if served is None or table is None:
+            arns = named_by_arn(operation.tables, self._tables)
+            if arns:
+                response = self.execute(name, asked_by_name(operation, arns))
+                return answered_by_arn(operation, response, arns)
         if served is None:
             return self._mirroring.authority.execute(operation)
         carry_out = self._carry_out[type(operation)]
@@ -143,8 +149,8 @@ class Router:
             raise client_error(name, RequestRejected("ServiceUnavailable", str(error))) from error
 
     def serves(self, tables: frozenset[str]) -> bool:
-        """Whether an operation on these physical tables concerns a served one."""
-        return not tables.isdisjoint(self._tables)
+        """Whether an operation on these tables, by physical name or ARN, concerns a served one."""
+        return not tables.isdisjoint(self._tables) or bool(named_by_arn(tables, self._tables))
 
     def hold(self) -> AbstractContextManager[None]:
         """Keep dials and cohort as they are within a block; see `DualStore.hold_route`."""
@@ -163,9 +169,9 @@ class Router:
     def _written(self, table: ServedTable, operation: ConditionalWrite) -> Response:
         """Carry out a write where the authority is, as far as this process knows."""
         with self._agent.writing(table.physical) as view:
-            if view.authority is Side.POSTGRES:
-                return self._authorities.at_postgres(table, operation, {table.physical: view})
             try:
+                if view.authority is Side.POSTGRES:
+                    return self._authorities.ask_postgres(table, operation, {table.physical: view})
                 return self._mirroring.write(table, operation, view)
             except AuthorityMoved as error:
                 raise Elsewhere from error
@@ -176,22 +182,18 @@ class Router:
         def attempt() -> Response:
             with ExitStack() as stack:
                 views = {name: stack.enter_context(self._agent.writing(name)) for name in names}
-                return by_authority(operation, views, self._write_dynamodb, self._many_at_postgres)
+                try:
+                    return by_authority(operation, views, self._write_dynamodb, self._write_postgres)
+                except AuthorityMoved as error:
+                    raise Elsewhere from error
 
         return self._authorities.routed(attempt, names)
 
     def _write_dynamodb(self, operation: Operation, views: Mapping[str, View]) -> Response:
         if isinstance(operation, BatchWriteItem):
-            return _at_dynamodb(lambda: write_batch(self._mirroring, self._tables, operation, views))
+            return write_batch(self._mirroring, self._tables, operation, views)
         assert isinstance(operation, TransactWriteItems)  # noqa: S101 - by the table in `__init__`
-        return _at_dynamodb(lambda: write_transaction(self._mirroring, self._tables, operation, views))
+        return write_transaction(self._mirroring, self._tables, operation, views)
 
-    def _many_at_postgres(self, operation: Operation, views: Mapping[str, View]) -> Response:
-        return self._authorities.at_postgres(self._tables[next(iter(views))], operation, views)
-
-
-def _at_dynamodb(write: Callable[[], Response]) -> Response:
-    try:
-        return write()
-    except AuthorityMoved as error:
-        raise Elsewhere from error
+    def _write_postgres(self, operation: Operation, views: Mapping[str, View]) -> Response:
+        return self._authorities.ask_postgres(self._tables[next(iter(views))], operation, views)

@@ -126,6 +126,29 @@ def test_a_batch_is_read_on_both_sides_and_its_items_are_the_same(
     assert {each.name for each in by_model} == {"internal", "other"}
 
 
+def test_a_table_named_by_its_arn_is_written_on_both_sides_and_read_by_dial(
+    mirrored: tuple[DualStore, Any, MigratedTable], deployment: Deployment
+) -> None:
+    store, model, table = mirrored
+    arn = deployment.dynamodb.describe_table(TableName=table.physical)["Table"]["TableArn"]
+    client, key = store.client(), {"pk": {"S": "internal#1"}, "sk": {"N": "1"}}
+    entries = [{"PutRequest": {"Item": {**key, "name": {"S": "by its ARN"}}}}]
+    assert client.batch_write_item(RequestItems={arn: entries})["UnprocessedItems"] == {}
+    by_client: list[Any] = []
+
+    def read() -> None:
+        by_client.append(client.get_item(TableName=arn, Key=key)["Item"])
+        by_client.extend(client.batch_get_item(RequestItems={arn: {"Keys": [key]}})["Responses"][arn])
+
+    assert told_by(store, read) == [(P, Role.MIRROR)] * 2
+    assert by_client == [entries[0]["PutRequest"]["Item"]] * 2
+    model.Meta.table_name = arn
+    try:
+        assert told_by(store, lambda: model.get("internal#1", 1)) == [(P, Role.MIRROR)]
+    finally:
+        model.Meta.table_name = table.physical
+
+
 def test_a_lookup_by_an_index_is_dialled_and_one_with_ties_is_not(
     mirrored: tuple[DualStore, Any, MigratedTable],
 ) -> None:

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from dualstore.errors import Unavailable, client_error, invalid
+from botocore.exceptions import ClientError
+
+from dualstore.errors import OutcomeUnknown, Unavailable, client_error, invalid
 from dualstore.operations import BatchGetItem, BatchWriteItem, Operation, Response
 from dualstore.replication.views import View
 from dualstore.stages import Side
@@ -22,7 +24,7 @@ def by_authority(operation: Operation, views: Mapping[str, View], dynamodb: Ask,
     """Carry out an operation where the authorities of its tables are.
 
     A batch, which promises nothing about its parts together, is taken apart and its answers put together;
-    what PostgreSQL does not answer comes back as unprocessed. A transaction must be whole on one side.
+    what PostgreSQL does not carry out comes back as unprocessed. A transaction must be whole on one side.
 
     Args:
         operation: of any number of tables.
@@ -32,6 +34,8 @@ def by_authority(operation: Operation, views: Mapping[str, View], dynamodb: Ask,
 
     Raises:
         botocore.exceptions.ClientError: a transaction spans both databases.
+        OutcomeUnknown: a part of a batch may or may not have been written.
+        AuthorityMoved: as `dynamodb` raises it, or `postgres` where it has every table; nothing was done.
     """
     there = {name for name, view in views.items() if view.record.authority is Side.POSTGRES}
     here = operation.tables - there
@@ -51,8 +55,11 @@ def by_authority(operation: Operation, views: Mapping[str, View], dynamodb: Ask,
     part = _part(operation, there)
     try:
         second = postgres(part, {name: views[name] for name in there})
-    except Unavailable:
+    except (Unavailable, ClientError) as error:
+        if isinstance(error, OutcomeUnknown) or (operation.reads and isinstance(error, ClientError)):
+            raise
         # The rest is done: what is not is the caller's to send again, as a batch's caller must be able to.
+        # Where it was refused, it is then refused alone, and so truly: nothing of that request is done.
         second = {_UNPROCESSED[type(operation)]: part.request["RequestItems"]}
     return together(first, second)
 

@@ -84,7 +84,7 @@ class Authorities:
                     self._agent.refresh(table=table)
         raise moved_too_often(tables)
 
-    def at_postgres(self, table: ServedTable, operation: Operation, views: Mapping[str, View]) -> Response:
+    def ask_postgres(self, table: ServedTable, operation: Operation, views: Mapping[str, View]) -> Response:
         """Carry out an operation where PostgreSQL is the authority, as far as this process knows.
 
         Args:
@@ -93,16 +93,13 @@ class Authorities:
             views: of those tables.
 
         Raises:
-            Elsewhere: it is not, or no longer.
+            AuthorityMoved: it is not, or no longer; nothing was done.
         """
         started = perf_counter()
         outcome = OK
         epochs = {name: views[name].record.epoch for name in operation.tables}
         try:
             return self._postgres.execute_as_authority(operation, epochs=epochs)
-        except AuthorityMoved as error:
-            outcome = type(error).__name__
-            raise Elsewhere from error
         except Exception as error:
             outcome = error_code(error) or type(error).__name__
             if operation.reads and isinstance(error, ClientError):
@@ -119,8 +116,16 @@ class Authorities:
             )
 
     def read_postgres(self, table: ServedTable, operation: Operation, views: Mapping[str, View]) -> Response:
-        """A read's answer from PostgreSQL, the authority, to be given out; arguments as for `at_postgres`."""
-        return self.given_out(table, operation, Side.POSTGRES, self.at_postgres(table, operation, views))
+        """A read's answer from PostgreSQL, the authority, to be given out; arguments as for `ask_postgres`.
+
+        Raises:
+            Elsewhere: it is not, or no longer.
+        """
+        try:
+            response = self.ask_postgres(table, operation, views)
+        except AuthorityMoved as error:
+            raise Elsewhere from error
+        return self.given_out(table, operation, Side.POSTGRES, response)
 
     def read_dynamodb(self, table: ServedTable, operation: Operation, views: Mapping[str, View]) -> Response:
         """A read's answer from DynamoDB, the authority, under grants that still hold when it is there.

@@ -79,8 +79,8 @@ class Dialling:
         if rules.names_cohorts or 0 < percent < 100:  # noqa: PLR2004 - per cent; saves the hash
             try:
                 covered = self._covers(table, operation, percent, rules, unit)
-            except (RequestRejected, KeyError):
-                return Admission.REFUSED  # DynamoDB refuses it in its own words
+            except (RequestRejected, KeyError, TypeError, AttributeError):
+                return Admission.REFUSED  # boto3 or DynamoDB refuses it in its own words
         else:
             covered = percent > 0
         return self.admit_covered(table, operation, view) if covered else Admission.REFUSED

@@ -67,7 +67,7 @@ class EventualReads:
         self._clock = clock
 
     def read(self, table: ServedTable, operation: Operation, views: Mapping[str, View]) -> Response:
-        """The answer to an eventually consistent read; arguments as for `Authorities.at_postgres`.
+        """The answer to an eventually consistent read; arguments as for `Authorities.ask_postgres`.
 
         Raises:
             Elsewhere: PostgreSQL is not the authority any more.
@@ -137,6 +137,8 @@ class EventualReads:
         try:
             response = self._authorities.ask_dynamodb(table, operation, Role.MIRROR)
         except (ClientError, BotoCoreError) as error:
+            if error_code(error) == "ValidationException":
+                raise  # the caller's fault, which trying again does not mend
             raise failure or Unavailable(
                 f"PostgreSQL, the authority of {table.logical}, is left alone after failures, and DynamoDB "
                 "does not answer in its place: try again"
@@ -145,9 +147,13 @@ class EventualReads:
         return self._authorities.given_out(table, operation, Side.DYNAMODB, response)
 
     def _may_be_stale(self, table: str, view: View) -> bool:
-        """Whether a table wants stale answers, and DynamoDB is brought after PostgreSQL at all."""
+        """Whether a table wants stale answers, and DynamoDB is brought after PostgreSQL at all.
+
+        It is not where anything about it is suspect: since `complete` it may have missed every write.
+        """
         rules = self._rules.get(self._tables[table].logical, PLAIN)
-        return rules.stale_reads and view.record.stage.rule.mirrored
+        record = view.record
+        return rules.stale_reads and record.stage.rule.mirrored and not record.suspects
 
     def _fell_back(self, table: ServedTable, operation: Operation, reason: str) -> None:
         self._telemetry.record(FellBack(table.logical, operation.name, reason))

@@ -84,6 +84,7 @@ class Reads:
                 return self._authorities.given_out(table, operation, Side.POSTGRES, response)
             if response is not None:
                 self._fell_back(table, operation, "order")
+            return self.at_authority(table, _no_staler(table, operation))
         return self.at_authority(table, operation)
 
     def of_several(self, table: ServedTable, operation: Operation) -> Response:

@@ -6,8 +6,9 @@ import pytest
 from botocore.exceptions import ClientError
 
 from dualstore.control import ControlRecord, Phase
+from dualstore.errors import AuthorityMoved, OutcomeUnknown, Unavailable, client_error, invalid
 from dualstore.items import STAMP, KeyAttribute, KeySchema, TableShape
-from dualstore.operations import BatchWriteItem
+from dualstore.operations import BatchGetItem, BatchWriteItem
 from dualstore.replication.parts import by_authority
 from dualstore.replication.served import ServedTable
 from dualstore.replication.views import View
@@ -128,21 +129,63 @@ def test_a_transaction_that_spans_both_sides_is_refused_whole_and_says_which_tab
         assert held(world, table) == (None, None)
 
 
-def test_unprocessed_items_of_both_parts_are_handed_back() -> None:
-    operation = BatchWriteItem(
-        {"RequestItems": {table: [{"DeleteRequest": {"Key": KEY}}] for table in (HERE, THERE)}}
-    )
+DELETIONS = BatchWriteItem(
+    {"RequestItems": {table: [{"DeleteRequest": {"Key": KEY}}] for table in (HERE, THERE)}}
+)
+READS = BatchGetItem({"RequestItems": {table: {"Keys": [KEY]} for table in (HERE, THERE)}})
+REFUSED = client_error("BatchWriteItem", invalid("PostgreSQL's half"))
+
+
+def by_both(operation: BatchWriteItem | BatchGetItem, dynamodb: Any, postgres: Any) -> Any:
     views = {
         table: View(ControlRecord(table, stage=stage, phase=Phase.OPEN), 0, 0)
         for table, stage in ((HERE, Stage.SHADOW), (THERE, Stage.LIVE))
     }
+    return by_authority(operation, views, dynamodb, postgres)
 
+
+def done(part: Any, mine: Any) -> Any:
+    return {"UnprocessedItems": {}}
+
+
+def raising(error: Exception) -> Any:
+    def ask(part: Any, mine: Any) -> Any:
+        raise error
+
+    return ask
+
+
+def test_unprocessed_items_of_both_parts_are_handed_back() -> None:
     def nothing_done(part: Any, mine: Any) -> Any:
         assert set(mine) == part.tables
         return {"UnprocessedItems": part.request["RequestItems"]}
 
-    answer = by_authority(operation, views, nothing_done, nothing_done)
-    assert answer["UnprocessedItems"] == operation.request["RequestItems"]
+    answer = by_both(DELETIONS, nothing_done, nothing_done)
+    assert answer["UnprocessedItems"] == DELETIONS.request["RequestItems"]
+
+
+@pytest.mark.parametrize("error", [Unavailable("away"), AuthorityMoved("moved"), REFUSED], ids=repr)
+def test_what_postgresql_did_not_write_after_dynamodb_s_half_is_answered_unprocessed(
+    error: Exception,
+) -> None:
+    answer = by_both(DELETIONS, done, raising(error))
+    assert answer["UnprocessedItems"] == {THERE: DELETIONS.request["RequestItems"][THERE]}
+
+
+def test_what_postgresql_may_have_written_is_not_called_unprocessed() -> None:
+    with pytest.raises(OutcomeUnknown):
+        by_both(DELETIONS, done, raising(OutcomeUnknown("no reply")))
+
+
+def test_a_batch_of_reads_that_postgresql_refuses_is_refused() -> None:
+    with pytest.raises(ClientError):
+        by_both(READS, done, raising(REFUSED))
+
+
+@pytest.mark.parametrize("error", [Unavailable("away"), AuthorityMoved("moved"), REFUSED], ids=repr)
+def test_a_batch_whose_first_half_is_not_done_is_not_begun_at_the_other(error: Exception) -> None:
+    with pytest.raises(type(error)):
+        by_both(DELETIONS, raising(error), lambda part, mine: pytest.fail("begun"))
 
 
 def test_a_part_waits_for_its_own_table_alone(world: World, process: Process) -> None:
@@ -159,17 +202,24 @@ def test_a_part_waits_for_its_own_table_alone(world: World, process: Process) ->
     assert [held(world, table) for table in (HERE, THERE)] == [("both", "both")] * 2
 
 
-def test_a_batch_that_meets_a_move_half_way_is_sent_again_to_where_the_authority_is_now(
+def test_a_batch_that_meets_a_move_half_way_writes_no_half_twice_and_hands_the_other_back(
     world: World, process: Process
 ) -> None:
+    """What DynamoDB has taken may have been written again since, by somebody else."""
+
     def meanwhile(name: str, args: Any) -> None:
         if name == "execute_as_authority":
             process.mirror.before = lambda *_: None
             process.flags.set(OTHER.logical, stage=Stage.SHADOW)
             process.agent.tick()
             world.clock.after(0.1, process.agent.tick)
+            batch(process, HERE, value="somebody else's")
 
     process.mirror.before = meanwhile
-    batch(process, HERE, THERE)
+    unprocessed = batch(process, HERE, THERE)["UnprocessedItems"]
+    assert unprocessed == {THERE: [{"PutRequest": {"Item": {**KEY, "v": {"S": "new"}}}}]}
+    assert held(world, HERE) == ("somebody else's",) * 2
+    assert held(world, THERE) == (None, None)
+    process.router.execute("BatchWriteItem", {"RequestItems": unprocessed})
     assert process.agent.view(THERE).record.stage is Stage.SHADOW
-    assert [held(world, table) for table in (HERE, THERE)] == [("new", "new")] * 2
+    assert held(world, THERE) == ("new", "new")

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ParamValidationError
 
 from dualstore.control import Gate, Stop
 from dualstore.flags import share
@@ -116,6 +116,21 @@ def test_a_request_that_dynamodb_refuses_is_refused_in_its_own_words(
         with pytest.raises(ClientError) as routed:
             routing.router.execute(name, request)
         assert routed.value.response == here.value.response
+
+
+@pytest.mark.parametrize("wrong", [None, "ann", {"customer": "ann"}, {"customer": {"S": 5}}], ids=repr)
+@pytest.mark.parametrize("percent", [0, 50, 100])
+def test_a_key_that_boto3_does_not_send_is_refused_by_boto3(
+    routing: Routing, wrong: Any, percent: float
+) -> None:
+    def as_boto3(name: str, args: Any) -> None:
+        assert args[0].request["Key"] is wrong
+        raise ParamValidationError(report="Key")
+
+    routing.decide(percent)
+    routing.process.authority.before = as_boto3
+    with pytest.raises(ParamValidationError):
+        routing.ask("GetItem", Key=wrong)
 
 
 # Cohorts

@@ -8,6 +8,7 @@ from botocore.exceptions import ClientError
 
 from dualstore.control import Stop
 from dualstore.errors import AuthorityMoved, MirrorRefused, Unavailable
+from dualstore.replication.transitions import UNMIRRORED
 from dualstore.routing import ReadRules
 from dualstore.stages import Side, Stage
 from dualstore.telemetry import Role
@@ -100,6 +101,20 @@ def test_a_fallback_asks_consistently_where_the_mirror_had_been_asked_and_as_its
     assert seen == [True, True, None, None]
 
 
+@pytest.mark.parametrize(
+    ("index", "by", "consistent"), [("by-date", "customer", True), ("by-rank", "city", None)]
+)
+def test_the_fallback_of_an_index_is_consistent_where_it_can_be(
+    routing: Routing, index: str, by: str, *, consistent: bool | None
+) -> None:
+    """A global index has no consistent reads."""
+    seen: list[Any] = []
+    routing.process.authority.before = lambda name, args: seen.append(args[0].request.get("ConsistentRead"))
+    Refusing(routing.process.mirror, "execute_as_mirror")
+    routing.of_index(index, by, "ann")
+    assert seen == [consistent]
+
+
 # PostgreSQL is the authority
 
 
@@ -166,6 +181,21 @@ def test_nothing_else_is_ever_answered_by_the_mirror_of_an_authority(
     assert routing.counted(STALE_READS) == {}
 
 
+def test_dynamodb_is_too_far_behind_to_answer_while_anything_about_it_is_suspect(
+    routing_of: Callable[..., Routing],
+) -> None:
+    """From `complete` back to `rampdown` it holds what it held before; the suspect says so."""
+    routing = live(routing_of(**STALE), Stage.RAMPDOWN)
+    home = routing.process.postgres_control
+    assert home.change(routing.world.decided, suspects=frozenset({UNMIRRORED})) is not None
+    routing.process.agent.refresh()
+    routing.process.mirror.down = True
+    with pytest.raises(ClientError) as refused:
+        routing.get()
+    assert refused.value.response["Error"]["Code"] == "ServiceUnavailable"
+    assert routing.counted(STALE_READS) == {}
+
+
 def test_at_complete_dynamodb_is_too_far_behind_to_answer(routing_of: Callable[..., Routing]) -> None:
     routing = live(routing_of(**STALE), Stage.COMPLETE)
     routing.process.mirror.down = True
@@ -208,6 +238,16 @@ def test_where_neither_side_answers_the_authority_s_failure_is_what_is_told(
         with pytest.raises(ClientError) as refused:
             routing.get()
         assert refused.value.response["Error"]["Code"] == "ServiceUnavailable"
+
+
+def test_a_request_that_dynamodb_finds_wrong_is_not_to_be_tried_again(
+    routing_of: Callable[..., Routing],
+) -> None:
+    routing = live(routing_of(**STALE))
+    routing.process.mirror.down = True
+    with pytest.raises(ClientError) as refused:
+        routing.get(ProjectionExpression="note,")
+    assert refused.value.response["Error"]["Code"] == "ValidationException"
 
 
 # The reader endpoint
