@@ -18,7 +18,10 @@ nox.options.error_on_missing_interpreters = True
 nox.options.sessions = ["lint", "layers", "typing", "wheel", "tests"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
-EXTRAS = ".[demo]"
+WORKERS = "2"
+"""Test processes, each with servers of its own."""
+
+EXTRAS = ".[demo,serve,fast]"
 
 # What the wheel has to bring besides the modules, as patterns of paths in it.
 IN_THE_WHEEL = {
@@ -44,7 +47,7 @@ def tests(session: nox.Session) -> None:
     required = {"DUALSTORE_REQUIRE_SERVERS": os.environ.get("DUALSTORE_REQUIRE_SERVERS", "1")}
     if _build_accelerator(session):
         required["DUALSTORE_REQUIRE_ACCELERATOR"] = "1"
-    session.run("python", "-m", "pytest", *session.posargs, env=required)
+    session.run("python", "-m", "pytest", "-n", WORKERS, *session.posargs, env=required)
 
 
 @nox.session
@@ -119,7 +122,7 @@ def conformance(session: nox.Session) -> None:
     suite = os.environ.get("DYNAMODB_CONFORMANCE")
     if suite is None:
         session.error("set DYNAMODB_CONFORMANCE to a clone of nubo-db/dynamodb-conformance, after npm ci")
-    session.install("-e", ".[demo,serve]")
+    session.install("-e", EXTRAS)
     dualstore = str(Path(session.bin) / "dualstore")
     command = [dualstore, "serve", "--side", "postgres", "--embedded", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:

@@ -40,9 +40,9 @@ _FORGET = "DELETE FROM dualstore.tombstones WHERE table_name = %s"
 class ServedTables:
     """The tables of one PostgreSQL, with DynamoDB's operations on tables.
 
-    Several processes may serve one PostgreSQL: what one changes the others see when they are asked for it. For
-    the operations on items they look every second, and at once where they do not know a table. Each table
-    created has a SQL table of its own, whose name nothing has had before.
+    Several processes may serve one PostgreSQL: what one changes the others see when they are asked for it.
+    For the operations on items they look every second, and at once where they do not know a table. Each
+    table created has a SQL table of its own, whose name nothing has had before.
 
     Args:
         engine: the database, where the schema `dualstore` has been created.
@@ -259,7 +259,8 @@ class ServedTables:
         return {}
 
     def _tags(self, request: Mapping[str, Any]) -> Response:
-        tags = self._definitions[self._tagged(request)].get("_tags", {})
+        name = self._tagged(request)
+        tags = self._definitions.get(name, {}).get("_tags", {})
         return {"Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}
 
 
