@@ -35,7 +35,7 @@ _REASON_CHARACTERS = 200
 def stop(table: str, *, config: Path, reason: str, by: str | None, release: bool, wait: float) -> None:
     """Send every read of TABLE to its authority now, whatever the flags ask for, until it is released.
 
-    One reachable database is enough.
+    Before `live` one reachable database is enough, from `live` on it must be PostgreSQL.
     """
     with opened(config) as store:
         if release:

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from dualstore.flags.evaluation import SERVICE, Identity
 from dualstore.flags.migration_ops import Listen, MigrationOps
-from dualstore.flags.sdk import Link, SdkFlags
+from dualstore.flags.sdk import Link, SdkFlags, has_reached_its_source
 from dualstore.flags.source import NOTHING_REQUESTED, FlagProblem
 
 if TYPE_CHECKING:
@@ -42,8 +42,9 @@ class Connection:
 class LaunchDarklyFlags(SdkFlags):
     """Follows LaunchDarkly: keys as in `conventions`, the stage from a migration flag or a string flag.
 
-    Changes come by the SDK's flag listener. A client in daemon mode has none and is not followed. While
-    the service is out of reach the flags stay as they were.
+    Changes come by the SDK's flag listener. While the service is out of reach the flags stay as they were.
+    Until it is reached for the first time nothing is asked for, whatever a feature store of the team's
+    remembers; so a client that never reaches it (daemon mode, offline, the SDK's test data) is not followed.
 
     A client of our own asks for all contexts but the service's through a second SDK client that reads the
     same flags and sends no events: LaunchDarkly sees one context per kind, whatever is probed. Through a
@@ -89,7 +90,7 @@ class LaunchDarklyFlags(SdkFlags):
         client.flag_tracker.add_listener(self._flag_changed)
         status.add_listener(self._status_changed)
         has_waited = not isinstance(self._given, Connection) or self._given.start_wait
-        if not client.is_initialized() and (has_waited or status.status.error is not None):
+        if not has_reached_its_source(client) and (has_waited or status.status.error is not None):
             self._unreachable()
         if self._listen is not None:
             self._reports = MigrationOps(

@@ -14,6 +14,20 @@ if TYPE_CHECKING:
     from ldclient import LDClient
 
 
+_REACHED = frozenset({"VALID", "INTERRUPTED"})
+"""The states of a client's data source after it has brought data."""
+
+
+def has_reached_its_source(client: "LDClient") -> bool:
+    """Whether a client has had flags from its source itself.
+
+    What a feature store of the team's remembers from an earlier process makes a client initialized too. It
+    may be old, and move a table to a stage that it has left since. Source: `LDClient.is_initialized` and
+    `DataSourceState`, LaunchDarkly's Python SDK.
+    """
+    return client.is_initialized() and client.data_source_status_provider.status.state.name in _REACHED
+
+
 @dataclass(frozen=True, slots=True)
 class Link:
     """A running SDK client.
@@ -119,7 +133,7 @@ class SdkFlags(ABC):
             return
         table, flag = named
         with self._lock:
-            if self._evaluator is not None:
+            if self._evaluator is not None and has_reached_its_source(self._evaluator.client):
                 answered = self._answered(self._evaluator, flag, table)
                 self._requested[table] = replace(self._requested[table], **answered)
 
@@ -136,7 +150,7 @@ class SdkFlags(ABC):
     def _evaluate(self, table: str) -> None:
         evaluator = self._evaluator
         # Without data the SDK would answer with defaults, and warn of each.
-        if evaluator is None or not evaluator.client.is_initialized():
+        if evaluator is None or not has_reached_its_source(evaluator.client):
             return
         answers: dict[str, Any] = {}
         for flag in FLAGS:

@@ -1,9 +1,12 @@
-"""A person stops every read that the authority does not serve; one reachable database is enough.
+"""A person stops every read that the authority does not serve; PostgreSQL or the authority is enough for it.
 
-Where DynamoDB can be reached, the stop stands in the record that decides: no grant outlives its reading by
-more than δ. Where only PostgreSQL can, it stands there as a mark, and every read of a mirror looks for it in
-its own statement; whoever reaches both brings it over into the record. The record wins over the dials. A stop
-is taken back in both databases, by a person.
+Where the authority can be reached, the stop stands in the record that decides: no grant outlives its reading
+by more than δ. Where only PostgreSQL can, and is the mirror, it stands there as a mark, and every read of a
+mirror looks for it in its own statement; whoever reaches both brings it over into the record. The record wins
+over the dials. A stop is taken back in both databases, by a person.
+
+So before `live` either database is enough. From `live` on PostgreSQL is needed: DynamoDB alone has neither
+the record that decides nor the mark, and what it answers meanwhile (`stale_reads`) cannot be stopped there.
 """
 
 from collections.abc import Mapping
@@ -15,7 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from dualstore.control import ControlRecord, Stop
 from dualstore.errors import Unavailable
-from dualstore.replication.deciding import decide
+from dualstore.replication.deciding import Change, decide
 from dualstore.replication.search import Homes
 from dualstore.stages import Side
 from dualstore.stores.base import ControlHome, StopMarks
@@ -58,7 +61,8 @@ def stop_reads(homes: Homes, table: str, stop: Stop) -> Stopping:
         stop: who, when and why.
 
     Raises:
-        Unavailable: neither database took it.
+        Unavailable: neither database took it; also where DynamoDB alone answers and PostgreSQL is the
+            authority.
     """
     with ThreadPoolExecutor(max_workers=2, thread_name_prefix="dualstore-stop") as threads:
         marking = threads.submit(_mark_stop, marks_of(homes), table, stop)
@@ -89,8 +93,10 @@ def release_reads(homes: Homes, table: str) -> ControlRecord:
     def find() -> tuple[ControlHome, ControlRecord]:
         return _deciding(homes, table)
 
-    find()  # so that nothing is taken back where not all of it can be
-    marks_of(homes).unmark_stopped(table)
+    marks = marks_of(homes)
+    # Before the mark goes the record names the stop: where not all of it can be taken back, nothing is.
+    decide(find, _marked(marks, table))
+    marks.unmark_stopped(table)
     # Also where the record names no stop: whoever has seen the mark before it went, and is about to bring it
     # over, fails on the generation that is counted here.
     return decide(find, lambda _: {"stopped": None})
@@ -107,17 +113,23 @@ def bring_over(agent: "Agent", table: str) -> None:
     if agent.view(table).record.stopped is not None or table not in marks.stop_marks():
         return
 
-    def change(record: ControlRecord) -> Mapping[str, object]:
-        # Looked for after the record was read: see `release_reads`.
-        mark = marks.stop_marks().get(table)
-        return {} if mark is None or record.stopped is not None else {"stopped": mark}
-
-    agent.decide(table, change)
+    agent.decide(table, _marked(marks, table))
 
 
 def marks_of(homes: Homes) -> StopMarks:
     """Where PostgreSQL notes whose mirror is not to be read."""
     return cast("StopMarks", homes[Side.POSTGRES])
+
+
+def _marked(marks: StopMarks, table: str) -> Change:
+    """The change that takes PostgreSQL's mark into the record, where there is one."""
+
+    def change(record: ControlRecord) -> Mapping[str, object]:
+        # Looked for after the record was read: see `release_reads`.
+        mark = marks.stop_marks().get(table)
+        return {} if mark is None or record.stopped is not None else {"stopped": mark}
+
+    return change
 
 
 def _mark_stop(marks: StopMarks, table: str, stop: Stop) -> bool:

@@ -25,7 +25,8 @@ class Backlog:
     """Holds reads from when they are handed in until they are done with; safe to share by threads.
 
     Args:
-        size: the most there is room for, by the reads' weights.
+        size: the most there is room for, by the reads' weights. These count items: what items hold is kept
+            alive by them, 400 KB each at the most.
         handful: the most reads that are taken at once.
         linger: how long `take` waits for more GetItems, to be asked together.
     """

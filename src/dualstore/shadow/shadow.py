@@ -1,7 +1,9 @@
 """Compares reads with the other side off the caller's path, and reports only what persists."""
 
 import logging
+import os
 import time
+import weakref
 from collections.abc import Callable, Hashable, Sequence
 from contextvars import copy_context
 from datetime import timedelta
@@ -74,7 +76,8 @@ class Shadow:
             be reached or is in doubt.
         telemetry: told of every comparison, of what was dropped, and of the other side's latency.
         sink: takes each confirmed discrepancy; runs in a worker, may do I/O.
-        queue_size: the most reads that wait or are at work; a page counts as its number of items.
+        queue_size: the most reads that wait or are at work; a page counts as its number of items. Bytes are
+            not counted, for the caller's sake: a thousand items of 400 KB, the largest there are, are 400 MB.
         workers: how many threads; started by the first read, daemons.
         timeout: a read that is not judged so long after it was handed in is dropped.
         recheck_pause: how long to wait before each further look.
@@ -118,14 +121,44 @@ class Shadow:
         self._next_alone_at = 0.0
         self._starting = Lock()
         self._started = False
+        self._forked = False
+        _forked_with.add(self)
+
+    def observe(
+        self,
+        table: ServedTable,
+        operation: Operation,
+        side: Side,
+        answer: Response | ClientError,
+        *,
+        percent: float,
+    ) -> None:
+        """Hand in a read if it is in the share that is compared; arguments as for `wants` and `submit`.
+
+        The read is its caller's, whatever goes wrong here.
+
+        Raises:
+            ShadowMismatch: the sides differ, and mismatches are to be raised.
+        """
+        try:
+            if self.wants(table, percent):
+                self.submit(table, operation, side, answer)
+        except ShadowMismatch:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller has an answer
+            _note_failure(operation, error)
 
     def wants(self, table: ServedTable, percent: float) -> bool:
         """Whether a read is in the share that is compared; costs under a microsecond.
+
+        None is in a child after a fork: the workers are the parent's.
 
         Args:
             table: the table that was read.
             percent: the dialled share of its reads; the load may allow less of it.
         """
+        if self._forked:
+            return False
         self._percents[table.logical] = percent
         self._load.queued(self._backlog.filled)
         if not percent:
@@ -145,7 +178,7 @@ class Shadow:
             answer: the response, which nobody may change from now on, or the refusal.
 
         Returns:
-            Whether there was room. If not, the drop is counted.
+            Whether there was room, and a worker. If not, the drop is counted.
 
         Raises:
             ShadowMismatch: the sides differ, and mismatches are to be raised.
@@ -162,11 +195,12 @@ class Shadow:
         )
         if self._raises:
             return self._judge_here(read)
+        if not self._started and not self._start():
+            self._count_drop(read, "closed" if self._backlog.closed else "failed")
+            return False
         if not self._backlog.put(read):
             self._count_drop(read, "closed" if self._backlog.closed else "queue_full")
             return False
-        if not self._started:
-            self._start()
         return True
 
     def drain(self, timeout: timedelta = timedelta(seconds=30)) -> bool:
@@ -179,10 +213,8 @@ class Shadow:
             if self._backlog.closed:
                 return
             self._backlog.close(takers=len(self._workers))
-            if not self._started:
-                return
         deadline = time.monotonic() + timeout.total_seconds()
-        for worker in self._workers:
+        for worker in filter(_is_started, self._workers):
             worker.join(max(0.0, deadline - time.monotonic()))
         for read in self._backlog.left_over():
             self._drop(read, "closed")
@@ -193,12 +225,23 @@ class Shadow:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _start(self) -> None:
+    def _start(self) -> bool:
+        """Start the workers that do not run yet, and say whether one runs. The next read tries the others."""
         with self._starting:
-            if not self._started:
-                self._started = True
+            if self._backlog.closed:
+                return False
+            try:
                 for worker in self._workers:
-                    worker.start()
+                    if not _is_started(worker):
+                        worker.start()
+                self._started = True
+            except RuntimeError as error:  # no more threads, or the interpreter shuts down
+                logger.warning("A worker of the comparisons was not started: %s", type(error).__name__)
+            return any(map(_is_started, self._workers))
+
+    def forget_parent(self) -> None:
+        """In a child after a fork: the workers are not this process's."""
+        self._forked = True
 
     # Workers
 
@@ -209,17 +252,31 @@ class Shadow:
     def _attend(self, handful: Sequence[ShadowRead]) -> None:
         groups: dict[Hashable, list[ShadowRead]] = {}
         for read in handful:
-            if self._backlog.closed or time.monotonic() > read.deadline:
-                self._drop(read, "closed" if self._backlog.closed else "timeout")
-            else:
-                groups.setdefault(self._group_of(read), []).append(read)
+            self._safely(read, self._sort, read, groups)
         for reads in groups.values():
             alone = len(reads) if len(reads) < _FEWEST_TOGETHER else self._alone_now()
             for read in reads[:alone]:
                 # OpenTelemetry's trace context and the caller's own variables travel in it.
-                read.context.run(self._attend_alone, read)
+                self._safely(read, read.context.run, self._attend_alone, read)
             if together := reads[alone:]:
                 self._attend_together(together)
+
+    def _safely(self, read: ShadowRead, attend: Callable[..., object], *args: object) -> None:
+        """Attend to a read. Where that fails, by counting perhaps, it is let go and the next has its turn.
+
+        To attend ends with letting the read go or putting it off: neither was done where it failed.
+        """
+        try:
+            attend(*args)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the worker goes on
+            _note_failure(read.operation, error)
+            self._release(read)
+
+    def _sort(self, read: ShadowRead, groups: dict[Hashable, list[ShadowRead]]) -> None:
+        if self._backlog.closed or time.monotonic() > read.deadline:
+            self._drop(read, "closed" if self._backlog.closed else "timeout")
+        else:
+            groups.setdefault(self._group_of(read), []).append(read)
 
     def _alone_now(self) -> int:
         """How many reads of a group are to be asked alone: one now and then, and none in between."""
@@ -238,16 +295,20 @@ class Shadow:
 
     def _attend_alone(self, read: ShadowRead) -> None:
         look = self._judge.look_again if read.suspicions else self._first_look
-        if not self._is_judged(read, partial(look, read)):
+        self._attend_by(read, partial(look, read))
+
+    def _attend_by(self, read: ShadowRead, look: Callable[[], Verdict | None]) -> None:
+        if not self._is_judged(read, look):
             self._look_later(read)
 
     def _attend_together(self, reads: Sequence[ShadowRead]) -> None:
         answers = reads[0].context.run(self._asked_together, reads)
         for number, (read, answer) in enumerate(zip(reads, answers, strict=True), start=1):
             if answer is None:
-                read.context.run(self._attend_alone, read)
-            elif not read.context.run(self._is_judged, read, partial(self._compare, read, answer)):
-                self._look_later(read)
+                self._safely(read, read.context.run, self._attend_alone, read)
+            else:
+                look = partial(self._compare, read, answer)
+                self._safely(read, read.context.run, self._attend_by, read, look)
             if number % _JUDGED_AT_ONCE == 0:
                 time.sleep(0)
 
@@ -263,12 +324,12 @@ class Shadow:
                 lambda side: self._judge.read_together(side, shape, gets),
                 kind=BatchGetItem.name,
             )
+            return alone if isinstance(response, Refusal) else batches.apart(shape, gets, response)
         except NoAnswer as failure:
             # Keys in doubt are in the way of all that are asked with them.
             return alone if failure.outcome == MirrorDirty.__name__ else [failure] * len(reads)
         except Exception:  # noqa: BLE001 - whatever it is, each read meets it alone, and is counted
             return alone
-        return alone if isinstance(response, Refusal) else batches.apart(shape, gets, response)
 
     def _compare(self, read: ShadowRead, answer: Response | NoAnswer) -> Verdict | None:
         if isinstance(answer, NoAnswer):
@@ -298,8 +359,7 @@ class Shadow:
         except NoAnswer as failure:
             verdict = Verdict.FAILED if failure.comparable else Verdict.INCOMPARABLE
         except Exception as error:  # noqa: BLE001 - whatever it is, the next read is to be compared
-            # Its text may hold a value.
-            logger.warning("Comparing a %s failed with %s", read.operation.name, type(error).__name__)
+            _note_failure(read.operation, error)
             verdict = Verdict.FAILED
         if verdict is None:
             return False
@@ -362,6 +422,27 @@ class Shadow:
     def _release(self, read: ShadowRead) -> None:
         if not self._raises:  # else it was never held
             self._backlog.release(read)
+
+
+def _is_started(worker: Thread) -> bool:
+    return worker.ident is not None
+
+
+def _note_failure(operation: Operation, error: Exception) -> None:
+    # Its text may hold a value.
+    logger.warning("Comparing a %s failed with %s", operation.name, type(error).__name__)
+
+
+_forked_with: "weakref.WeakSet[Shadow]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for shadow in list(_forked_with):
+        shadow.forget_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 _OVERLOADED = frozenset({"queue_full", "timeout"})

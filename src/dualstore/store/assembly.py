@@ -462,7 +462,7 @@ class DualStore:
         return self._serve(ServedTable(name, shape), unmapped_table(name, shape))
 
     def stop(self, name: str, *, by: str, reason: str = "") -> Stopping:
-        """As `MigratedTable.stop`, for a table that need not be served: one reachable database is enough.
+        """As `MigratedTable.stop`, for a table that need not be served; from `live` on by PostgreSQL alone.
 
         Raises:
             ConfigurationError: there is no table of that name.
@@ -593,8 +593,8 @@ class DualStore:
         self, table: ServedTable, operation: Operation, side: Side, answer: Response | ClientError
     ) -> None:
         """Hand the dialled share of reads to the shadow, once there is something to compare with."""
-        if self._shadow.wants(table, self._agent.view(table.physical).compared_percent):
-            self._shadow.submit(table, operation, side, answer)
+        percent = self._agent.view(table.physical).compared_percent
+        self._shadow.observe(table, operation, side, answer, percent=percent)
 
     def _reader(self, engine: sqlalchemy.Engine) -> PostgresStore:
         return PostgresStore(engine, self._mappings, statement_timeout=self.options.statement_timeout)

@@ -190,8 +190,9 @@ class MigratedTable:
     def stop(self, *, by: str, reason: str = "") -> Stopping:
         """Have the authority serve all reads, whatever the flags ask for, until `resume`.
 
-        No evidence is asked for, and one reachable database is enough. Harmless where reads are stopped
-        already, and where PostgreSQL is the authority: then only comparison reads end.
+        No evidence is asked for. Before `live` one reachable database is enough; from `live` on it must be
+        PostgreSQL, and without it what DynamoDB answers meanwhile (`stale_reads`) cannot be stopped. Harmless
+        where reads are stopped already, and where PostgreSQL is the authority: there only comparisons end.
 
         Args:
             by: who stops them, for those who find them stopped.

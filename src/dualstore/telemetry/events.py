@@ -147,7 +147,7 @@ class ShadowShare:
 
 @dataclass(frozen=True, slots=True)
 class ShadowDropped:
-    """A read was to be compared and was not: `queue_full`, `timeout`, `closed` or `normaliser`."""
+    """A read was to be compared and was not: `queue_full`, `timeout`, `closed`, `normaliser` or `failed`."""
 
     table: str
     operation: str

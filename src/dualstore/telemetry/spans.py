@@ -1,5 +1,10 @@
-"""Spans of the operations that belong to a recorded trace, for a share of all traces."""
+"""Spans of the operations that belong to a recorded trace, for a share of all traces.
 
+Span processors are the application's. What one of them raises is logged by its class, and ends here: spans
+are made in the midst of callers' reads and writes.
+"""
+
+import logging
 from contextlib import AbstractContextManager, nullcontext
 from time import time_ns
 from typing import TypeAlias
@@ -24,6 +29,8 @@ from opentelemetry.trace import (
 from dualstore.stages import Side
 from dualstore.telemetry.names import ANSWERS, ATTRIBUTES, OK, SYSTEMS, TRACER
 
+logger = logging.getLogger(__name__)
+
 DEFAULT_PERCENT = 3.0
 
 Attributes: TypeAlias = dict[str, str]
@@ -46,9 +53,12 @@ class _Around:
 
     def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
         detach(self._token)
-        if error is not None:
-            self._span.set_attribute(ATTRIBUTES["outcome"], _error_type(error))
-        self._span.end()
+        try:
+            if error is not None:
+                self._span.set_attribute(ATTRIBUTES["outcome"], _error_type(error))
+            self._span.end()
+        except Exception as failure:  # noqa: BLE001 - a processor of somebody else's
+            _note_failure(failure)
 
 
 class Spans:
@@ -87,7 +97,11 @@ class Spans:
         if parent is INVALID_SPAN or not self._covers(parent.get_span_context()):
             return _NOTHING
         attributes = {ATTRIBUTES["table"]: table, ATTRIBUTES["operation"]: operation}
-        return _Around(self._tracer.start_span(f"dualstore {operation} {table}", attributes=attributes))
+        try:
+            return _Around(self._tracer.start_span(f"dualstore {operation} {table}", attributes=attributes))
+        except Exception as failure:  # noqa: BLE001 - a processor of somebody else's
+            _note_failure(failure)
+            return _NOTHING
 
     def after(  # noqa: PLR0917 - as `Telemetry.operation`, for its speed
         self, table: str, operation: str, side: Side, role: str, seconds: float, outcome: str
@@ -108,15 +122,18 @@ class Spans:
         if outcome != OK:
             attributes[ATTRIBUTES["outcome"]] = outcome
         ended = time_ns()
-        span = self._tracer.start_span(
-            f"{operation} {table}",
-            kind=SpanKind.CLIENT,
-            attributes=attributes,
-            start_time=ended - int(seconds * _NANOSECONDS),
-        )
-        if outcome not in ANSWERS:
-            span.set_status(Status(StatusCode.ERROR))
-        span.end(ended)
+        try:
+            span = self._tracer.start_span(
+                f"{operation} {table}",
+                kind=SpanKind.CLIENT,
+                attributes=attributes,
+                start_time=ended - int(seconds * _NANOSECONDS),
+            )
+            if outcome not in ANSWERS:
+                span.set_status(Status(StatusCode.ERROR))
+            span.end(ended)
+        except Exception as failure:  # noqa: BLE001 - a processor of somebody else's
+            _note_failure(failure)
 
     def _covers(self, parent: SpanContext, *, failed: bool = False) -> bool:
         """Whether a trace is recorded, and of the share; an ended span still says so of its trace."""
@@ -135,5 +152,13 @@ def _error_type(error: BaseException) -> str:
 def note(name: str, attributes: Attributes) -> None:
     """An event of the span that is current, where that is recorded."""
     span = get_current_span()
-    if span is not INVALID_SPAN and span.is_recording():
-        span.add_event(name, attributes)
+    try:
+        if span is not INVALID_SPAN and span.is_recording():
+            span.add_event(name, attributes)
+    except Exception as failure:  # noqa: BLE001 - the span is somebody else's
+        _note_failure(failure)
+
+
+def _note_failure(failure: Exception) -> None:
+    # Its text may hold anything.
+    logger.warning("A span was not recorded: %s", type(failure).__name__)

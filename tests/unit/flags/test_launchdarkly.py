@@ -7,7 +7,10 @@ from datetime import timedelta
 import ldclient
 import pytest
 from ldclient import Config, LDClient
-from ldclient.integrations.test_data import TestData
+from ldclient.feature_store import InMemoryFeatureStore
+from ldclient.impl.stubs import NullUpdateProcessor
+from ldclient.interfaces import DataSourceState, FlagChange
+from ldclient.versioned_data_kind import FEATURES, SEGMENTS
 from pydantic import SecretStr
 
 from dualstore.errors import ConfigurationError
@@ -135,9 +138,15 @@ def test_a_target_of_one_process_is_split_too(launchdarkly):
         assert kinds(flags, STAGE) == {ProblemKind.SPLIT}
 
 
-def test_a_default_of_the_teams_own_client_is_no_request():
-    data = TestData.data_source()
-    config = Config("x", update_processor_class=data, send_events=False, defaults={STAGE: "off", READ: 0})
+def test_a_default_of_the_teams_own_client_is_no_request(launchdarkly):
+    launchdarkly.put()
+    config = Config(
+        SDK_KEY,
+        base_uri=launchdarkly.url,
+        stream_uri=launchdarkly.url,
+        send_events=False,
+        defaults={STAGE: "off", READ: 0},
+    )
     with LDClient(config) as client, LaunchDarklyFlags(client) as flags:
         assert flags.requested("orders") == Requested()
         assert kinds(flags) == {ProblemKind.MISSING}
@@ -217,6 +226,30 @@ def test_the_flags_stay_while_the_service_is_away_or_talks_nonsense(launchdarkly
     assert flags.requested("orders").postgres_read_percent == 10
     eventually(lambda: flags.requested("orders").postgres_read_percent == 20, seconds=10)
     eventually(lambda: unreachable not in flags.problems.present("orders"))
+
+
+def test_what_a_teams_feature_store_remembers_is_followed_only_once_the_service_was_reached():
+    """The store outlives processes: it may hold a stage that the table has left since."""
+    remembering = InMemoryFeatureStore()
+    remembering.init({FEATURES: {STAGE: flag(STAGE, *STAGES, serve=2)}, SEGMENTS: {}})
+    sinks = []
+
+    def away(config, store, ready):
+        sinks.append(config.data_source_update_sink)
+        return NullUpdateProcessor(config, store, ready)
+
+    config = Config("x", update_processor_class=away, send_events=False, feature_store=remembering)
+    with LDClient(config, start_wait=0) as client, LaunchDarklyFlags(client) as flags:
+        assert client.variation(STAGE, ldclient.Context.create("x"), None) == "shadow"
+        assert flags.requested("orders") == Requested()
+        assert kinds(flags, NAME) == {ProblemKind.UNREACHABLE}
+        client._data_system._flag_change_listeners.notify(FlagChange(STAGE))
+        assert flags.requested("orders") == Requested()
+        (sink,) = sinks
+        sink.init({FEATURES: {STAGE: flag(STAGE, *STAGES, serve=3, version=2)}, SEGMENTS: {}})
+        sink.update_status(DataSourceState.VALID, None)
+        assert flags.requested("orders").stage is Stage.LIVE
+        assert not kinds(flags, NAME)
 
 
 def test_the_wait_for_the_service_is_bounded(launchdarkly):

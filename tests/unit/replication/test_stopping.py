@@ -140,6 +140,27 @@ def test_a_release_takes_no_mark_away_where_the_record_is_out_of_reach(
     assert read_from(reader) is Side.DYNAMODB
 
 
+def test_a_release_that_fails_after_the_mark_is_gone_leaves_the_reads_stopped(
+    world: World, two: tuple[Process, Process]
+) -> None:
+    operator, reader = two
+    operator.put("first")
+    operator.lose(Side.DYNAMODB)
+    stop(operator)
+    operator.lose(Side.DYNAMODB, lost=False)
+
+    def lost_when_unmarked(*_: object) -> None:
+        if "unmark_stopped" in operator.postgres_control.calls:
+            operator.lose(Side.DYNAMODB)
+
+    operator.bookkeeping.before = lost_when_unmarked
+    with pytest.raises(BotoCoreError):
+        release_reads(operator.agent.homes, TABLE)
+    assert world.postgres_control.stop_marks() == {}
+    reader.agent.refresh()
+    assert read_from(reader) is Side.DYNAMODB
+
+
 def test_whoever_is_about_to_bring_a_mark_over_when_it_is_released_does_not_stop_the_reads_again(
     world: World, two: tuple[Process, Process]
 ) -> None:

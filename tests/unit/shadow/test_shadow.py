@@ -1,6 +1,7 @@
 """Shadow reads between two stores in memory: what is reported, and what callers notice of it."""
 
 import logging
+import os
 import threading
 import time
 from contextvars import ContextVar
@@ -461,6 +462,73 @@ def test_closing_drops_what_waits_and_takes_nothing_more(twin, make, telemetry, 
     assert not shadow.submit(ORDERS, get(1), Side.DYNAMODB, answer)
     assert telemetry.snapshot().count(names.SHADOW_DROPPED, reason="closed") == 5
     shadow.close()
+
+
+def test_an_observed_read_is_its_callers_whatever_becomes_of_the_comparison(make, twin, caplog):
+    shadow = make()
+    malformed = {"Responses": {PHYSICAL: 1}}
+    shadow.observe(ORDERS, get(1), Side.DYNAMODB, malformed, percent=100)
+    assert "TypeError" in caplog.text
+    shadow.observe(ORDERS, get(1), Side.DYNAMODB, {}, percent=0)
+    assert not twin.reads
+    shadow.observe(ORDERS, get(1), Side.DYNAMODB, {}, percent=100)
+    assert shadow.drain()
+    assert twin.reads
+
+
+def test_where_no_thread_can_be_started_reads_are_dropped_and_none_is_kept(make, telemetry, monkeypatch):
+    shadow = make()
+    started = []
+
+    def refuse(thread):
+        if len(started) >= allowed:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    start, allowed = threading.Thread.start, 0
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert not shadow.submit(ORDERS, get(1), Side.DYNAMODB, {})
+    assert shadow.drain(timedelta(0))
+    assert telemetry.snapshot().count(names.SHADOW_DROPPED, reason="failed") == 1
+    allowed = 1
+    assert shadow.submit(ORDERS, get(1), Side.DYNAMODB, {}), "one worker is enough"
+    assert shadow.drain()
+    allowed = 2
+    assert shadow.submit(ORDERS, get(1), Side.DYNAMODB, {})
+    assert len(set(started)) == 2
+    assert shadow.drain()
+    assert verdicts(telemetry) == {Verdict.EQUAL: 2}
+
+
+@pytest.mark.parametrize("batch_keys", [1, 25])
+def test_a_worker_outlives_whatever_counting_meets_and_keeps_no_room(
+    twin, make, telemetry, batch_keys, caplog
+):
+    shadow = make(workers=1, batch_keys=batch_keys)
+    count, telemetry.record = telemetry.record, None  # calling it is a TypeError
+    for number in range(5):
+        assert shadow.submit(ORDERS, get(number), Side.DYNAMODB, {})
+    assert shadow.drain(timedelta(seconds=5)), "a worker is gone, or room is kept"
+    telemetry.record = count
+    observe(shadow, twin, get(1))
+    assert verdicts(telemetry) == {Verdict.EQUAL: 1}
+    assert "TypeError" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # no thread holds a lock here
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform does not fork")
+def test_after_a_fork_the_child_keeps_no_reads_for_workers_that_it_lacks(make):
+    shadow = make()
+    child = os.fork()
+    if not child:
+        wanted = True
+        try:
+            wanted = shadow.wants(ORDERS, 100)
+        finally:
+            os._exit(wanted)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert shadow.wants(ORDERS, 100)
 
 
 def test_a_shadow_that_nobody_used_has_no_threads(make):

@@ -5,7 +5,7 @@ from contextlib import suppress
 import pytest
 from botocore.exceptions import ClientError
 from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
@@ -13,8 +13,27 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, TraceIdRatio
 from opentelemetry.trace import SpanKind, StatusCode
 
 from dualstore.stages import Side
-from dualstore.telemetry import BreakerSeen, FellBack, Role, Telemetry, Verdict
+from dualstore.telemetry import BreakerSeen, FellBack, Role, Telemetry, Verdict, names
 from dualstore.telemetry.events import MirrorFailed, ShadowCompared
+
+CANARY = "canary-value"
+
+
+class Failing(SpanProcessor):
+    """A span processor of somebody else's that fails where it is told to."""
+
+    def __init__(self, where):
+        self.where = where
+
+    def on_start(self, span, parent_context=None):
+        self._fail("start", span)
+
+    def on_end(self, span):
+        self._fail("end", span)
+
+    def _fail(self, where, span):
+        if where == self.where and span.name != "request":
+            raise RuntimeError(CANARY)
 
 
 class CountedIds(RandomIdGenerator):
@@ -132,6 +151,41 @@ def test_a_span_around_an_operation_that_dynamodb_refuses_names_its_code():
     (span,) = traced.spans()
     assert span.attributes["error.type"] == "ConditionalCheckFailedException"
     assert "canary" not in span.to_json()
+
+
+@pytest.mark.parametrize("where", ["start", "end"])
+def test_a_span_processor_that_fails_hurts_nobody_and_its_words_are_not_logged(where, caplog):
+    traced = Traced()
+    traced.provider.add_span_processor(Failing(where))
+    with traced.request() as request:
+        with traced.telemetry.spans.around("orders", "Query"):
+            read(traced.telemetry)
+        assert trace.get_current_span() is request
+        with (
+            pytest.raises(ValueError, match="the caller's"),
+            traced.telemetry.spans.around("orders", "Query"),
+        ):
+            raise ValueError("the caller's")
+        assert trace.get_current_span() is request
+    assert len(traced.telemetry.snapshot().operations) == 1
+    assert "RuntimeError" in caplog.text
+    assert CANARY not in caplog.text
+
+
+def test_an_event_that_its_span_does_not_take_hurts_nobody(caplog):
+    class Refusing(trace.NonRecordingSpan):
+        def is_recording(self):
+            return True
+
+        def add_event(self, *_, **__):
+            raise RuntimeError(CANARY)
+
+    traced = Traced()
+    with trace.use_span(Refusing(trace.INVALID_SPAN_CONTEXT)):
+        traced.telemetry.record(FellBack("orders", "GetItem", "dirty"))
+    assert traced.telemetry.snapshot().count(names.FALLBACKS) == 1
+    assert "RuntimeError" in caplog.text
+    assert CANARY not in caplog.text
 
 
 def test_what_is_done_after_the_callers_span_has_ended_still_belongs_to_its_trace():
