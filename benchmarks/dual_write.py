@@ -9,7 +9,8 @@ A ratio is the median of the ratios within one round, so that a machine that spe
 count.
 
 DynamoDB alone is the same boto3 client as dualstore's (parameter validation off, which boto3's default is
-not), so that its settings do not count either. PostgreSQL alone is an upsert, update or delete of the key in
+not), so that its settings do not count either; boto3's client as boto3 makes it, which is what a service had
+before, stands beside it without a goal. PostgreSQL alone is an upsert, update or delete of the key in
 SQLAlchemy Core, in a transaction on the same pool, as a service writes it by hand; and, as the least there
 can be, a prepared statement of psycopg on a connection of its own. Both write a table without bookkeeping.
 The Migrator makes those two writes, its flag in memory and its events switched off.
@@ -33,6 +34,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 from unittest import mock
 
+import boto3
 import psycopg
 import sqlalchemy as sa
 from orders import ACCOUNT, REGION, Base, OrderRow, order_model
@@ -146,6 +148,17 @@ class Deployment:
         schema.upgrade(self.engine)
         Base.metadata.create_all(self.engine)
 
+    def usual(self) -> Write:
+        """DynamoDB alone through a client as boto3 makes it."""
+        client = boto3.client(
+            "dynamodb",
+            endpoint_url=self.endpoint,
+            region_name=REGION,
+            aws_access_key_id=ACCOUNT["access_key_id"],
+            aws_secret_access_key=ACCOUNT["secret_access_key"],
+        )
+        return by_client(client, "orders-plain")
+
     @contextlib.contextmanager
     def store(self, *, writes: Any = None) -> Iterator[DualStore]:
         """A store whose table `orders` is at dualwrite."""
@@ -171,12 +184,14 @@ def dual_writes(deployment: Deployment, *, rounds: int) -> Iterator[Goal]:
         prepared = by_psycopg(connection)
         client = {
             "dynamodb": dynamodb,
+            "usual": deployment.usual(),
             "core": core,
             "psycopg": prepared,
             "dual": by_client(store.client(), "orders"),
             "migrator": migrator,
         }
         others = {
+            "dual/usual sum": ("dual", ("usual", "core")),
             "Migrator/sum": ("migrator", ("dynamodb", "core")),
             "dual/Migrator": ("dual", ("migrator",)),
             "dual/psycopg": ("dual", ("dynamodb", "psycopg")),
@@ -285,13 +300,19 @@ def mirror_down(deployment: Deployment, server: PostgresServer, *, rounds: int) 
         server.stop("immediate")
         for number in itertools.islice(_NUMBERS, 5):  # these find it so and shut the gate
             dual("create", number)
-        writers = {"dynamodb": by_client(deployment.clients.writes, "orders-plain"), "dual": dual}
+        single = by_client(deployment.clients.writes, "orders-plain")
+        writers = {"dynamodb": single, "usual": deployment.usual(), "dual": dual}
         measured = Rounds(writers).run(rounds)
-        print(f"\nMirror down, gate shut\n{'':13} {'DynamoDB':>9} {'dual':>6} {'ratio':>7}")
+        titles = f"{'DynamoDB':>9} {'dual':>6} {'ratio':>7}"
+        print(f"\nMirror down, gate shut\n{'':13} {titles} {'':13} {'dual/usual':>14}")
         for operation in OPERATIONS[:4]:
             quarter, median, last = statistics.quantiles(measured.ratios("dual", operation, "dynamodb"), n=4)
-            single, both = (measured.microseconds(name, operation) for name in writers)
-            print(f"{operation:13} {single:9.0f} {both:6.0f} {median:7.3f} [{quarter:.3f}-{last:.3f}]")
+            alone, both = (measured.microseconds(name, operation) for name in ("dynamodb", "dual"))
+            against_usual = statistics.median(measured.ratios("dual", operation, "usual"))
+            print(
+                f"{operation:13} {alone:9.0f} {both:6.0f} {median:7.3f} [{quarter:.3f}-{last:.3f}] "
+                f"{against_usual:14.3f}"
+            )
             yield Goal(f"mirror down: {operation}, of the single write", median, MOST_OF_A_SINGLE_WRITE)
 
 

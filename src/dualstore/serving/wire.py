@@ -88,7 +88,8 @@ def operation_model(name: str) -> OperationModel:
     Raises:
         WireError: there is no such operation.
     """
-    if name not in service().operation_names:
+    names: Any = service().operation_names  # botocore's cached properties have no type
+    if name not in names:
         raise WireError("UnknownOperationException")
     return service().operation_model(name)
 
@@ -119,7 +120,7 @@ def decoded(name: str, body: bytes) -> dict[str, Any]:
     Raises:
         WireError: it is no JSON, nests too deep, or something in it has another type.
     """
-    shape = operation_model(name).input_shape
+    shape: Any = operation_model(name).input_shape
     try:
         document = json.loads(body, parse_constant=_no_constant)
     except RecursionError:
@@ -139,8 +140,9 @@ def _no_constant(_: str) -> NoReturn:
     raise ValueError("JSON has neither NaN nor infinities")
 
 
-def _decode(shape: Shape, value: Any) -> Any:
-    if isinstance(shape, StructureShape):
+def _decode(described: Shape, value: Any) -> Any:
+    shape: Any = described  # as above
+    if isinstance(described, StructureShape):
         if not isinstance(value, dict):
             raise _unexpected(value, "object")
         return {
@@ -148,11 +150,11 @@ def _decode(shape: Shape, value: Any) -> Any:
             for name, member in shape.members.items()
             if value.get(name) is not None
         }
-    if isinstance(shape, ListShape):
+    if isinstance(described, ListShape):
         if not isinstance(value, list):
             raise _unexpected(value, "list")
         return [_decode(shape.member, each) for each in value]
-    if isinstance(shape, MapShape):
+    if isinstance(described, MapShape):
         if not isinstance(value, dict):
             raise _unexpected(value, "map")
         return {name: _decode(shape.value, each) for name, each in value.items() if each is not None}

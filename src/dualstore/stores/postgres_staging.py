@@ -166,7 +166,9 @@ class LoadStatements:
                 " FROM (SELECT {payload}) AS part (payload))"
             ).format(
                 type=sql.Literal(attribute.type),
-                payload=sql.SQL(_KEY_PAYLOADS[attribute.type]).format(sql.Identifier("s", column.name)),
+                payload=sql.SQL(_KEY_PAYLOADS[attribute.type]).format(  # pyright: ignore[reportArgumentType] - a constant
+                    sql.Identifier("s", column.name)
+                ),
             )
             for attribute, column in zip(attributes, self.mapping.key_columns, strict=True)
         ]
