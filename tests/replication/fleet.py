@@ -318,12 +318,12 @@ class Fleet:
             if last.is_open:
                 break
             self.scheduler.sleep(2)
-        for member in self.members:  # what a process alone knows, it records once it can
-            if not member.process.crashed:
-                member.refresh()
-                member.repair_once()
-        # That a process is dead is seen at a second look.
-        looks = 1 + any(member.process.crashed for member in self.members)
+        alive = [member for member in self.members if not member.process.crashed]
+        for member in alive:  # what a process alone knows, it records once it can
+            member.refresh()
+            member.repair_once()
+        self.scheduler.meanwhile = lambda: _refresh(alive)
+        looks = 1 + (len(alive) < len(self.members))  # that a process is dead is seen at a second one
         for _ in range(30):
             self.scheduler.sleep(5)
             looks -= self._come_to_rest(last)
@@ -407,3 +407,9 @@ class Fleet:
                 self.ledgers, values, self.transactions.get(shown, ()), strict=False
             )
         )
+
+
+def _refresh(members: Sequence[Member]) -> None:
+    """One round of the agents of some processes that have nothing else to do."""
+    for member in members:
+        member.refresh()

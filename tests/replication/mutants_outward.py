@@ -14,7 +14,7 @@ from dualstore.replication.lane_round import LaneRound
 from dualstore.replication.lanes import HeldLane
 from dualstore.routing.authorities import Authorities
 from dualstore.store import obstacles
-from dualstore.stores.base import SECOND_LOOK, Lease, Onto
+from dualstore.stores.base import SECOND_LOOK, Onto
 from dualstore.stores.memory import MemoryStore
 from dualstore.stores.memory.authority import MemoryAuthority
 from dualstore.stores.memory.outbox import MemoryOutbox
@@ -28,10 +28,6 @@ from replication.mutant import Mutant, Replacement
 
 def _kept_without_entry(self: MemoryAuthority, place: Any, new: Any) -> None:
     self._keep_plain(place, None if new is None else {**new, STAMP: {"B": self._new_stamp()}})
-
-
-def _leased_to_all(self: MemoryOutbox, table: str, holder: str, *, lanes: int, duration: Any) -> Any:
-    return [Lease(table, 0, holder, 1)]
 
 
 def _finished_by_key(self: MemoryOutbox, lease: Any, entries: Any) -> bool:
@@ -174,12 +170,6 @@ OUTWARD: tuple[Mutant, ...] = (
     ),
     Mutant(
         "7",
-        "a lane is leased to one worker",
-        "outward",
-        ((MemoryOutbox, "lease", _leased_to_all), (MemoryOutbox, "_holds", lambda *_: True)),
-    ),
-    Mutant(
-        "7",
         "entries are finished one by one, not up to a cursor",
         "outward",
         ((MemoryOutbox, "finish", _finished_by_key),),
@@ -216,6 +206,7 @@ OUTWARD: tuple[Mutant, ...] = (
         "a write in doubt is repeated before anything else for its key",
         "creations",
         ((LaneRound, "_end_doubts", _not_asked_again),),
+        within=5_000,
     ),
     Mutant(
         "7",
@@ -249,6 +240,7 @@ OUTWARD: tuple[Mutant, ...] = (
         "mirror writes check epoch and role",
         "late_to_live",
         ((MemoryStore, "_pass_fence", lambda *_: None),),
+        within=5_000,
     ),
     Mutant(
         "8",
@@ -297,6 +289,7 @@ OUTWARD: tuple[Mutant, ...] = (
         "a move waits until each process has nothing in flight",
         "flipping",
         ((Following, "_unfinished", _nobody_waited_for),),
+        within=5_000,
     ),
     Mutant(
         "8",

@@ -124,6 +124,7 @@ UPKEEP: tuple[Mutant, ...] = (
         "a removal is shown by the tombstone of its stamp alone",
         "thieves",
         ((relay_records, "shows", _removal_shown_by_absence),),
+        within=5_000,
     ),
     Mutant(
         "4",
@@ -161,6 +162,7 @@ UPKEEP: tuple[Mutant, ...] = (
         "a verification looks for rows whose items are gone",
         "verified",
         ((MemorySeenKeys, "unseen", lambda _: iter(())),),
+        within=5_000,
     ),
     Mutant(
         "4",
@@ -173,6 +175,7 @@ UPKEEP: tuple[Mutant, ...] = (
         "the copy begins when every process mirrors",
         "copying",
         ((MigratedTable, "confirm_dualwrite", _confirmed_at_once),),
+        within=5_000,
     ),
     Mutant(
         "4",
@@ -185,6 +188,7 @@ UPKEEP: tuple[Mutant, ...] = (
         "the copy's Scan is consistent",
         "copying",
         ((backfill_run, "read_page", _inconsistent_page),),
+        within=5_000,
     ),
     Mutant(
         "4",

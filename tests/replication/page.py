@@ -64,8 +64,9 @@ before it began (I6).
 A simulation that finds nothing proves something only if it finds what is there. So the rules of the
 protocol (numbered as in [replication](replication.md)) have mutants that lack them; the last column is
 the median number of schedules, from three starts, after which an invariant breaks. `nox -s mutants`
-writes this page anew; the tests look for each one, too. For the rules themselves `nox -s simulate` plays
-a million schedules, and names every one that breaks something with the command that plays it again.
+writes this page anew; the tests look for those that are found soon, too. For the rules themselves
+`nox -s simulate` plays a million schedules, and names every one that breaks something with the command
+that plays it again.
 
 | Rule | The mechanism that is missing | Scenario | Found after |
 |---|---|---|---|

@@ -82,6 +82,7 @@ class Scheduler:
         lengths: of the pauses, in seconds.
         late: requests whose senders gave up; the network may yet deliver them.
         actors: all that there ever were.
+        meanwhile: what goes on while the test itself, after the simulation, lets time pass.
     """
 
     choose: Choose
@@ -93,6 +94,7 @@ class Scheduler:
     max_steps: int = 20_000
     late: list[Thunk] = field(default_factory=list)
     actors: list[Actor] = field(default_factory=list)
+    meanwhile: Thunk = lambda: None
     _live: list[Actor] = field(default_factory=list)
     _foreground: int = 0
     _hub: greenlet = field(default_factory=getcurrent)
@@ -141,6 +143,7 @@ class Scheduler:
         actor = getcurrent()
         if not isinstance(actor, Actor):
             self.now += seconds
+            self.meanwhile()
             return
         if actor.process.crashed:
             raise Crash
