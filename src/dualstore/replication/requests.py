@@ -8,13 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dualstore.expressions import creates_item, project, touched_paths, with_set_actions
+from dualstore.expressions import LEGACY_PARAMETERS, creates_item, project, touched_paths, with_set_actions
 from dualstore.items import PREDECESSOR, STAMP, Item, Key, KeySchema, normalized_item, without_stamps
 from dualstore.operations import ConditionalWrite, DeleteItem, PutItem, Request, Response, UpdateItem
 from dualstore.replication.stamps import predecessor_of, stamp_of
-
-# A request with one of these speaks DynamoDB's older, expressionless language; the two may not be mixed.
-LEGACY_PARAMETERS = frozenset({"Expected", "ConditionalOperator", "AttributeUpdates"})
 
 _STAMP_NAME, _PREDECESSOR_NAME = "#dualstoreStamp", "#dualstorePredecessor"
 _STAMP_VALUE, _NONE_VALUE, _MINE_VALUE = ":dualstoreStamp", ":dualstoreNone", ":dualstoreMine"
@@ -51,7 +48,7 @@ def key_of(operation: ConditionalWrite, keys: KeySchema) -> Key:
 
 
 def is_legacy(request: Request) -> bool:
-    """Whether a request uses DynamoDB's expressionless parameters."""
+    """Whether a request still has legacy parameters: `parse` could not say them anew, so they are refused."""
     return not LEGACY_PARAMETERS.isdisjoint(request)
 
 

@@ -30,10 +30,6 @@ class View:
         for name in ("mirror_readable", "authority", "compared_percent"):
             object.__setattr__(self, name, getattr(self.record, name))
 
-    def allows_mirror_reads(self, now: float) -> bool:
-        """Whether the mirror may be read, and its answer be given out, at this time."""
-        return self.mirror_readable and now < self.read_until
-
 
 @dataclass(frozen=True, slots=True)
 class GrantTimes:

@@ -7,6 +7,7 @@ from typing import TypeAlias
 from botocore.exceptions import BotoCoreError, ClientError
 
 from dualstore.errors import RequestRejected, Unavailable, UnsupportedOperation
+from dualstore.expressions import LEGACY_PARAMETERS
 from dualstore.operations import Operation, Response
 
 
@@ -79,11 +80,7 @@ def ask(read: Callable[[], Response]) -> Answer:
         raise NoAnswer(type(error).__name__) from error
 
 
-# DynamoDB's parameters from before expressions, which only DynamoDB itself carries out.
-_LEGACY = frozenset({"AttributesToGet", "ConditionalOperator", "KeyConditions", "QueryFilter", "ScanFilter"})
-
-
 def is_legacy(operation: Operation) -> bool:
-    """Whether a read uses parameters that one side alone understands."""
+    """Whether a read still has legacy parameters: `parse` could not say them anew, so they are refused."""
     requests = operation.request.get("RequestItems", {}).values()
-    return not all(_LEGACY.isdisjoint(request) for request in (operation.request, *requests))
+    return not all(LEGACY_PARAMETERS.isdisjoint(request) for request in (operation.request, *requests))
