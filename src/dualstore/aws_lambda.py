@@ -38,8 +38,19 @@ def handler(event: Mapping[str, Any], context: object = None) -> dict[str, Any]:
             what to do. Lambda then keeps the whole batch.
     """
     store = _store()
-    store.refresh()
-    return relay_event(store.relay(), event)
+    try:
+        store.refresh()
+        return relay_event(store.relay(), event)
+    finally:
+        # Until the next event this process is frozen, and so is the thread that would do it.
+        _report(store)
+
+
+def _report(store: DualStore) -> None:
+    try:
+        store.report()
+    except Exception as error:  # noqa: BLE001 - no records wait for figures
+        logger.warning("The figures of this function were not reported: %s", type(error).__name__)
 
 
 def relay_event(relay: Relay, event: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,16 +22,19 @@ from dualstore.routing.arns import name_in
 
 
 class Routes(Protocol):
-    """Carries out operations on some tables.
+    """Carries out operations on some tables."""
 
-    Attributes:
-        closed: whether writes are refused from now on; another store may then bind the table.
-    """
-
-    closed: bool
+    @property
+    def closed(self) -> bool:
+        """Whether writes are refused from now on; another store may then bind the table."""
+        ...
 
     def execute(self, name: str, request: Request) -> Response:
         """Carry out one operation."""
+        ...
+
+    def serves(self, tables: frozenset[str]) -> bool:
+        """Whether any of these tables, by name or ARN, is one whose operations it carries out."""
         ...
 
 
@@ -150,7 +153,7 @@ def _routes_of(table: str) -> Routes | None:
     if binding is not None:
         return binding.routes
     named = name_in(table)
-    if named != table and (routes := _routes_of(named)) is not None:
+    if named != table and (routes := _routes_of(named)) is not None and routes.serves(frozenset({table})):
         return routes
     for name, other in _bound.items():
         for model in other.models:

@@ -27,7 +27,7 @@ from dualstore.replication.mirroring import Mirroring
 from dualstore.replication.parts import by_authority
 from dualstore.replication.served import ServedTable
 from dualstore.replication.views import View
-from dualstore.routing.arns import answered_by_arn, asked_by_name, named_by_arn
+from dualstore.routing.arns import ArnOf, answered_by_arn, asked_by_name, named_by_arn
 from dualstore.routing.authorities import Authorities, Elsewhere, ReadObserver
 from dualstore.routing.batches import BatchReads
 from dualstore.routing.breaker import BreakerLimits
@@ -53,6 +53,7 @@ class Router:
         rules: what is configured about reads, by logical name.
         cohorts: what tells the cohort of a partition key, by logical name; may grow.
         limits: when a breaker opens and closes.
+        arn_of: the ARNs of served tables; by default any that names one by its name is of it.
     """
 
     def __init__(
@@ -67,10 +68,12 @@ class Router:
         rules: Mapping[str, ReadRules] | None = None,
         cohorts: Mapping[str, CohortOf] | None = None,
         limits: BreakerLimits | None = None,
+        arn_of: ArnOf = lambda _: None,
     ) -> None:
         self._mirroring = mirroring
         self._agent = mirroring.agent
         self._tables = tables
+        self._arn_of = arn_of
         rules = {} if rules is None else rules
         self._authorities = Authorities(mirroring, postgres, tables, telemetry=telemetry, observe=observe)
         self._dialling = Dialling(
@@ -130,7 +133,7 @@ class Router:
         table = request.get("TableName")
         served = self._tables.get(table) if table is not None else self._first_served(operation)
         if served is None or table is None:
-            arns = named_by_arn(operation.tables, self._tables)
+            arns = named_by_arn(operation.tables, self._tables, self._arn_of)
             if arns:
                 response = self.execute(name, asked_by_name(operation, arns))
                 return answered_by_arn(operation, response, arns)
@@ -150,7 +153,7 @@ class Router:
 
     def serves(self, tables: frozenset[str]) -> bool:
         """Whether an operation on these tables, by physical name or ARN, concerns a served one."""
-        return not tables.isdisjoint(self._tables) or bool(named_by_arn(tables, self._tables))
+        return not tables.isdisjoint(self._tables) or bool(named_by_arn(tables, self._tables, self._arn_of))
 
     def hold(self) -> AbstractContextManager[None]:
         """Keep dials and cohort as they are within a block; see `DualStore.hold_route`."""

@@ -21,10 +21,12 @@ from dualstore.config import TelemetrySettings
 from dualstore.flags import Requested, StaticFlags
 from dualstore.stages import Dials, Side, Stage
 from dualstore.store.evidence import render
+from dualstore.stores.base import LANES
 from dualstore.telemetry import Role, Telemetry, export, names
 from dualstore.telemetry.emf import EmfWriter
 from dualstore.telemetry.figures import Work
 from integration.deployment import QUICK, Deployment, bring_to, eventually
+from integration.test_flip import relaying, with_stream
 
 CANARY = "canary-7f3a91"
 SHADOW = Requested(stage=Stage.SHADOW, postgres_read_percent=50.0)
@@ -164,6 +166,98 @@ def test_what_a_store_does_feeds_the_metrics(served):
         ("postgresql", "shadow"),
         ("aws.dynamodb", "shadow"),
     }
+
+
+@pytest.fixture
+def relayed(deployment):
+    """A store at stage shadow whose table has a stream, with a relay, and its table's name."""
+    model, row = deployment.table()
+    name = model.Meta.table_name
+    with_stream(deployment, name)
+    flags = StaticFlags()
+    observed = Observed(deployment, flags)
+    with ExitStack() as stack:
+        store = stack.enter_context(observed.store)
+        stack.callback(observed.traces.shutdown)
+        stack.callback(observed.meters.shutdown)
+        store.bind(model, row)
+        stack.callback(store.unbind, model)
+        store.prepare()
+        stack.enter_context(relaying(store))
+        table = bring_to(store, name, SHADOW)
+        assert table.verify(repair=True).proven
+        yield observed, model, table
+
+
+def test_what_relay_outbox_and_flags_do_feeds_the_metrics(relayed, deployment):
+    """The life of a table around the move of its authority, with what operators get wrong."""
+    observed, model, table = relayed
+    flags, counted = observed.store.flags, observed.telemetry.snapshot
+    deployment.dynamodb.put_item(
+        TableName=table.physical,
+        Item={"pk": {"S": f"{CANARY}-rogue"}, "sk": {"N": "1"}, "name": {"S": CANARY}},
+    )
+    eventually(lambda: counted().count(names.ROGUE_CHANGES, table=table.served.logical, kind="unstamped"))
+    eventually(lambda: counted().count(names.RELAY_RECORDS, verdict="settled"))
+    eventually(lambda: counted().gauge(names.RELAY_SHARDS, table=table.served.logical))
+
+    flags.set(table.served.logical, stage=Stage.COMPLETE)
+    eventually(lambda: counted().count(names.FLAG_REFUSALS, reason="jump"))
+    flags.set(table.served.logical, stage=Stage.LIVE)
+    table.wait_until(lambda record: record.stage is Stage.LIVE, timeout=timedelta(seconds=60))
+
+    model(f"{CANARY}-live", 1, name=CANARY).save()
+    model.get(f"{CANARY}-live", 1)
+    eventually(lambda: counted().count(names.SENT, verdict="created"))
+    sql = table.physical.replace("-", "_")
+    with deployment.engine.begin() as connection:  # an item that DynamoDB does not take: above 400 KB
+        connection.execute(
+            sa.text(f"INSERT INTO {sql} (pk, sk, name) VALUES ('{CANARY}-large', 1, repeat('x', 500000))")
+        )
+    eventually(lambda: counted().count(names.SENT, verdict="refused"))
+    eventually(lambda: (counted().gauge(names.OUTBOX_REFUSED) or 0) > 0, seconds=30)
+    eventually(lambda: counted().gauge(names.OUTBOX_LANES) == LANES, seconds=30)
+
+    fed = {
+        names.RELAY_RECORDS,
+        names.RELAY_LAG,
+        names.RELAY_SHARDS,
+        names.ROGUE_CHANGES,
+        names.FLAG_REFUSALS,
+        names.OUTBOX_DEPTH,
+        names.OUTBOX_AGE,
+        names.OUTBOX_REFUSED,
+        names.OUTBOX_LANES,
+        names.SENT,
+    }
+    told = observed.metrics()
+    assert {metric.name for metric in fed} - told.keys() == set()
+    assert told[names.STAGE.name]["data"]["data_points"][0]["value"] == list(Stage).index(Stage.LIVE)
+    assert CANARY not in json.dumps(told)
+
+
+def test_a_flag_that_cannot_be_followed_feeds_its_metric(deployment, tmp_path):
+    """The store of a configuration, on the real SDK and a flag file."""
+    (tmp_path / "flags.json").write_text(json.dumps({"flagValues": {"dualstore-orders-stage": "sideways"}}))
+    url = deployment.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    (tmp_path / "dualstore.toml").write_text(
+        f"""
+        [dynamodb]
+        endpoint_url = "{deployment.endpoint_url}"
+        region = "us-east-1"
+        bookkeeping_table = "{deployment.bookkeeping}"
+        [postgres]
+        url = "{url}"
+        [flags]
+        kind = "file"
+        path = "{tmp_path / "flags.json"}"
+        """
+    )
+    model, row = deployment.table()
+    with DualStore.from_config(tmp_path / "dualstore.toml") as store, store.bound(model, row, name="orders"):
+        counted = store.telemetry.snapshot
+        eventually(lambda: counted().count(names.FLAG_PROBLEMS, table="orders", problem="malformed"))
+        assert store.table("orders").stage is Stage.OFF
 
 
 def test_the_spans_of_a_request_are_one_trace(served):

@@ -136,3 +136,49 @@ def test_the_store_is_made_of_the_configuration_that_the_environment_names(
     monkeypatch.setenv("DUALSTORE_CONFIG", str(tmp_path / "nowhere.toml"))
     with pytest.raises(ConfigurationError, match=r"nowhere\.toml: no such file"):
         handler({"Records": []}, None)
+
+
+class Invoked:
+    """The store of a container, as far as the handler asks of one."""
+
+    def __init__(self, relay: Any, *, report: Exception | None = None) -> None:
+        self._relay = relay
+        self._report = report
+        self.done: list[str] = []
+
+    def refresh(self) -> None:
+        self.done.append("refresh")
+
+    def relay(self) -> Any:
+        self.done.append("relay")
+        return self._relay
+
+    def report(self) -> None:
+        self.done.append("report")
+        if self._report is not None:
+            raise self._report
+
+
+def test_the_figures_of_an_invocation_are_reported_at_its_end(
+    monkeypatch: pytest.MonkeyPatch, world: StreamedWorld, relay: StreamedRelay
+) -> None:
+    """No thread would: Lambda freezes the process until the next event."""
+    store = Invoked(relay.relay)
+    monkeypatch.setattr(aws_lambda, "_made", lambda: store)
+    world.rogue_put("1")
+    assert handler(event_of(world)) == {"batchItemFailures": []}
+    with pytest.raises(ConfigurationError):
+        handler(event_of(world, arn=ARN.replace("items-prod", "elsewhere")))
+    assert store.done == ["refresh", "relay", "report"] * 2
+
+
+def test_figures_that_cannot_be_reported_hold_no_record_up(
+    monkeypatch: pytest.MonkeyPatch,
+    world: StreamedWorld,
+    relay: StreamedRelay,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(aws_lambda, "_made", lambda: Invoked(relay.relay, report=MirrorUnavailable("down")))
+    world.rogue_put("1")
+    assert handler(event_of(world)) == {"batchItemFailures": []}
+    assert "were not reported: MirrorUnavailable" in caplog.text

@@ -18,6 +18,7 @@ from dualstore.store.evidence import Evidence, Fleet, Worked, render
 _HEADINGS = ("table", "work", "side", "as", "calls/s", "errors", "p50 ms", "p95 ms", "p99 ms")
 _SIDES = {Side.DYNAMODB: "DynamoDB", Side.POSTGRES: "PostgreSQL"}
 _QUANTILES = ("p50", "p95", "p99")
+_SAME_PERCENT = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,17 @@ def evidence_shown(shown: Shown) -> str:
     """What was seen since the dials moved, in words."""
     if shown.evidence is None:
         return f"{shown.status.logical}: the fleet's figures cannot be shown: {shown.missing}"
-    return render(shown.evidence)
+    return render(shown.evidence) + _share_shown(shown.fleet, shown.evidence.dials.shadow_percent)
+
+
+def _share_shown(fleet: Fleet | None, dialled: float | None) -> str:
+    """What is compared of what is dialled, where the other side does not bear all of it."""
+    share = None if fleet is None else fleet.shadow_share
+    if share is None or not dialled or share >= dialled - _SAME_PERCENT:
+        return ""
+    return (
+        f"\n  {share:.0f} % of the reads are compared, not {dialled:g} %: the other side does not bear more"
+    )
 
 
 def document(shown: Shown) -> dict[str, Any]:
@@ -162,6 +173,7 @@ def _fleet_document(fleet: Fleet) -> dict[str, Any]:
         "within_seconds": fleet.within.total_seconds(),
         "processes": fleet.processes,
         "counts": dict(fleet.counts),
+        "shadow_share_percent": fleet.shadow_share,
         "worked": [
             {
                 "work": worked.work,

@@ -1,14 +1,24 @@
 """Requests that name a table by its ARN: said by the table's name, and answered by the ARN again.
 
 Amazon DynamoDB API Reference: wherever an item operation takes a table's name, it takes its ARN; the response
-then has the ARN, too.
+then has the ARN, too. The ARN may be of another account ("Cross-account access with resource-based
+policies"): a table of the same name there is another table, and so is a replica in another region. Those are
+not served.
 """
 
-from collections.abc import Container, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Container, Iterable, Mapping
+from typing import Any, TypeAlias
 
-from dualstore.errors import client_error, invalid
+from botocore.exceptions import BotoCoreError, ClientError
+
+from dualstore.errors import RequestRejected, client_error, invalid
 from dualstore.operations import Operation, Request, Response
+
+ArnOf: TypeAlias = Callable[[str], str | None]
+"""Gives the ARN of a served table, by its name; None where it says nothing of whose table it is."""
+
+_NOBODY = "000000000000"
+"""The account of a stand-in's tables."""
 
 # What an answer has by table, where a request does.
 _BY_TABLE = ("Responses", "UnprocessedKeys", "UnprocessedItems", "ItemCollectionMetrics")
@@ -19,12 +29,59 @@ def name_in(table: str) -> str:
     return table.rpartition(":table/")[2]
 
 
-def named_by_arn(tables: Iterable[Any], served: Container[str]) -> dict[str, str]:
-    """The names of the served tables that are given as ARNs, by ARN; a malformed request's names are not."""
+class OwnArns:
+    """The ARNs of served tables, each asked for when a request first names a table of its name by an ARN.
+
+    Args:
+        describe: gives the ARN that DynamoDB has for a table's name, if it has any.
+    """
+
+    def __init__(self, describe: Callable[[str], str | None]) -> None:
+        self._describe = describe
+        self._known: dict[str, str | None] = {}
+
+    def __call__(self, name: str) -> str | None:
+        """The ARN of a table; None for a stand-in's, whose requests come with anybody's.
+
+        Raises:
+            botocore.exceptions.ClientError: whose the table is cannot be told: DynamoDB does not answer, or
+                this role may not describe the table.
+        """
+        try:
+            return self._known[name]
+        except KeyError:
+            pass
+        try:
+            arn = self._describe(name)
+        except (ClientError, BotoCoreError) as error:
+            raise client_error("DescribeTable", _untold(name, error)) from error
+        self._known[name] = None if arn is None or f":{_NOBODY}:" in arn else arn
+        return self._known[name]
+
+
+def _untold(name: str, error: Exception) -> RequestRejected:
+    return RequestRejected(
+        "ServiceUnavailable",
+        f"table {name} was named by an ARN, and whether that is the served table's own could not be told "
+        f"({type(error).__name__}); nothing was done. Allow dynamodb:DescribeTable, or use the table's name",
+    )
+
+
+def named_by_arn(tables: Iterable[Any], served: Container[str], arn_of: ArnOf) -> dict[str, str]:
+    """The names of the served tables that are given as ARNs, by ARN; a malformed request's names are not.
+
+    Args:
+        tables: what a request names.
+        served: the served tables' names.
+        arn_of: their ARNs; whatever is named by another is another table.
+    """
     return {
         table: name
         for table in tables
-        if table not in served and isinstance(table, str) and (name := name_in(table)) in served
+        if table not in served
+        and isinstance(table, str)
+        and (name := name_in(table)) in served
+        and arn_of(name) in {None, table}
     }
 
 

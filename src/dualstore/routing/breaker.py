@@ -86,6 +86,7 @@ class Breaker:
         self._window_ends_at = clock.now() + self._window_seconds
         self._probing_since: float | None = None
         self._good_probes = 0
+        self._is_held = False
         self.state = BreakerState.CLOSED
 
     def admit(self) -> Admission:
@@ -94,10 +95,23 @@ class Breaker:
             return Admission.PASSED
         with self._lock:
             now = self._clock.now()
-            if self._pause.lasts or self._is_probing(now):
+            if self._is_held or self._pause.lasts or self._is_probing(now):
                 return Admission.REFUSED
             self._probing_since = now
         return Admission.PROBE
+
+    def hold(self) -> None:
+        """Let no read through, nor a probe, until `let_go`."""
+        with self._lock:
+            before, self.state, self._is_held = self.state, BreakerState.OPEN, True
+            self._good_probes = 0
+        if before is not BreakerState.OPEN:
+            self._on_change(BreakerState.OPEN)
+
+    def let_go(self) -> None:
+        """End what `hold` began: good probes close it."""
+        with self._lock:
+            self._is_held = False
 
     def note(self, admission: Admission, now: float, seconds: float, *, failed: bool) -> None:
         """Count a read that went through.
@@ -158,7 +172,7 @@ class Breaker:
             self._pause.failed()
             return
         self._good_probes += 1
-        if self._good_probes < self._limits.probes:
+        if self._is_held or self._good_probes < self._limits.probes:
             return
         self.state = BreakerState.CLOSED
         self._pause.relieved()

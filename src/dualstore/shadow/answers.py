@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -19,6 +19,8 @@ class Refusal:
 
 
 Answer: TypeAlias = Response | Refusal
+
+T = TypeVar("T")
 
 
 class NoAnswer(Exception):  # noqa: N818 - not an error of the comparison
@@ -62,7 +64,7 @@ def refusal(error: ClientError) -> Refusal:
     return Refusal(code)
 
 
-def ask(read: Callable[[], Response]) -> Answer:
+def ask(read: Callable[[], T]) -> T | Refusal:
     """Run a read and make of its outcome an answer to compare.
 
     Raises:

@@ -102,10 +102,10 @@ class Backlog:
         # The workers that wait without end for something to come now learn that this will.
         self._queue.put("look again")
 
-    def release(self, read: ShadowRead) -> None:
-        """A read is done with: there is room again."""
+    def release(self, *reads: ShadowRead) -> None:
+        """Reads are done with: there is room again."""
         with self._idle:
-            self._held -= read.weight
+            self._held -= sum([read.weight for read in reads])
             if not self._held:
                 self._idle.notify_all()
 

@@ -16,24 +16,26 @@ _CARRIED = frozenset({"TableName", "Key", "ReturnConsumedCapacity", *_SHARED})
 def group_of(operation: Operation, shape: TableShape) -> Hashable | None:
     """What reads must have in common to be asked together; None for one that is to be asked alone.
 
-    Alone are asked: what is no GetItem, a key that is malformed (the refusal is its own), and a projection
-    that leaves out the key, by which answers are told apart.
+    Alone are asked: what is no GetItem, and a projection that leaves out the key, by which answers are told
+    apart.
 
     Args:
-        operation: the read.
+        operation: a read that was answered: what is refused, the refusal is its own.
         shape: its table.
     """
-    if not isinstance(operation, GetItem) or not operation.request.keys() <= _CARRIED:
+    request = operation.request
+    if not isinstance(operation, GetItem) or not request.keys() <= _CARRIED:
         return None
+    if "ProjectionExpression" not in request:  # nearly all, and this is done for every read
+        return request["TableName"], operation.consistent
     try:
-        shape.keys.exact_key(operation.key)
-        projected = operation.projection
+        projected = operation.projection or ()
     except RequestRejected:
         return None
-    if projected is not None and not {(name,) for name in shape.keys.names} <= set(projected):
+    if not {(name,) for name in shape.keys.names} <= set(projected):
         return None
     names = tuple(sorted(operation.names.items()))
-    return operation.table, operation.consistent, operation.request.get("ProjectionExpression"), names
+    return request["TableName"], operation.consistent, request["ProjectionExpression"], names
 
 
 def together(shape: TableShape, gets: Sequence[GetItem]) -> BatchGetItem:

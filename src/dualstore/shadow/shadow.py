@@ -4,13 +4,14 @@ import logging
 import os
 import time
 import weakref
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextvars import copy_context
 from datetime import timedelta
 from functools import partial
+from itertools import repeat
 from random import random
 from threading import Lock, Thread
-from typing import Self, cast
+from typing import Self, TypeVar, cast
 
 from botocore.exceptions import ClientError
 
@@ -18,9 +19,9 @@ from dualstore.errors import MirrorDirty
 from dualstore.operations import BatchGetItem, GetItem, Operation, Response
 from dualstore.replication.served import ServedTable
 from dualstore.shadow import batches
-from dualstore.shadow.answers import Answer, NoAnswer, Refusal, ask
+from dualstore.shadow.answers import NoAnswer, Refusal, ask
 from dualstore.shadow.backlog import Backlog
-from dualstore.shadow.judging import Judge, ShadowRead
+from dualstore.shadow.judging import Judge, ShadowRead, equal_at_sight
 from dualstore.shadow.load import AdaptiveShare
 from dualstore.shadow.rules import NormaliserFailed
 from dualstore.stages import Side
@@ -39,11 +40,16 @@ from dualstore.telemetry import (
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+_Answers = Iterator[Response | NoAnswer | None]
+
 _FEWEST_TOGETHER = 3
-_ALONE_EVERY_SECONDS = 0.25
+_ALONE_EVERY_SECONDS = 1.0
 """So often one of a group is asked alone, so that it stays known how long a single read takes."""
 _JUDGED_AT_ONCE = 4
-"""After so many comparisons callers are let in, who would otherwise wait 5 ms for the interpreter."""
+_GIVE_WAY_SECONDS = 0.000_2
+"""After so many comparisons a worker sleeps for so long: callers would otherwise wait for the interpreter
+until its work is done, or 5 ms. After `time.sleep(0)` it has the interpreter back before they wake."""
 
 
 class ShadowMismatch(AssertionError):  # noqa: N818 - read as "there is a mismatch"
@@ -99,12 +105,13 @@ class Shadow:
         timeout: timedelta = timedelta(seconds=5),
         recheck_pause: timedelta = timedelta(milliseconds=200),
         latency_limit: timedelta = timedelta(seconds=1),
-        batch_keys: int = 25,
-        linger: timedelta = timedelta(milliseconds=25),
+        batch_keys: int = 50,
+        linger: timedelta = timedelta(milliseconds=100),
         raise_on_mismatch: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._judge = judge
+        self._counted = ShadowNoise if judge.same_side else ShadowCompared
         self._telemetry = telemetry
         self._sink = sink
         self._timeout_seconds = timeout.total_seconds()
@@ -289,7 +296,7 @@ class Shadow:
     def _group_of(self, read: ShadowRead) -> Hashable:
         """What reads share that are asked together; a read that is asked alone shares it with none."""
         group = None
-        if self._batches and not read.suspicions:
+        if self._batches and not read.suspicions and not isinstance(read.answer, ClientError):
             group = batches.group_of(read.operation, read.table.shape)
         return id(read) if group is None else (read.side, group)
 
@@ -302,34 +309,56 @@ class Shadow:
             self._look_later(read)
 
     def _attend_together(self, reads: Sequence[ShadowRead]) -> None:
+        time.sleep(_GIVE_WAY_SECONDS)
         answers = reads[0].context.run(self._asked_together, reads)
-        for number, (read, answer) in enumerate(zip(reads, answers, strict=True), start=1):
-            if answer is None:
-                self._safely(read, read.context.run, self._attend_alone, read)
-            else:
-                look = partial(self._compare, read, answer)
-                self._safely(read, read.context.run, self._attend_by, read, look)
-            if number % _JUDGED_AT_ONCE == 0:
-                time.sleep(0)
+        for start in range(0, len(reads), _JUDGED_AT_ONCE):
+            time.sleep(_GIVE_WAY_SECONDS)
+            some = reads[start : start + _JUDGED_AT_ONCE]
+            self._note_equal([read for read in some if self._is_equal(read, answers)])
 
-    def _asked_together(self, reads: Sequence[ShadowRead]) -> Sequence[Response | NoAnswer | None]:
+    def _is_equal(self, read: ShadowRead, answers: _Answers) -> bool:
+        """Whether a read and the next answer are the same at sight; any other is attended to for itself."""
+        try:
+            answer = next(answers)
+        except Exception:  # noqa: BLE001 - its row, perhaps: the read meets that alone, and is counted
+            answer = None
+        if answer is None:
+            self._safely(read, read.context.run, self._attend_alone, read)
+            return False
+        if not isinstance(answer, NoAnswer) and equal_at_sight(read, answer):
+            return True
+        self._safely(read, read.context.run, self._attend_by, read, partial(self._compare, read, answer))
+        return False
+
+    def _note_equal(self, reads: Sequence[ShadowRead]) -> None:
+        """Count reads of one table that were equal, and let them go."""
+        if not reads:
+            return
+        try:
+            equal = self._counted(reads[0].table.logical, GetItem.name, Verdict.EQUAL)
+            self._telemetry.record(equal, times=len(reads))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the worker goes on
+            _note_failure(reads[0].operation, error)
+        finally:
+            self._backlog.release(*reads)
+
+    def _asked_together(self, reads: Sequence[ShadowRead]) -> _Answers:
         """The answers of several GetItems, asked for at once; None for each that is to be asked alone."""
         gets = [cast("GetItem", read.operation) for read in reads]
         first, shape = reads[0], reads[0].table.shape
-        alone: Sequence[None] = [None] * len(reads)
         try:
             self._judge.shapes(first.operation)
-            response = self._timed(
+            answers = self._timed(
                 first,
                 lambda side: self._judge.read_together(side, shape, gets),
                 kind=BatchGetItem.name,
             )
-            return alone if isinstance(response, Refusal) else batches.apart(shape, gets, response)
         except NoAnswer as failure:
             # Keys in doubt are in the way of all that are asked with them.
-            return alone if failure.outcome == MirrorDirty.__name__ else [failure] * len(reads)
+            return repeat(None if failure.outcome == MirrorDirty.__name__ else failure)
         except Exception:  # noqa: BLE001 - whatever it is, each read meets it alone, and is counted
-            return alone
+            return repeat(None)
+        return repeat(None) if isinstance(answers, Refusal) else answers
 
     def _compare(self, read: ShadowRead, answer: Response | NoAnswer) -> Verdict | None:
         if isinstance(answer, NoAnswer):
@@ -363,8 +392,7 @@ class Shadow:
             verdict = Verdict.FAILED
         if verdict is None:
             return False
-        counted = ShadowNoise if self._judge.same_side else ShadowCompared
-        self._telemetry.record(counted(read.table.logical, read.operation.name, verdict))
+        self._telemetry.record(self._counted(read.table.logical, read.operation.name, verdict))
         self._report(read)
         self._release(read)
         return True
@@ -376,7 +404,7 @@ class Shadow:
         answer = self._timed(read, lambda side: self._judge.read(side, operation), kind=operation.name)
         return self._judge.first_look(read, answer)
 
-    def _timed(self, read: ShadowRead, run: Callable[[Side], Response], *, kind: str) -> Answer:
+    def _timed(self, read: ShadowRead, run: Callable[[Side], T], *, kind: str) -> T | Refusal:
         """What the side to compare with answers; how long it took is counted."""
         side = self._judge.other(read.side)
         outcome = OK

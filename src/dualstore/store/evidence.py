@@ -9,7 +9,7 @@ from dualstore.control import ControlRecord
 from dualstore.stages import Dials, Side, Stage
 from dualstore.stores.postgres_rollup import PostgresRollup, Rolled, step_of
 from dualstore.telemetry import Latencies, Role, Verdict
-from dualstore.telemetry.figures import Done, Figures, Work
+from dualstore.telemetry.figures import SHARE_SEEN, SHARE_SUM, Done, Figures, Work
 
 CONFIDENCE = 0.95
 LATELY = timedelta(minutes=1)
@@ -110,6 +110,8 @@ class Fleet:
         processes: how many processes reported.
         worked: what was done, by class of operations, side and role.
         counts: comparisons by verdict, `dropped`, `fallbacks`, `mirror_failures`.
+        shadow_share: the share of reads, in percent, that processes compared as the other side bore the load,
+            on average: the dial, or less; None where none told any.
     """
 
     table: str
@@ -117,6 +119,7 @@ class Fleet:
     processes: int
     worked: tuple[Worked, ...]
     counts: Mapping[str, int]
+    shadow_share: float | None = None
 
     def per_second(self, worked: Worked) -> float:
         """How often a second something was done."""
@@ -230,7 +233,9 @@ def fleet(rollup: PostgresRollup, logical: str, table: str, *, within: timedelta
     """
     rolled = rollup.lately(table, within=within)
     worked = [Worked(*doer, done) for doer, done in sorted(rolled.figures.done.items())]
-    return Fleet(logical, within, rolled.processes, tuple(worked), rolled.figures.counts)
+    figures = rolled.figures
+    counts = {name: count for name, count in figures.counts.items() if name not in {SHARE_SEEN, SHARE_SUM}}
+    return Fleet(logical, within, rolled.processes, tuple(worked), counts, figures.shadow_share)
 
 
 def render(found: Evidence) -> str:

@@ -9,6 +9,7 @@ from dualstore.telemetry.discrepancies import (
     Versions,
 )
 from dualstore.telemetry.events import (
+    BackfillSeen,
     BreakerSeen,
     DirtySeen,
     Event,
@@ -16,6 +17,7 @@ from dualstore.telemetry.events import (
     FlagUnusable,
     GateSeen,
     GrantExpired,
+    ItemUnmapped,
     JournalSeen,
     LanesSeen,
     MirrorFailed,
@@ -45,6 +47,7 @@ from dualstore.telemetry.snapshot import OperationKey, Series, Snapshot
 
 __all__ = [
     "OK",
+    "BackfillSeen",
     "BreakerSeen",
     "DirtySeen",
     "Discrepancy",
@@ -57,6 +60,7 @@ __all__ = [
     "FlagUnusable",
     "GateSeen",
     "GrantExpired",
+    "ItemUnmapped",
     "JournalSeen",
     "LanesSeen",
     "Latencies",

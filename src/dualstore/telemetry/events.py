@@ -103,6 +103,13 @@ class GrantExpired:
 
 
 @dataclass(frozen=True, slots=True)
+class ItemUnmapped:
+    """An item was written that is of no entity of its table: the SQL table for the rest has it."""
+
+    table: str
+
+
+@dataclass(frozen=True, slots=True)
 class FlagUnusable:
     """A flag has no value to follow."""
 
@@ -223,6 +230,18 @@ class RelaySeen:
 
 
 @dataclass(frozen=True, slots=True)
+class BackfillSeen:
+    """How far a backfill has come, over all who work on it."""
+
+    table: str
+    items: int
+    rows_per_second: float
+    read_units: float
+    quarantined: int
+    pieces_left: int
+
+
+@dataclass(frozen=True, slots=True)
 class DirtySeen:
     """How many keys are in doubt."""
 
@@ -278,6 +297,7 @@ Event: TypeAlias = (
     | ServedStale
     | GrantExpired
     | FlagUnusable
+    | ItemUnmapped
     | RequestRefused
     | ShadowCompared
     | ShadowNoise
@@ -291,6 +311,7 @@ Event: TypeAlias = (
     | RogueChange
     | StreamGap
     | RelaySeen
+    | BackfillSeen
     | DirtySeen
     | GateSeen
     | StageSeen
@@ -305,6 +326,7 @@ MEASURED: Mapping[type[Event], tuple[Metric, ...]] = {
     ServedStale: (names.STALE_READS,),
     GrantExpired: (names.GRANTS_EXPIRED,),
     FlagUnusable: (names.FLAG_PROBLEMS,),
+    ItemUnmapped: (names.UNMAPPED_ITEMS,),
     RequestRefused: (names.FLAG_REFUSALS,),
     ShadowCompared: (names.SHADOW_COMPARED,),
     ShadowNoise: (names.SHADOW_NOISE,),
@@ -318,6 +340,10 @@ MEASURED: Mapping[type[Event], tuple[Metric, ...]] = {
     RogueChange: (names.ROGUE_CHANGES,),
     StreamGap: (names.STREAM_GAPS,),
     RelaySeen: (names.RELAY_LAG, names.RELAY_SHARDS),
+    BackfillSeen: (
+        *(names.BACKFILL_ITEMS, names.BACKFILL_RATE, names.BACKFILL_READ_UNITS),
+        *(names.BACKFILL_QUARANTINED, names.BACKFILL_PIECES_LEFT),
+    ),
     DirtySeen: (names.DIRTY_KEYS,),
     GateSeen: (names.GATE_OPEN,),
     StageSeen: (names.STAGE, names.POSTGRES_READ_PERCENT, names.MIRROR_PERCENT, names.SHADOW_PERCENT),

@@ -32,6 +32,15 @@ COUNTED: Mapping[str, Metric] = {
 }
 """What is counted of a table besides operations and comparisons."""
 
+THROTTLED = "throttled"
+"""How often DynamoDB answered that it was asked too much."""
+_THROTTLES = frozenset(
+    {"ProvisionedThroughputExceededException", "ThrottlingException", "RequestLimitExceeded"}
+)
+
+SHARE_SEEN, SHARE_SUM = "share_windows", "share_percents"
+"""Of the share of reads that are compared: in how many windows it was seen, and the sum of what it was."""
+
 
 def work_of(operation: str) -> Work:
     """The class of an operation; what is no read of DynamoDB's API writes, as mirroring and settling do."""
@@ -72,7 +81,8 @@ class Figures:
 
     Attributes:
         done: by work, side and role.
-        counts: comparisons by their verdict, and how often the things of `COUNTED` happened.
+        counts: comparisons by their verdict, how often the things of `COUNTED` happened, and what
+            `shadow_share` is made of.
     """
 
     done: Mapping[Doer, Done] = field(default_factory=dict)
@@ -100,10 +110,19 @@ class Figures:
             for verdict in Verdict
         }
         counts |= {name: snapshot.count(metric, table=table) for name, metric in COUNTED.items()}
-        return cls(
+        counts[THROTTLED] = sum(
+            latencies.count
+            for key, latencies in snapshot.operations.items()
+            if key.table == table and key.side is Side.DYNAMODB and key.outcome in _THROTTLES
+        )
+        figures = cls(
             {doer: Done(combined(parts), errors[doer]) for doer, parts in answered.items()},
             {name: count for name, count in counts.items() if count},
         )
+        share = snapshot.gauge(names.SHADOW_EFFECTIVE, table=table)
+        if figures and share is not None:  # where nothing was read the share is of another time
+            return cls(figures.done, {**figures.counts, SHARE_SEEN: 1, SHARE_SUM: round(share)})
+        return figures
 
     @classmethod
     def sum(cls, parts: Iterable["Figures"]) -> Self:
@@ -119,6 +138,12 @@ class Figures:
         return cls(
             {doer: Done(combined(each), errors[doer]) for doer, each in latencies.items()}, dict(counts)
         )
+
+    @property
+    def shadow_share(self) -> float | None:
+        """The share of reads that processes compared, in percent, on average; None where none told any."""
+        windows = self.counts.get(SHARE_SEEN)
+        return self.counts.get(SHARE_SUM, 0) / windows if windows else None
 
     def by(self, *, side: Side, works: Iterable[Work], roles: Iterable[Role] = tuple(Role)) -> Done:
         """What a side did of some works, in some roles, together."""

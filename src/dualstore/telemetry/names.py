@@ -142,6 +142,13 @@ FLAG_PROBLEMS = Metric(
     "Flags without a usable value; the table stays where it is.",
     ("table", "flag", "problem"),
 )
+UNMAPPED_ITEMS = Metric(
+    "dualstore.items.unmapped",
+    Kind.COUNTER,
+    "{write}",
+    "Writes of items that are of no entity of their table, and went to the SQL table for the rest.",
+    ("table",),
+)
 FLAG_REFUSALS = Metric(
     "dualstore.flags.refusals",
     Kind.COUNTER,
@@ -246,6 +253,41 @@ RELAY_SHARDS = Metric(
     "{shard}",
     "Shards of a DynamoDB stream that this process follows.",
     value="shards",
+)
+BACKFILL_ITEMS = Metric(
+    "dualstore.backfill.items",
+    Kind.GAUGE,
+    "{item}",
+    "Items that the backfill under way has read and loaded, by all who work on it.",
+    value="items",
+)
+BACKFILL_RATE = Metric(
+    "dualstore.backfill.rate",
+    Kind.GAUGE,
+    "{item}/s",
+    "Items a second of all who work on the backfill now.",
+    value="rows_per_second",
+)
+BACKFILL_READ_UNITS = Metric(
+    "dualstore.backfill.read_units",
+    Kind.GAUGE,
+    "{unit}",
+    "Read capacity units that the backfill under way has consumed.",
+    value="read_units",
+)
+BACKFILL_QUARANTINED = Metric(
+    "dualstore.backfill.quarantined",
+    Kind.GAUGE,
+    "{item}",
+    "Items that the backfill under way could neither load nor settle.",
+    value="quarantined",
+)
+BACKFILL_PIECES_LEFT = Metric(
+    "dualstore.backfill.pieces_left",
+    Kind.GAUGE,
+    "{piece}",
+    "Pieces of its source that the backfill under way has still to load.",
+    value="pieces_left",
 )
 STREAM_GAPS = Metric(
     "dualstore.relay.gaps",

@@ -66,8 +66,13 @@ class Telemetry:
         if self._listeners:
             self._tell(OperationFinished(table, operation, side, role, seconds, outcome))
 
-    def record(self, event: Event) -> None:
-        """Count an event, or remember what it says of the present."""
+    def record(self, event: Event, *, times: int = 1) -> None:
+        """Count an event, or remember what it says of the present.
+
+        Args:
+            event: what happened.
+            times: so often, one after the other; an operation that finished is counted by itself.
+        """
         if isinstance(event, OperationFinished):
             self.operation(event.table, event.operation, event.side, event.role, event.seconds, event.outcome)
             return
@@ -80,13 +85,14 @@ class Telemetry:
                 if metric.kind is Kind.GAUGE:
                     self._gauges[series] = float(getattr(event, metric.value or ""))
                 else:
-                    self._counters[series] = self._counters.get(series, 0) + 1
+                    self._counters[series] = self._counters.get(series, 0) + times
         if self.spans.on:
             for metric, series in measured:
                 if metric in SPAN_EVENTS:
                     spans.note(SPAN_EVENTS[metric], attributes_of(metric.labels, series.labels))
         if self._listeners:
-            self._tell(event)
+            for _ in range(times):
+                self._tell(event)
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Tell somebody of every event from now on, in the thread where it happens.

@@ -33,8 +33,6 @@ def test_reads_of_one_table_with_the_same_consistency_and_projection_are_asked_t
     "alone",
     [
         pytest.param(parse("Scan", {"TableName": SHAPE.name}), id="no GetItem"),
-        pytest.param(get("x"), id="a malformed number"),
-        pytest.param(GetItem({"TableName": SHAPE.name, "Key": {"pk": {"S": "a"}}}), id="half a key"),
         pytest.param(get(1, ProjectionExpression="v"), id="a projection without the key"),
         pytest.param(get(1, ProjectionExpression="pk, sk, "), id="a malformed projection"),
         pytest.param(get(1, AttributesToGet=["v"]), id="another parameter"),

@@ -654,6 +654,56 @@ def test_reads_that_wait_are_asked_together_and_judged_each_for_itself(twin, mak
     assert alone.count == 1, "so that the latency of single reads stays known"
 
 
+def test_a_refusal_is_asked_for_alone(twin, make, telemetry):
+    """It may be of the key: a batch that held it would be refused whole."""
+    twin.put(*(item(n) for n in range(4)))
+    shadow = make(batch_keys=25, linger=timedelta(milliseconds=20), workers=1)
+    malformed = GetItem({"TableName": PHYSICAL, "Key": {"pk": {"S": "a"}}})
+    for operation in [*map(get, range(4)), malformed]:
+        try:
+            answer = twin.stores[Side.DYNAMODB].execute(operation)
+        except ClientError as error:
+            answer = error
+        assert shadow.submit(ORDERS, operation, Side.DYNAMODB, answer)
+    assert shadow.drain()
+    (batch,) = batched(twin)
+    assert len(batch.request["RequestItems"][PHYSICAL]["Keys"]) == 3, "one is asked alone in any case"
+    assert verdicts(telemetry) == {Verdict.EQUAL: 5}
+
+
+def test_an_answer_that_cannot_be_made_is_the_trouble_of_its_read_alone(twin, telemetry, log):
+    """As a row that does not decode is; and items come in the order of their keys, twice if asked twice."""
+    twin.put(*(item(n) for n in range(6)))
+
+    def decoded(key):
+        if key == get(4).key:
+            raise ValueError(CANARY)
+        return twin.stores[Side.POSTGRES].execute(GetItem({"TableName": PHYSICAL, "Key": key})).get("Item")
+
+    judge = Judge(
+        twin.read, {PHYSICAL: ORDERS}, items_of=lambda _, table, keys: map(decoded, keys), rechecks=3
+    )
+    with Shadow(
+        judge,
+        telemetry=telemetry,
+        sink=log,
+        workers=1,
+        batch_keys=25,
+        linger=timedelta(milliseconds=20),
+        recheck_pause=PAUSE,
+    ) as shadow:
+        twin.put(item(2, v={"S": "x"}), sides=[Side.DYNAMODB])
+        for sk in [0, 1, 2, 3, 4, 5, 9, 3]:
+            shadow.submit(ORDERS, get(sk), Side.DYNAMODB, twin.stores[Side.DYNAMODB].execute(get(sk)))
+        assert shadow.drain()
+    assert verdicts(telemetry) == {Verdict.EQUAL: 7, Verdict.MISMATCH: 1}
+    (record,) = log.records()
+    assert record.key_hash == key_hash(SHAPE.keys, get(2).key)
+    asked = [operation.key["sk"]["N"] for _, operation in twin.asked if isinstance(operation, GetItem)]
+    assert asked.count("4") == 1, "the row that did not decode is asked for again, alone"
+    assert not {"1", "3", "5", "9"} & set(asked)
+
+
 @pytest.mark.parametrize(
     ("error", "verdict"),
     [

@@ -4,12 +4,14 @@ import pytest
 
 from dualstore.stages import Dials, Side, Stage
 from dualstore.telemetry import (
+    BackfillSeen,
     BreakerSeen,
     DirtySeen,
     FellBack,
     FlagUnusable,
     GateSeen,
     GrantExpired,
+    ItemUnmapped,
     JournalSeen,
     LanesSeen,
     MirrorFailed,
@@ -44,6 +46,7 @@ def events():
         ServedStale("orders", "GetItem", "Unavailable"),
         GrantExpired("orders", "read"),
         FlagUnusable("orders", "dualstore-orders-stage", "missing"),
+        ItemUnmapped("orders"),
         RequestRefused("orders", "jump"),
         ShadowCompared("orders", "GetItem", Verdict.EQUAL),
         ShadowNoise("orders", "GetItem", Verdict.EQUAL),
@@ -57,6 +60,7 @@ def events():
         RogueChange("orders", "unstamped"),
         StreamGap("orders", "trimmed"),
         RelaySeen("orders", 2.5, 3),
+        BackfillSeen("orders", items=7, rows_per_second=3.5, read_units=2.5, quarantined=1, pieces_left=4),
         DirtySeen("orders", 2),
         GateSeen("orders", is_open=True),
         StageSeen("orders", Stage.SHADOW, Dials(10.0)),

@@ -12,6 +12,7 @@ from dualstore.telemetry import (
     Role,
     ShadowCompared,
     ShadowDropped,
+    ShadowShare,
     Telemetry,
     Verdict,
 )
@@ -109,3 +110,22 @@ def test_one_side_in_several_roles_is_taken_together():
     telemetry.operation("orders", "Query", Side.POSTGRES, Role.SHADOW, 0.01)
     done = counted(telemetry).by(side=Side.POSTGRES, works=[Work.READ])
     assert (done.count, done.errors) == (2, 1)
+
+
+def test_the_share_that_is_compared_is_the_mean_of_what_the_processes_told():
+    parts = []
+    for percent in (100.0, 19.0, None):
+        telemetry = Telemetry()
+        telemetry.operation("orders", "GetItem", Side.DYNAMODB, Role.AUTHORITATIVE, 0.01)
+        if percent is not None:
+            telemetry.record(ShadowShare("orders", percent))
+        parts.append(Figures.from_json(json.loads(json.dumps(counted(telemetry).to_json()))))
+    assert [part.shadow_share for part in parts] == [100, 19, None]
+    assert Figures.sum(parts).shadow_share == 59.5
+
+
+def test_a_share_alone_is_nothing_to_report():
+    """It stays what it was when the last read came, however long ago that is."""
+    telemetry = Telemetry()
+    telemetry.record(ShadowShare("orders", 100.0))
+    assert not counted(telemetry)

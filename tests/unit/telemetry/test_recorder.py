@@ -152,3 +152,13 @@ def test_an_operation_costs_microseconds_not_tens():
             telemetry.operation("orders", "GetItem", Side.DYNAMODB, Role.AUTHORITATIVE, 0.001)
         best = min(best, (time.perf_counter() - started) / calls)
     assert best < 5e-6
+
+
+def test_an_event_that_happened_several_times_is_counted_and_told_so_often():
+    telemetry, heard = Telemetry(), []
+    telemetry.listen(heard.append)
+    fell_back = FellBack("orders", "GetItem", "dirty")
+    telemetry.record(fell_back, times=3)
+    telemetry.record(fell_back)
+    assert telemetry.snapshot().count(names.FALLBACKS, table="orders", reason="dirty") == 4
+    assert heard == [fell_back] * 4

@@ -14,7 +14,7 @@ from dualstore.stores.postgres.authority_statements import ALL_MAY_BE_READ
 from dualstore.stores.postgres.catalog import Catalog, lock_key
 from dualstore.stores.postgres.faults import as_mirror
 from dualstore.stores.postgres.sessions import BEGIN, COMMIT, Row, Session, Sessions, Statement
-from dualstore.stores.postgres.statements import TableStatements
+from dualstore.stores.postgres.split_statements import Statements
 
 _MARK = (
     "INSERT INTO dualstore.dirty (table_name, key, item_key, nonce, reason) "
@@ -44,7 +44,7 @@ T = TypeVar("T")
 class _Target:
     """One key of one table, in the forms in which it is needed."""
 
-    statements: TableStatements
+    statements: Statements
     table: str
     key: bytes
     key_values: tuple[Any, ...]
@@ -59,7 +59,8 @@ class _Target:
         known = (self.table, str(epoch), self.key, *map(_numeral, (seen.row, seen.tombstone)))
         if image is None:
             return statements.settle_absent, (*self.key_values, *known)
-        return statements.settle_present, (*statements.mapping.encode(image), *known)
+        writing = statements.writing(image)
+        return writing.settle_present, (*writing.mapping.encode(image), *known)
 
 
 class PostgresMirror:
@@ -83,8 +84,9 @@ class PostgresMirror:
         statements = target.statements
         named = (table, str(epoch), target.key)
         if image is not None:
-            over, new = statements.put_over, statements.put_new
-            values = (*statements.mapping.encode(image), *named, stamp)
+            writing = statements.writing(image)
+            over, new = writing.put_over, writing.put_new
+            values = (*writing.mapping.encode(image), *named, stamp)
         else:
             over, new = statements.delete_over, statements.delete_nothing
             values = (*target.key_values, *named)
@@ -189,6 +191,30 @@ class PostgresMirror:
         )
         return {bytes(key): _state(statements, row) for *row, key in rows}
 
+    def items_in_order(self, table: str, keys: Iterable[Key]) -> Iterator[Item | None]:
+        """The items of keys as they are committed now, in the keys' order; None where there is no item.
+
+        Takes no note of doubts, nor of tombstones. The rows are read before this returns. Each is made an
+        item when its turn comes: one that cannot be raises then, and the next is there.
+
+        Args:
+            table: the physical DynamoDB name.
+            keys: which, each as often as wanted.
+
+        Raises:
+            MirrorUnavailable: PostgreSQL does not answer in time.
+        """
+        statements = self._statements(table)
+        columns = list(zip(*map(statements.mapping.encode_key, keys), strict=True))
+        if not columns:
+            return iter(())
+        values = tuple(map(list, columns))
+        rows = self._run(
+            lambda session: session.rows(statements.in_order, values), f"reading keys of {table!r}"
+        )
+        decode = statements.mapping.decode
+        return map(lambda row: None if row[-1] is None else decode(row[:-1]), rows)  # noqa: C417 - goes on after an error
+
     def states_as_authority(
         self, table: str, keys: Iterable[Key], *, epoch: int
     ) -> Mapping[bytes, MirrorState]:
@@ -242,7 +268,7 @@ class PostgresMirror:
         keys = statements.mapping.shape.keys
         return _Target(statements, table, key_bytes(keys, key), statements.mapping.encode_key(key))
 
-    def _statements(self, table: str) -> TableStatements:
+    def _statements(self, table: str) -> Statements:
         if table not in self._catalog:
             raise MirrorUnavailable(
                 f"no SQL table is mapped for DynamoDB table {table!r}: bind its model first"
@@ -283,7 +309,7 @@ def _numeral(number: int | None) -> str | None:
     return None if number is None else str(number)
 
 
-def _state(statements: TableStatements, row: Sequence[Any]) -> MirrorState:
+def _state(statements: Statements, row: Sequence[Any]) -> MirrorState:
     *stored, revision, tombstone_stamp, tombstone_revision = row
     return MirrorState(
         item=None if revision is None else statements.mapping.decode(stored),
