@@ -19,6 +19,7 @@ import pytest
 import sqlalchemy
 
 from dualstore.errors import ConfigurationError, Unavailable
+from dualstore.stores import dynamo_clients
 from dualstore.testing.servers import (
     DynamoDB,
     DynamoDBServer,
@@ -32,6 +33,7 @@ from dualstore.testing.servers.cluster import DSN_VARIABLE
 from dualstore.testing.servers.dynamo import ENDPOINT_VARIABLE, Engine
 from dualstore.testing.servers.dynoxide import PATH_VARIABLE
 from dualstore.testing.servers.ports import HOST, hold_port
+from soak.havoc import FORGETS_STREAMS
 
 SERVERS_REQUIRED = os.environ.get("DUALSTORE_REQUIRE_SERVERS") == "1"
 
@@ -103,6 +105,19 @@ def create_table(client: Any, name: str) -> None:
         KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
         AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
     )
+
+
+def records_of(server: DynamoDB, table: str) -> int:
+    """How many records a table's stream has."""
+    account = {"access_key_id": "dualstore", "secret_access_key": "dualstore"}
+    with dynamo_clients(endpoint_url=server.endpoint_url, region="us-east-1", **account) as clients:
+        streams = clients.streams
+        arn = clients.reads.describe_table(TableName=table)["Table"]["LatestStreamArn"]
+        (shard,) = streams.describe_stream(StreamArn=arn)["StreamDescription"]["Shards"]
+        iterator = streams.get_shard_iterator(
+            StreamArn=arn, ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON"
+        )["ShardIterator"]
+        return len(streams.get_records(ShardIterator=iterator)["Records"])
 
 
 @pytest.fixture
@@ -359,6 +374,22 @@ class TestDynamoDB:
             create_table(first.client(), "kept")
         with DynamoDBServer(engine=engine, data_directory=tmp_path) as second:
             assert second.client().list_tables()["TableNames"] == ["kept"]
+
+    def test_a_stream_is_forgotten_in_a_restart_by_those_that_a_soak_does_not_restart(
+        self, engine: Engine, tmp_path: Path
+    ) -> None:
+        with DynamoDBServer(engine=engine, data_directory=tmp_path) as server:
+            client = server.client()
+            create_table(client, "streamed")
+            streaming = {"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"}
+            client.update_table(TableName="streamed", StreamSpecification=streaming)
+            client.put_item(TableName="streamed", Item={"id": {"S": "a"}})
+            assert records_of(server, "streamed") == 1
+
+            server.restart()
+
+            assert client.scan(TableName="streamed")["Count"] == 1
+            assert records_of(server, "streamed") == int(engine not in FORGETS_STREAMS)
 
     def test_an_endpoint_that_does_not_answer_is_unavailable(self, silent_port: int) -> None:
         with (

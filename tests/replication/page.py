@@ -20,22 +20,28 @@ def searched(number: int) -> list[int | None]:
     return [mutant.found_after(range(start, start + 3 * mutant.within)) for start in starts]
 
 
-def write_page(processes: int) -> int:
-    """Look for every mutant, and write the page.
+def search(processes: int, numbers: Sequence[int]) -> tuple[list[str], int]:
+    """Look for mutants, each named by its place.
 
     Returns:
-        1 where some mutant is not found, else 0.
+        Their rows of the table, and from how many starts some mutant was not found.
     """
     rows, missing = [], 0
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        for mutant, counts in zip(MUTANTS, pool.imap(searched, range(len(MUTANTS))), strict=True):
+        for number, counts in zip(numbers, pool.imap(searched, numbers), strict=True):
+            mutant = MUTANTS[number]
             missed = sum(count is None for count in counts)
             median = statistics.median(3 * mutant.within if count is None else count for count in counts)
             shown = f"not found from {missed} of {len(counts)} starts" if missed else f"{median:,.0f}"
             rows.append(f"| {mutant.rule} | {mutant.removed} | `{mutant.scenario}` | {shown} |")
             missing += missed
-            sys.stdout.write(f"{len(rows)} of {len(MUTANTS)} {rows[-1]}\n")
+            sys.stdout.write(f"{len(rows)} of {len(numbers)} {rows[-1]}\n")
             sys.stdout.flush()
+    return rows, missing
+
+
+def write_page(rows: Sequence[str]) -> None:
+    """Write the page about all mutants."""
     _PAGE.write_text(
         _TEMPLATE.format(
             rows="\n".join(rows),
@@ -45,7 +51,6 @@ def write_page(processes: int) -> int:
             ),
         )
     )
-    return min(missing, 1)
 
 
 def _one_line(text: str | None) -> str:
@@ -87,10 +92,16 @@ that plays it again.
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Carry out what the command line asks for."""
+    """Carry out what the command line asks for; 1 where some mutant is not found."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--processes", type=int, default=2)
-    return write_page(parser.parse_args(arguments).processes)
+    parser.add_argument("--scenario", choices=SCENARIOS, help="its mutants only; the page stays as it is")
+    options = parser.parse_args(arguments)
+    numbers = [number for number, mutant in enumerate(MUTANTS) if options.scenario in {None, mutant.scenario}]
+    rows, missing = search(options.processes, numbers)
+    if options.scenario is None:
+        write_page(rows)
+    return int(missing > 0)
 
 
 if __name__ == "__main__":

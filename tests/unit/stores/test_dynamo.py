@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
+import boto3
+import botocore
 import botocore.exceptions as raised
 import pytest
 from botocore.awsrequest import AWSResponse
@@ -116,6 +118,22 @@ def test_validating_requests_is_left_to_the_server(store, clients):
         answering(client, lambda _: answer)
         with pytest.raises(ClientError):
             store.execute(parse(name, {}))
+
+
+def test_requests_name_boto3_and_the_application_as_ever(monkeypatch):
+    monkeypatch.setenv("AWS_SDK_UA_APP_ID", "orders-service")
+    with dynamo_clients(region="us-east-1", access_key_id="unit", secret_access_key="unit") as clients:
+        named = []
+        clients.writes.meta.events.register_first(
+            "before-send.dynamodb.*", lambda request, **_: named.append(request.headers["User-Agent"])
+        )
+        answering(clients.writes, lambda _: (200, {}))
+        clients.writes.put_item(TableName="things", Item={})
+    (name,) = named
+    products = name.decode().split()
+    assert products[0] == f"Boto3/{boto3.__version__}"
+    assert products.count(f"Botocore/{botocore.__version__}") == 1
+    assert "app/orders-service" in products
 
 
 def test_describe_gives_the_shape(store, clients):

@@ -1,15 +1,15 @@
 """Connections borrowed from the team's own pool, each exchange of which ends in time."""
 
 import contextlib
-import random
-import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, Literal, TypeVar, cast
 
 import psycopg
 import sqlalchemy
-from psycopg.pq import TransactionStatus
+import stamina
+from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.rows import TupleRow, tuple_row
 from sqlalchemy.pool import PoolProxiedConnection
 
@@ -40,7 +40,7 @@ _LOCK_ONE = "SELECT dualstore.lock_key($1::bigint, $2, $3)"
 # A function with side effects is evaluated row by row, in the order of the array.
 _LOCK_MANY = f"{_SETTINGS}(SELECT count(pg_advisory_xact_lock(k)) FROM unnest($1::bigint[]) AS k)"
 _TRIES = {Fault.LOST: 2, Fault.CONTENTION: 5}
-_PAUSE_S = 0.005
+_PAUSE_S, _LONGEST_PAUSE_S = 0.003, 0.02
 # The server's own limit comes first: the connection survives it.
 _GRACE = timedelta(milliseconds=500)
 _CANCEL_PATIENCE_S = 0.3
@@ -104,7 +104,9 @@ class Session:
 
     @staticmethod
     def _fetched(cursor: psycopg.RawCursor[TupleRow]) -> list[Row]:
-        return cursor.fetchall() if cursor.description else []
+        # `description` would describe each column first.
+        answered = cursor.pgresult
+        return cursor.fetchall() if answered is not None and answered.status == ExecStatus.TUPLES_OK else []
 
     def _cursor(self) -> psycopg.RawCursor[TupleRow]:
         return psycopg.RawCursor(self._connection, row_factory=tuple_row)
@@ -173,20 +175,44 @@ class Sessions:
         Raises:
             DualStoreError: what `explain` made.
         """
-        tries: dict[Fault, int] = {}
-        with deadlines.Deadline(self._timeout + _GRACE):
-            while True:
+        try:
+            with deadlines.Deadline(self._timeout + _GRACE):
+                if on is not None:
+                    return work(on)
                 try:
-                    if on is not None:
-                        return work(on)
-                    with Lease(self) as session:
-                        return work(session)
+                    return self._once(work)
                 except CAUGHT as error:
                     fault = fault_of(error)
-                    tries[fault] = tries.get(fault, 0) + 1
-                    if on is not None or tries[fault] >= _TRIES.get(fault, 1):
-                        raise explain(error, doing) from None
-                time.sleep(random.uniform(0, _PAUSE_S))  # noqa: S311 - jitter
+                    if fault not in _TRIES:
+                        raise
+                return self._again(work, Counter({fault: 1}))
+        except CAUGHT as error:
+            raise explain(error, doing) from None
+
+    def _once(self, work: Callable[[Session], T]) -> T:
+        with Lease(self) as session:
+            return work(session)
+
+    def _again(self, work: Callable[[Session], T], faults: Counter[Fault]) -> T:
+        """Try again, at once and then after pauses, as often as each kind of fault may come up."""
+
+        def may_repeat(error: Exception) -> bool:
+            if not isinstance(error, CAUGHT):
+                return False
+            faults[fault := fault_of(error)] += 1
+            return faults[fault] < _TRIES.get(fault, 1)
+
+        for attempt in stamina.retry_context(
+            on=may_repeat,
+            attempts=None,
+            timeout=self._timeout,
+            wait_initial=_PAUSE_S,
+            wait_max=_LONGEST_PAUSE_S,
+            wait_jitter=_PAUSE_S,
+        ):
+            with attempt:
+                return self._once(work)
+        raise AssertionError("the retry loop neither returned nor raised")
 
     def lease(self) -> "Lease":
         """A session, to be used by this thread until the block ends; see `Lease`."""
