@@ -15,6 +15,7 @@ from dualstore.schema.tables import (
     control,
     dirty,
     discrepancies,
+    entities,
     lanes,
     metadata,
     outbox,
@@ -27,7 +28,7 @@ from dualstore.schema.tables import (
     tokens,
     tombstones,
 )
-from dualstore.schema.unmapped import create_unmapped
+from dualstore.schema.unmapped import create_rest, create_unmapped
 
 __all__ = [
     "SCHEMA",
@@ -35,11 +36,13 @@ __all__ = [
     "check",
     "configure",
     "control",
+    "create_rest",
     "create_unmapped",
     "current",
     "dirty",
     "discrepancies",
     "downgrade",
+    "entities",
     "head",
     "lanes",
     "metadata",

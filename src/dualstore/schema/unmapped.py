@@ -2,11 +2,11 @@
 
 import sqlalchemy as sa
 
-from dualstore.mapping import TableMapping
+from dualstore.mapping import UNMAPPED_PREFIX, Mapped, SplitMapping
 
 
-def create_unmapped(engine: sa.Engine, mapping: TableMapping) -> None:
-    """Create the table of an unmapped DynamoDB table; harmless where it exists.
+def create_unmapped(engine: sa.Engine, mapping: Mapped) -> None:
+    """Create the table of an unmapped DynamoDB table, or all tables of a split one; harmless where they are.
 
     A team's own tables belong to the team's own migrations; this is for `mapping.unmapped_table`, for the
     demo and for tests.
@@ -15,4 +15,16 @@ def create_unmapped(engine: sa.Engine, mapping: TableMapping) -> None:
         engine: the database, where the schema `dualstore` has been created.
         mapping: the table's mapping.
     """
-    mapping.table.create(engine, checkfirst=True)
+    for part in mapping.parts:
+        part.table.create(engine, checkfirst=True)
+
+
+def create_rest(engine: sa.Engine, mapping: SplitMapping) -> None:
+    """Create dualstore's own table for items of no entity; harmless where it is, or where it is the team's.
+
+    Args:
+        engine: the database, where the schema `dualstore` has been created.
+        mapping: the split table's mapping.
+    """
+    if mapping.rest.table.name.startswith(UNMAPPED_PREFIX):
+        mapping.rest.table.create(engine, checkfirst=True)
