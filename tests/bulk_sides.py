@@ -14,7 +14,8 @@ from pynamodb.models import Model
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from dualstore import schema
-from dualstore.backfill import Backfill
+from dualstore.backfill import Backfill, Equipment, Threads
+from dualstore.backfill.scanning import StoreScan
 from dualstore.control import PostgresRole
 from dualstore.items import Item, Key, items_equal, key_bytes, number
 from dualstore.mapping import Mirrored, TableMapping, map_table
@@ -24,10 +25,13 @@ from dualstore.stores.base import Store
 from dualstore.stores.postgres import PostgresStore
 from dualstore.stores.postgres_control import PostgresControl
 from dualstore.stores.postgres_load import PostgresLoad
+from dualstore.stores.postgres_quarantine import PostgresQuarantine
 from dualstore.stores.postgres_runs import PostgresRuns
 from dualstore.stores.postgres_verify import PostgresSeenKeys
 from dualstore.verify import Verify
 
+LEASE = timedelta(milliseconds=500)
+"""Of a piece of a backfill: so soon somebody takes over what a killed worker held."""
 EPOCH = 1
 """At which PostgreSQL is the mirror of the table."""
 
@@ -91,7 +95,7 @@ class BulkSides:
 
     @property
     def load(self) -> PostgresLoad:
-        return PostgresLoad(self.engine, self.mapping, epoch=EPOCH)
+        return PostgresLoad(self.engine, self.mapping, epoch=EPOCH, lease=LEASE)
 
     @property
     def runs(self) -> PostgresRuns:
@@ -138,20 +142,38 @@ class BulkSides:
         ):
             self.settle(key)
 
-    def backfill(self, **options: Any) -> Backfill:
+    @property
+    def quarantine(self) -> PostgresQuarantine:
+        return PostgresQuarantine(self.engine, self.mapping.shape)
+
+    def equipment(
+        self, *, dynamodb: Any = None, segments: int = 3, page_items: int | None = 10, **options: Any
+    ) -> Equipment:
+        """What a worker on this table works with; `dynamodb` is read in place of the real one."""
+        dynamodb = dynamodb or self.dynamodb
         defaults = {
+            "source": StoreScan(dynamodb, self.mapping.shape, segments=segments, page_items=page_items),
             "shape": self.mapping.shape,
-            "source": self.dynamodb,
-            "mirror": self.postgres,
+            "authority": dynamodb,
             "load": self.load,
             "runs": self.runs,
+            "quarantine": self.quarantine,
             "settle": self.settle,
-            "confirm_dualwrite": lambda: 1,
-            "segments": 3,
-            "page_items": 10,
             "patience": timedelta(seconds=20),
+            "lease": LEASE,
         }
-        return Backfill(**(defaults | options))
+        return Equipment(**(defaults | options))
+
+    def backfill(self, *, workers: int = 2, **options: Any) -> Backfill:
+        """A backfill in threads; options are those of `Backfill`, and else of `equipment`."""
+        own = {name: options.pop(name) for name in list(options) if name in Backfill.__dataclass_fields__}
+        defaults = {
+            "mirror": self.postgres,
+            "confirm_dualwrite": lambda: 1,
+            "crew": Threads(workers, look=timedelta(milliseconds=20)),
+        }
+        equipment = own.pop("equipment", None) or self.equipment(**options)
+        return Backfill(equipment=equipment, **(defaults | own))
 
     def verify(self, **options: Any) -> Verify:
         defaults = {
@@ -199,7 +221,8 @@ class BulkSides:
         """Forget everything on PostgreSQL."""
         with self.engine.begin() as connection:
             connection.exec_driver_sql(
-                "TRUNCATE shop.orders, dualstore.tombstones, dualstore.dirty, dualstore.runs CASCADE"
+                "TRUNCATE shop.orders, dualstore.tombstones, dualstore.dirty, dualstore.runs,"
+                " dualstore.quarantine CASCADE"
             )
 
 

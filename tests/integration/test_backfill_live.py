@@ -13,6 +13,7 @@ import pytest
 from bulk_sides import BulkSides, bulk_sides, create_table, order
 from dualstore import Stage
 from dualstore.backfill import Phase
+from dualstore.backfill.worker import PACE
 from dualstore.errors import ConfigurationError
 from dualstore.flags import StaticFlags
 from dualstore.stores.dynamo import DynamoStore
@@ -23,13 +24,14 @@ _PROGRAM = """
 import sys
 import boto3
 from bulk_sides import bulk_sides_at
+from dualstore.backfill.worker import PACE
 from dualstore.stores.dynamo import DynamoStore
 
 url, endpoint, table = sys.argv[1:]
 client = boto3.client("dynamodb", endpoint_url=endpoint)
 with bulk_sides_at(url, DynamoStore(reads=client, writes=client), table) as sides:
     print("started", flush=True)
-    sides.backfill(items_per_second=400, page_items=20).run()
+    sides.backfill(settings={PACE: 400}, page_items=20).run()
 """
 
 
@@ -147,7 +149,7 @@ def test_hot_keys_deleted_and_created_again_during_the_copy_end_equal(sides: Bul
     for each in writers:
         each.start()
     try:
-        result = sides.backfill(page_items=25, items_per_second=700).run()
+        result = sides.backfill(page_items=25, settings={PACE: 700}).run()
     finally:
         stop.set()
         for each in writers:

@@ -217,7 +217,7 @@ def test_what_is_no_item_is_rejected_with_a_reason_and_the_rest_is_loaded(sides:
 
     piece, rejected = load(sides, order(1), bad[0], order(2), *bad[1:])
 
-    assert (piece.row.items, piece.row.inserted, piece.failed) == (5, 2, 3)
+    assert (piece.row.items, piece.row.inserted, piece.row.rejected) == (5, 2, 3)
     assert [each.reason for each in rejected] == [Reason.NOT_JSON, Reason.NO_KEY, Reason.INVALID]
     assert [each.line + b"\n" for each in rejected] == bad
     assert "secret" not in repr(rejected)
@@ -230,7 +230,7 @@ def test_rows_that_the_table_refuses_are_rejected_alone(sides: BulkSides):
 
     piece, rejected = load(sides, *some)
 
-    assert (piece.row.items, piece.row.inserted, piece.failed) == (20, 18, 2)
+    assert (piece.row.items, piece.row.inserted, piece.row.rejected) == (20, 18, 2)
     assert {each.key["number"]["N"] for each in rejected} == {"7", "11"}
     assert all(each.reason is Reason.REFUSED and "check" in each.detail for each in rejected)
     assert "forbidden" not in repr(rejected)
@@ -318,7 +318,7 @@ def test_rows_that_a_straight_copy_meets_are_merged(sides: BulkSides):
 
     assert {item["number"]["N"] for item in sides.rows_on_postgres().values()} == {"1", "2", "4"}
     assert [each.key["number"]["N"] for each in rejected] == ["3"]
-    assert (piece.row.items, piece.row.inserted, piece.failed) == (5, 3, 1)
+    assert (piece.row.items, piece.row.inserted, piece.row.rejected) == (5, 3, 1)
 
 
 def test_a_table_that_is_mirrored_or_holds_rows_is_not_copied_into_straight(sides: BulkSides):

@@ -1,6 +1,6 @@
 """What backfill, verification and sweeper use of PostgreSQL besides the stores, in memory."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -11,13 +11,15 @@ from dualstore.control import PostgresRole
 from dualstore.errors import AuthorityMoved, MirrorFenced, Unavailable
 from dualstore.items import Item, Key, items_equal, key_bytes, normalized_item
 from dualstore.mapping.expiry import has_expired
+from dualstore.mapping.transcoding import Rejected, Transcoded, TranscodedPage, read_line
+from dualstore.mapping.transcoding.rows import lines_of
 from dualstore.operations import DeleteItem
 from dualstore.stores.base import Mirror
+from dualstore.stores.ledger import PieceRow, PieceState, Pulse, Run, RunState, TakenOver, Totals
 from dualstore.stores.memory.authority import MemoryAuthority
 from dualstore.stores.memory.tables import Table
 from dualstore.stores.postgres_expiry import Deleted, ExpiredPage, ExpiredRow
 from dualstore.stores.postgres_load import Piece, RowPage
-from dualstore.stores.postgres_runs import PieceRow, PieceState, Run, RunState, TakenOver
 from replication.histories import KEYS, SHAPE
 
 _KEYS = SHAPE.keys
@@ -27,8 +29,10 @@ _KEYS = SHAPE.keys
 class MemoryRuns:
     """The ledger of runs (`PostgresRuns`)."""
 
+    now: Callable[[], float]
     _runs: dict[UUID, Run] = field(default_factory=dict)
     _pieces: dict[tuple[UUID, int], PieceRow] = field(default_factory=dict)
+    _until: dict[tuple[UUID, int], float] = field(default_factory=dict)
     _taken: set[tuple[str, str]] = field(default_factory=set)
 
     def check(self) -> None: ...
@@ -43,11 +47,19 @@ class MemoryRuns:
         finally:  # also where its process crashes: the session ends
             self._taken.discard((kind, table))
 
-    def start(self, kind: str, table: str, parameters: Mapping[str, Any], *, pieces: int = 0) -> Run:
+    def start(
+        self,
+        kind: str,
+        table: str,
+        parameters: Mapping[str, Any],
+        *,
+        planned: Sequence[Mapping[str, Any]] = (),
+        pieces: int = 0,
+    ) -> Run:
         run = Run(uuid4(), kind, table, RunState.RUNNING, dict(parameters))
         self._runs[run.id] = run
-        for number in range(pieces):
-            row = PieceRow(run.id, number, 0, PieceState.PENDING, None, 0, 0, 0, 0)
+        for number, description in enumerate((*planned, *(None,) * pieces)):
+            row = PieceRow(run.id, number, 0, PieceState.PENDING, None, 0, 0, 0, 0, description=description)
             self._pieces[run.id, number] = row
         return run
 
@@ -62,24 +74,86 @@ class MemoryRuns:
         )
         return next(iter(reversed(list(unfinished))), None)
 
-    def finish(self, run: Run, state: RunState, _result: Mapping[str, Any]) -> None:
+    def first_start(self, _kind: str, _table: str, *, epoch: int | None) -> None:
+        return None
+
+    def set_phase(self, run_id: UUID, phase: str) -> None:
+        self._runs[run_id] = replace(self._runs[run_id], phase=phase)
+
+    def finish(self, run: Run, state: RunState, _result: Mapping[str, Any]) -> bool:
+        if self._runs[run.id].state is not RunState.RUNNING:
+            return False
         self._runs[run.id] = replace(run, state=state)
+        return True
 
-    def pieces(self, run: Run) -> Sequence[PieceRow]:
-        return [row for (run_id, _), row in sorted(self._pieces.items()) if run_id == run.id]
+    def failed_pieces(self, run: Run) -> Sequence[PieceRow]:
+        return [row for row in self._of(run.id) if row.state is PieceState.FAILED]
 
-    def claim(self, run_id: UUID, number: int) -> PieceRow:
+    def pulse(self, run_id: UUID) -> Pulse:
+        unfinished = sum(row.description is not None and row.state in _UNFINISHED for row in self._of(run_id))
+        return Pulse(self._runs[run_id], 1, 0, sum(row.rejected for row in self._of(run_id)), unfinished)
+
+    def totals(self, run_id: UUID) -> Totals:
+        rows = self._of(run_id)
+        shared = [row for row in rows if row.description is not None]
+        return Totals(
+            run=self._runs[run_id],
+            pieces=len(shared),
+            pieces_done=sum(row.state in {PieceState.COPIED, PieceState.DONE} for row in shared),
+            pieces_failed=sum(row.state is PieceState.FAILED for row in shared),
+            items=0,
+            inserted=0,
+            size_bytes=0,
+            read_units=0.0,
+            own=0,
+            settled=0,
+            rejected=sum(row.rejected for row in rows),
+            workers=(),
+            seconds=0.0,
+        )
+
+    def claim(
+        self, run_id: UUID, number: int, *, worker: str | None = None, lease: timedelta = timedelta(0)
+    ) -> PieceRow:
         row = self._pieces[run_id, number]
         state = PieceState.COPYING if row.state is PieceState.PENDING else row.state
-        row = self._pieces[run_id, number] = replace(row, attempt=row.attempt + 1, state=state)
+        row = replace(row, attempt=row.attempt + 1, state=state, worker=worker)
+        self._until[run_id, number] = self.now() + lease.total_seconds()
+        self._pieces[run_id, number] = row
         return row
 
-    def advance(self, row: PieceRow) -> None:
+    def reclaim(self, row: PieceRow, *, lease: timedelta) -> PieceRow:
+        self._look_at_fence(row)
+        return self.claim(row.run_id, row.number, worker=row.worker, lease=lease)
+
+    def claim_next(self, run_id: UUID, *, worker: str, lease: timedelta) -> PieceRow | None:
+        if self._runs[run_id].state is not RunState.RUNNING:
+            return None
+        for row in self._of(run_id):
+            free = self._until.get((run_id, row.number), 0.0) <= self.now() or row.worker == worker
+            if row.description is not None and row.state in _UNFINISHED and free:
+                return self.claim(run_id, row.number, worker=worker, lease=lease)
+        return None
+
+    def renew(self, row: PieceRow, *, lease: timedelta) -> None:
+        self._look_at_fence(row)
+        self._until[row.run_id, row.number] = self.now() + lease.total_seconds()
+
+    def release(self, row: PieceRow) -> None:
+        self.renew(row, lease=timedelta(0))
+
+    def fail(self, row: PieceRow, _error: str, *, attempts: int, backoff: timedelta) -> PieceState:
+        self.renew(row, lease=backoff)
+        failures = self._pieces[row.run_id, row.number].failures + 1
+        state = PieceState.FAILED if failures >= attempts else row.state
+        self._pieces[row.run_id, row.number] = replace(
+            self._pieces[row.run_id, row.number], failures=failures, state=state
+        )
+        return state
+
+    def advance(self, row: PieceRow, lease: timedelta) -> None:
         """Move a piece's checkpoint, unless somebody else has claimed the piece."""
-        if self._pieces[row.run_id, row.number].attempt != row.attempt:
-            raise TakenOver(f"piece {row.number} was taken over")
-        if self._runs[row.run_id].state is not RunState.RUNNING:
-            raise TakenOver(f"the run of piece {row.number} has ended")
+        self.renew(row, lease=lease)
         self._pieces[row.run_id, row.number] = row
 
     def note_error(self, _piece: PieceRow, _error: str) -> None: ...
@@ -89,10 +163,52 @@ class MemoryRuns:
             if row.run_id == run.id and row.state is PieceState.COPIED:
                 self._pieces[place] = replace(row, state=PieceState.DONE)
 
+    def _of(self, run_id: UUID) -> list[PieceRow]:
+        return [row for (of_run, _), row in sorted(self._pieces.items()) if of_run == run_id]
+
+    def _look_at_fence(self, row: PieceRow) -> None:
+        if self._pieces[row.run_id, row.number].attempt != row.attempt:
+            raise TakenOver(f"piece {row.number} was taken over")
+        if self._runs[row.run_id].state is not RunState.RUNNING:
+            raise TakenOver(f"the run of piece {row.number} has ended")
+
+
+_UNFINISHED = frozenset({PieceState.PENDING, PieceState.COPYING})
+LEASE = timedelta(seconds=5)
+
+
+@dataclass
+class MemoryQuarantine:
+    """Items that could not be loaded (`PostgresQuarantine`): here each one is marked dirty."""
+
+    store: MemoryAuthority
+
+    def put(
+        self, _cursor: None, rejected: Sequence[Rejected], *, piece: PieceRow, mark: bool = True, **_: object
+    ) -> None:
+        assert mark
+        for each in rejected:
+            assert each.key is not None
+            self.store.mark_dirty(SHAPE.name, each.key, nonce=uuid4().hex, reason=f"backfill {piece.run_id}")
+
+    def without_key(self, _run_id: UUID) -> int:
+        return 0
+
+
+class ExactLines:
+    """A transcoder that leaves every item to the exact path."""
+
+    def block(self, block: bytes) -> Transcoded:
+        lines = lines_of(block)
+        return Transcoded(b"", 0, range(len(lines)), len(block), lambda: lines)
+
+    def page(self, body: bytes) -> TranscodedPage:
+        raise NotImplementedError
+
 
 @dataclass
 class MemoryLoad:
-    """Loads pages (`PostgresLoad`): a transaction whose statements others may come between.
+    """Loads batches (`PostgresLoad`): a transaction whose statements others may come between.
 
     Attributes:
         store: the mirror.
@@ -105,6 +221,7 @@ class MemoryLoad:
     runs: MemoryRuns
     epoch: int
     overtaken: Callable[[], None]
+    transcoder = ExactLines()
 
     def check(self) -> None: ...
 
@@ -112,24 +229,27 @@ class MemoryLoad:
         cursor: Mapping[str, Any] = row.cursor or {}
         return Piece(
             row,
-            start=cursor.get("start"),
+            position=cursor.get("position"),
+            at_end=cursor.get("at_end", False),
             unsettled=tuple(cursor.get("unsettled", ())),
-            failed=cursor.get("failed", 0),
+            since=0.0,
         )
 
-    def load(
+    def load_blocks(
         self,
         piece: Piece,
-        items: Sequence[Item],
+        blocks: Iterable[Transcoded],
         *,
-        next_start: Key | None,
-        on_failure: Callable[[Key, str], None],
+        position: Mapping[str, Any] | None,
+        reject: object,
+        **_: object,
     ) -> Piece:
+        items = [read_line(SHAPE, line) for block in blocks for line in block.lines()]
         absent = [item for item in items if not self._is_buried(item)]
         self.overtaken()
         unsettled = tuple(_KEYS.key_of(item) for item in items if self._differs(item))
         self.overtaken()
-        loaded = self._advanced(piece, next_start, unsettled)
+        loaded = self._advanced(piece, position, position is None, unsettled)
         for item in absent:
             self._insert(item)
         return loaded
@@ -142,12 +262,32 @@ class MemoryLoad:
         rows = self._table._rows.values()
         return RowPage([_KEYS.key_of(row.item) for row in rows if row.revision < revision], None)
 
+    def start_of(self, _piece: Piece) -> Key | None:
+        return None
+
     def pass_rows(self, piece: Piece, page: RowPage, *, unsettled: Sequence[Key]) -> Piece:
-        return self._advanced(piece, page.next_start, tuple(unsettled))
+        assert page.next_start is None
+        return self._advanced(piece, None, True, tuple(unsettled))
+
+    def pass_settled(
+        self,
+        piece: Piece,
+        rejected: Sequence[Rejected],
+        *,
+        reject: Callable[[None, Sequence[Rejected]], None],
+        found: int = 0,
+    ) -> Piece:
+        passed = self._advanced(piece, piece.position, piece.at_end, (), rejected=len(rejected))
+        if rejected:
+            reject(None, rejected)
+        return passed
 
     def wait_for_writers(self, _patience: timedelta, _waiting: Callable[[int], None]) -> None: ...
 
     wait_for_older_writers = wait_for_writers  # a write in memory is seen at once
+
+    def doubled_keys(self) -> Iterator[Sequence[Key]]:
+        return iter(())
 
     def tombstoned_keys(self) -> Iterator[Sequence[Key]]:
         yield [key for key in KEYS if self._is_buried(key)]
@@ -173,15 +313,23 @@ class MemoryLoad:
             if buried is not None:
                 table._tombstones[raw] = buried
 
-    def _advanced(self, piece: Piece, next_start: Key | None, unsettled: tuple[Key, ...]) -> Piece:
+    def _advanced(
+        self,
+        piece: Piece,
+        position: Mapping[str, Any] | None,
+        at_end: bool,  # noqa: FBT001 - as the checkpoint has it
+        unsettled: tuple[Key, ...],
+        *,
+        rejected: int = 0,
+    ) -> Piece:
         """The last statement before the COMMIT: nothing passes a fence, or without the claim."""
         if self.store.fence_of(SHAPE.name) != (self.epoch, PostgresRole.MIRROR):
             raise MirrorFenced("PostgreSQL is not the mirror at this epoch any more")
-        state = PieceState.COPIED if next_start is None else PieceState.COPYING
-        cursor = {"start": next_start, "unsettled": unsettled, "failed": piece.failed}
-        row = replace(piece.row, state=state, cursor=cursor)
-        self.runs.advance(row)
-        return Piece(row, start=next_start, unsettled=unsettled, failed=piece.failed)
+        state = PieceState.COPIED if at_end and not unsettled else PieceState.COPYING
+        cursor = {"position": position, "at_end": at_end, "unsettled": unsettled}
+        row = replace(piece.row, state=state, cursor=cursor, rejected=piece.row.rejected + rejected)
+        self.runs.advance(row, LEASE)
+        return Piece(row, position=position, at_end=at_end, unsettled=unsettled, since=0.0)
 
 
 class NoDiscrepancies:

@@ -7,7 +7,7 @@ from dualstore.control import ControlRecord
 from dualstore.stages import Side, Stage
 from dualstore.store.obstacles import Witnesses, obstacles
 from dualstore.stores.dynamo_description import TableDescription
-from replication.bulk import MemoryLoad, MemorySeenKeys
+from replication.bulk import MemoryLoad, MemoryQuarantine, MemorySeenKeys
 from replication.histories import SHAPE
 from replication.wires import Stepped
 
@@ -16,9 +16,14 @@ if TYPE_CHECKING:
 
 # A transaction of SQL that is in doubt is not carried out later: who goes on claims its piece first.
 _RUN_CALLS = frozenset(
-    {"start", "find", "latest_unfinished", "finish", "pieces", "claim", "note_error", "done"}
+    {
+        *("start", "find", "latest_unfinished", "finish", "claim", "claim_next", "reclaim", "release"),
+        *("fail", "note_error", "done"),
+    }
 )
-_LOAD_CALLS = frozenset({"load", "draw_revision", "row_page", "pass_rows", "tombstoned_keys"})
+_LOAD_CALLS = frozenset(
+    {"load_blocks", "draw_revision", "row_page", "pass_rows", "pass_settled", "tombstoned_keys"}
+)
 
 
 class Door:
@@ -31,6 +36,9 @@ class Door:
     def load(self, epoch: int) -> Stepped:
         fleet = self._member.fleet
         return self._stepped(MemoryLoad(fleet.postgres, fleet.runs, epoch, fleet.overtaken), _LOAD_CALLS)
+
+    def quarantine(self) -> MemoryQuarantine:
+        return MemoryQuarantine(self._member.fleet.postgres)
 
     def seen_keys(self) -> MemorySeenKeys:
         return MemorySeenKeys(self._member.mirror)

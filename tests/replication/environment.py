@@ -12,11 +12,13 @@ from unittest.mock import patch
 import stamina
 from stamina.instrumentation import get_on_retry_hooks, set_on_retry_hooks
 
+from dualstore.backfill import crew
 from dualstore.backfill import run as backfill_run
 from dualstore.replication import deferred, expiry, journal, registry, repair, shards
-from dualstore.store import table
+from dualstore.store import copying, table
 from dualstore.stores import semantics
 from dualstore.stores.memory import outbox, store
+from dualstore.verify import judging as verify_judging
 from dualstore.verify import run as verify_run
 from replication.simulation import SIMULATED_TIME, CooperativeCondition, CooperativeThread
 
@@ -32,7 +34,15 @@ def _in_this_thread(
     workers: int,
 ) -> None:
     for segment in segments:
-        work(segment, threading.Event())
+        work(segment, _Stop())
+
+
+class _Stop(threading.Event):
+    """Nobody stops a worker; what it waits for takes no real time."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        SIMULATED_TIME.sleep(timeout or 0.0)
+        return False
 
 
 def _small(_item: Any) -> int:
@@ -56,13 +66,16 @@ _REPLACED: tuple[tuple[ModuleType, str, Any], ...] = (
     (store, "time", SIMULATED_TIME),
     (table, "time", SIMULATED_TIME),
     (table, "_PAUSE_SECONDS", 0.5),  # twenty looks a second are of no use here
-    (verify_run, "time", SIMULATED_TIME),
-    (verify_run, "recheck", partial(verify_run.recheck, sleep=SIMULATED_TIME.sleep)),
+    (verify_judging, "time", SIMULATED_TIME),
+    (verify_judging, "recheck", partial(verify_judging.recheck, sleep=SIMULATED_TIME.sleep)),
     (verify_run, "each_segment", _in_this_thread),
-    (backfill_run, "each_segment", _in_this_thread),
+    (backfill_run, "time", SIMULATED_TIME),
+    (crew, "each_segment", _in_this_thread),
     # What `replication.bulk` brings in their place is made where PostgreSQL's would be.
     (table, "PostgresRuns", lambda door: door.runs),
-    (table, "PostgresLoad", lambda door, _mapping, *, epoch: door.load(epoch)),
+    (copying, "PostgresRuns", lambda door: door.runs),
+    (copying, "PostgresLoad", lambda door, _mapping, *, epoch: door.load(epoch)),
+    (copying, "PostgresQuarantine", lambda door, _shape, *, seal: door.quarantine()),
     (table, "PostgresSeenKeys", lambda door, _mapping: door.seen_keys()),
     *((each, "item_size_bytes", _small) for each in (semantics.capacity, semantics.reads)),
 )

@@ -104,7 +104,7 @@ class Fleet:
         self.outbox = MemoryOutbox({"items": SHAPE}, monotonic=self.now)
         self.postgres = MemoryAuthority({"items": SHAPE}, self.outbox, monotonic=self.now)
         self.postgres_control = MemoryControl(self.postgres)
-        self.runs = MemoryRuns()
+        self.runs = MemoryRuns(self.now)
         self.expiring_rows = MemoryExpiringRows(self.postgres, self.now, self.expired_at_postgres)
         places = itertools.count(1)
         self.ledgers = [Ledger(places=places) for _ in self.keys]

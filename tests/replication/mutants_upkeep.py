@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from dualstore.backfill import run as backfill_run
+from dualstore.backfill import scanning
 from dualstore.control import ControlRecord
 from dualstore.items import items_equal
 from dualstore.replication import many, mirroring, relay_records
@@ -187,7 +187,7 @@ UPKEEP: tuple[Mutant, ...] = (
         "4",
         "the copy's Scan is consistent",
         "copying",
-        ((backfill_run, "read_page", _inconsistent_page),),
+        ((scanning, "read_page", _inconsistent_page),),
         within=5_000,
     ),
     Mutant(

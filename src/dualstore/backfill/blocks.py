@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, BinaryIO
+from typing import Any, Protocol
 
 try:
     from isal import isal_zlib
@@ -16,10 +16,25 @@ BLOCK_BYTES = 256 * 1024
 BATCH_BYTES = 8 * 1024 * 1024
 """The usual size of a batch: twenty-five thousand items of 350 bytes, a few tenths of a second to load."""
 
+DAMAGED: tuple[type[Exception], ...] = (EOFError, zlib.error)
+if isal_zlib is not None:
+    _isal_error: Any = isal_zlib.IsalError  # its stub says that this is an error, and no class
+    DAMAGED = (*DAMAGED, _isal_error)
+"""What reading a file raises that is cut off, damaged, or not compressed at all."""
+
+
+class Readable(Protocol):
+    """What has bytes to read."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """The next bytes, none at the end."""
+        ...
+
+
 _decompressor: Callable[[int], Any] = zlib.decompressobj if isal_zlib is None else isal_zlib.decompressobj
 
 
-def gunzipped(compressed: BinaryIO, *, read_bytes: int = _READ_BYTES) -> Iterator[bytes]:
+def gunzipped(compressed: Readable, *, read_bytes: int = _READ_BYTES) -> Iterator[bytes]:
     """The content of a gzip file, some at a time; by isal where it is installed, at least twice as fast.
 
     Args:

@@ -1,13 +1,12 @@
 """How far a backfill has come, and how fast it may go."""
 
-import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
-from dualstore.stores.postgres_load import Piece
+from dualstore.stores.ledger import RunState, Totals, Wish, WorkerSeen
 
 
 class Phase(StrEnum):
@@ -24,21 +23,27 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BackfillProgress:
-    """How far a backfill has come, over all its attempts.
+    """How far a backfill has come, over all its attempts and all who work on it.
 
     Attributes:
         items: items read and loaded.
-        inserted: rows inserted; the other items were there already, or were settled, or failed.
+        inserted: rows inserted; the other items were there already, or were settled, or put aside.
         settled: keys that differed, or whose items are gone, and were handed to settle.
-        failed: keys that could be neither loaded nor settled, as where no SQL row can hold the item; they
-            are marked dirty.
-        bytes: their size, as DynamoDB counts it.
-        segments_done: segments that have been loaded.
-        segments_total: how many there are.
-        elapsed: time since this attempt began.
+        failed: items that could be neither loaded nor settled, as where no SQL row can hold them: they are in
+            quarantine, and their keys are marked dirty.
+        bytes: the size of the items, as JSON.
+        pieces_done: pieces of the source that have been loaded.
+        pieces_failed: pieces that were given up.
+        pieces_total: how many there are.
+        elapsed: time since the run began.
         phase: what is being done.
         waiting_for: how many older transactions are waited for.
         rows_looked_up: rows from before the run that were looked up at the source.
+        read_units: read capacity consumed at DynamoDB.
+        rate: items a second, of all who are at work now.
+        expected_items: how many items there will be, perhaps roughly; None where nobody knows.
+        workers: who is at work now.
+        paused_by: who has paused the run, and why; None while it goes on.
     """
 
     items: int
@@ -46,102 +51,91 @@ class BackfillProgress:
     settled: int
     failed: int
     bytes: int
-    segments_done: int
-    segments_total: int
+    pieces_done: int
+    pieces_total: int
     elapsed: timedelta
+    pieces_failed: int = 0
     phase: Phase = Phase.COPYING
     waiting_for: int = 0
     rows_looked_up: int = 0
+    read_units: float = 0.0
+    rate: float = 0.0
+    expected_items: int | None = None
+    workers: tuple[WorkerSeen, ...] = ()
+    paused_by: str | None = None
+
+    @property
+    def waits_for(self) -> str | None:
+        """Why workers hold back, where any does: PostgreSQL has too much to bear."""
+        return next((each.waits_for for each in self.workers if each.waits_for), None)
+
+    @property
+    def eta(self) -> timedelta | None:
+        """How long it will still take at this rate; None where that cannot be said."""
+        if self.phase is not Phase.COPYING or self.expected_items is None or not self.rate:
+            return None
+        return timedelta(seconds=max(0, self.expected_items - self.items) / self.rate)
 
 
-class Board:
-    """Where the workers of a backfill report. Safe to share by threads.
+def progress_of(totals: Totals, *, phase: Phase | None = None, waiting_for: int = 0) -> BackfillProgress:
+    """What the ledger says of a run.
 
     Args:
-        segments: all segments as they stood at the start.
-        left_overs: the piece that is not a segment but the rows from before the run, as it stood.
-        report: called with the sum of it, never by two threads at once.
+        totals: the sum of its pieces.
+        phase: what it is doing; None: what the ledger says.
+        waiting_for: how many older transactions are waited for.
     """
+    run = totals.run
+    return BackfillProgress(
+        items=totals.items,
+        inserted=totals.inserted,
+        settled=totals.settled,
+        failed=totals.rejected,
+        bytes=totals.size_bytes,
+        pieces_done=totals.pieces_done,
+        pieces_total=totals.pieces,
+        elapsed=timedelta(seconds=totals.seconds),
+        pieces_failed=totals.pieces_failed,
+        phase=phase or Phase(run.phase or Phase.COPYING),
+        waiting_for=waiting_for,
+        rows_looked_up=totals.own,
+        read_units=totals.read_units,
+        rate=sum(worker.rate for worker in totals.workers),
+        expected_items=run.parameters.get("expected_items"),
+        workers=totals.workers,
+        paused_by=_asked(totals) if run.wish is Wish.PAUSE and run.state is RunState.RUNNING else None,
+    )
 
-    def __init__(
-        self, segments: Iterable[Piece], left_overs: Piece, report: Callable[[BackfillProgress], None]
-    ) -> None:
-        self._lock = threading.Lock()
-        self._began = time.monotonic()
-        self._segments = {piece.row.number: piece for piece in segments}
-        self._left_overs = left_overs
-        self._report = report
-        self._overlaps = self._overlaps_failed = 0
 
-    def segment_advanced(self, piece: Piece) -> None:
-        """A segment has a new checkpoint."""
-        with self._lock:
-            self._segments[piece.row.number] = piece
-            self._report(self._progress())
-
-    def left_overs_advanced(self, piece: Piece) -> None:
-        """The rows from before the run have a new checkpoint."""
-        with self._lock:
-            self._left_overs = piece
-            self._report(self._progress(Phase.CLEARING))
-
-    def overlaps_settled(self, keys: int, *, failed: int) -> None:
-        """Keys with both a row and a tombstone were settled, all but some."""
-        with self._lock:
-            self._overlaps += keys
-            self._overlaps_failed += failed
-            self._report(self._progress(Phase.CLOSING))
-
-    def phase(self, phase: Phase, *, waiting_for: int = 0) -> None:
-        """The backfill does something else now, or still waits."""
-        with self._lock:
-            self._report(self._progress(phase, waiting_for=waiting_for))
-
-    def progress(self) -> BackfillProgress:
-        """How far it has come."""
-        with self._lock:
-            return self._progress()
-
-    def _progress(self, phase: Phase = Phase.COPYING, *, waiting_for: int = 0) -> BackfillProgress:
-        segments = self._segments.values()
-        pieces = (*segments, self._left_overs)
-        return BackfillProgress(
-            items=sum(piece.row.items for piece in segments),
-            inserted=sum(piece.row.inserted for piece in segments),
-            settled=sum(piece.row.settled for piece in pieces) + self._overlaps,
-            failed=sum(piece.failed for piece in pieces) + self._overlaps_failed,
-            bytes=sum(piece.row.size_bytes for piece in segments),
-            segments_done=sum(piece.read_to_the_end for piece in segments),
-            segments_total=len(segments),
-            elapsed=timedelta(seconds=time.monotonic() - self._began),
-            phase=phase,
-            waiting_for=waiting_for,
-            rows_looked_up=self._left_overs.row.items,
-        )
+def _asked(totals: Totals) -> str:
+    run = totals.run
+    return f"{run.wish_by or 'somebody'}{f': {run.wish_reason}' if run.wish_reason else ''}"
 
 
 class Pace:
-    """Keeps all workers together under a rate. Safe to share by threads.
+    """Keeps one worker under its share of a rate.
 
     Args:
-        items_per_second: the rate, or None for no limit.
         clock: monotonic seconds.
     """
 
-    def __init__(
-        self, items_per_second: float | None, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._seconds_per_item = 0.0 if items_per_second is None else 1 / items_per_second
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._lock = threading.Lock()
         self._free_at = clock()
 
-    def delay_after(self, items: int) -> timedelta:
+    def delay_after(self, items: int, items_per_second: float | None) -> timedelta:
         """Account for items that were read, and say how long to wait before the next are.
 
-        What was not used while nobody read is not saved up: a pause is not followed by a rush.
+        What was not used while nobody read is not saved up: a pause is not followed by a rush. What was taken
+        in one go is paid for in full, at the share that holds now.
+
+        Args:
+            items: since the last call.
+            items_per_second: this worker's share now, or None for no limit.
         """
-        with self._lock:
-            now = self._clock()
-            self._free_at = max(self._free_at, now) + items * self._seconds_per_item
-            return timedelta(seconds=self._free_at - now)
+        now = self._clock()
+        if items_per_second is None:
+            self._free_at = now
+            return timedelta(0)
+        self._free_at = max(self._free_at, now) + items / items_per_second
+        return timedelta(seconds=self._free_at - now)

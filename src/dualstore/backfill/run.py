@@ -1,25 +1,33 @@
 """The copy of everything a table held before it was dual-written: resumable, exactly once, harmless."""
 
-import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
-from uuid import UUID, uuid4
+from functools import partial
+from typing import Any, TypeVar
+from uuid import UUID
 
-from dualstore.backfill.progress import BackfillProgress, Board, Pace, Phase
-from dualstore.errors import ConfigurationError, DualStoreError, MirrorFenced, MirrorUnavailable
-from dualstore.items import Key, TableShape, key_bytes
-from dualstore.stores.base import Mirror, Store
-from dualstore.stores.bulk import each_segment, patiently
-from dualstore.stores.postgres_load import Piece, PostgresLoad
-from dualstore.stores.postgres_runs import PostgresRuns, Run, RunState
-from dualstore.stores.scan import read_items, read_page, transient_as_unavailable
+from dualstore.backfill.crew import Crew, Threads
+from dualstore.backfill.equipment import Equipment
+from dualstore.backfill.progress import BackfillProgress, Phase, progress_of
+from dualstore.errors import ConfigurationError, RunHalted, Unavailable
+from dualstore.items import key_bytes
+from dualstore.stores.base import Mirror
+from dualstore.stores.bulk import patiently
+from dualstore.stores.ledger import PieceRow, Run, RunState, Totals, Wish
+from dualstore.stores.postgres_load import Piece
+from dualstore.stores.postgres_upkeep import TOMBSTONE_RETENTION
+from dualstore.stores.scan import read_items
 
 KIND = "backfill"
-# A second try tells a passing trouble of the mirror from a row that its table refuses.
-_SETTLE_TRIES = 2
 _FIRST_REVISION = "first_revision"
+_TUNING = frozenset({"tuning", "expected_items"})
+"""Parameters of a source that say how it is read, not what."""
+_LOOK = timedelta(seconds=1)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +37,16 @@ class BackfillResult:
     Attributes:
         run_id: its row in `dualstore.runs`.
         table: the table's physical DynamoDB name.
-        state: `FINISHED`, or `FINISHED_WITH_FAILURES` where items could not be loaded.
+        state: `FINISHED`, or `FINISHED_WITH_FAILURES` where items or pieces could not be loaded.
         totals: what was done, over all attempts of the run.
+        failed_pieces: the pieces that were given up, and why.
     """
 
     run_id: UUID
     table: str
     state: RunState
     totals: BackfillProgress
+    failed_pieces: tuple[PieceRow, ...] = ()
 
     @property
     def succeeded(self) -> bool:
@@ -49,92 +59,108 @@ class Backfill:
     """Copies a DynamoDB table into the SQL table it is mapped to, while both take writes.
 
     Rows that were there before are looked up at the source first, and settled where their item is gone: it
-    was deleted while its key was not mirrored, and no Scan tells of it. Then the table is read by a parallel,
-    consistent Scan. Each page is loaded in one transaction with its checkpoint: a row is inserted only where
-    there is neither row nor tombstone, keys that differ are settled. A run that was interrupted, however,
-    goes on where it stood when it is run again.
+    was deleted while its key was not mirrored, and no source tells of it. Then the source is read, piece by
+    piece. Each batch is loaded in one transaction with its checkpoint: a row is inserted only where there is
+    neither row nor tombstone, keys that differ are settled. A run that was interrupted, however, goes on
+    where it stood when it is run again; and several may be run at a time, on several machines: they all work
+    on the same run. Whoever comes first clears and closes it; the others wait meanwhile.
 
     Nobody may read the mirror while a run is unfinished. Rows may still be left over, or out of date; and a
-    page that is being loaded does not see a deletion that is acknowledged meanwhile, so that a deleted item
+    batch that is being loaded does not see a deletion that is acknowledged meanwhile, so that a deleted item
     can be back until the run has settled its key.
 
     Attributes:
-        shape: the table; `shape.name` is its physical DynamoDB name.
-        source: DynamoDB, the authority.
-        mirror: PostgreSQL, where keys that fail are marked dirty.
-        load: loads pages into the SQL table.
-        runs: the ledger of runs.
-        settle: settles one key.
+        equipment: what this process works with.
+        mirror: PostgreSQL, where keys with both row and tombstone are looked up.
         confirm_dualwrite: raises unless every live process mirrors every write, with no earlier operation
             in flight, and has stopped reading the mirror; reads stay stopped until a run has come to its
             end. Returns the epoch since which every write has been mirrored without a break, or None where
             epochs are not kept: a run of another epoch is not resumed, since writes passed it by.
-        segments: how many segments a new run is scanned in; a resumed one keeps its own.
-        workers: how many threads, each with one connection and one page.
-        page_items: the most items in a page; None leaves it to DynamoDB, which ends a page at 1 MB.
-        items_per_second: the most items to read per second, or None for no limit.
+        crew: who copies the pieces.
+        settings: what holds for all workers of the run; given to one that is under way, it replaces what it
+            was. `worker.PACE` is the most rows a second of all together, `worker.QUARANTINE_LIMIT` the most
+            items put aside before it halts, as text (see `QuarantineLimit`).
         resume: the run to resume; None resumes the table's unfinished run, if there is one.
-        patience: how long to wait for a database that is away, each time.
+        dual_writes_since: from when on every process has mirrored every write, by the word of who knows;
+            None: since the first run under the same epoch began, or now. A source that misses writes, or
+            would bring deleted items back, is refused by it.
+        preflight: called before a new run is started, with dual writes confirmed; raises where none may be.
         closing_patience: how long to wait for transactions older than the copy.
         loaded: called with what `confirm_dualwrite` returned when all is copied, before another backfill of
             the table can begin: the mirror may be read again.
-        progress: called after each page, never by two threads at once.
+        progress: called now and then, never by two threads at once.
     """
 
-    shape: TableShape
-    source: Store
+    equipment: Equipment
     mirror: Mirror
-    load: PostgresLoad
-    runs: PostgresRuns
-    settle: Callable[[Key], object]
     confirm_dualwrite: Callable[[], int | None]
-    segments: int = 8
-    workers: int = 2
-    page_items: int | None = None
-    items_per_second: float | None = None
+    crew: Crew = field(default_factory=Threads)
+    settings: Mapping[str, Any] | None = None
     resume: UUID | None = None
-    patience: timedelta = timedelta(minutes=1)
+    dual_writes_since: datetime | None = None
+    preflight: Callable[[], None] = lambda: None
     closing_patience: timedelta = timedelta(minutes=10)
     loaded: Callable[[int | None], None] = lambda _: None
     progress: Callable[[BackfillProgress], None] = lambda _: None
 
     def run(self) -> BackfillResult:
-        """Copy the table, or go on with a run that was interrupted.
+        """Copy the table, help with a run that is under way, or go on with one that was interrupted.
 
         Raises:
-            ConfigurationError: the run to resume cannot be resumed, or dual writes are not confirmed.
+            ConfigurationError: the run to resume cannot be resumed, one is under way that copies something
+                else, or dual writes are not confirmed.
             SchemaError: the bookkeeping schema or the SQL table is missing.
             MirrorFenced: PostgreSQL is not the mirror any more: the table is at another stage.
-            Unavailable: a database was away for longer than `patience`, another backfill of the table is
-                at work, or older transactions have not ended. Run it again to go on.
+            RunHalted: it was cancelled, or more was put aside than may be.
+            Unavailable: a database was away for longer than `patience`, or older transactions have not ended.
+                Run it again to go on.
         """
-        self.runs.check()
-        self.load.check()
-        with self.runs.exclusive(KIND, self.shape.name):
-            epoch = self.confirm_dualwrite()
-            run = self._run_to_do(epoch)
-            *segments, left_overs = [self.load.piece(row) for row in self.runs.pieces(run)]
-            board = Board(segments, left_overs, self.progress)
-            copy = _Copy(self, run, len(segments), board)
-            copy.clear(left_overs)
-            each_segment(copy.segment, [piece.row.number for piece in segments], workers=self.workers)
-            copy.close()
-            totals = board.progress()
-            state = RunState.FINISHED_WITH_FAILURES if totals.failed else RunState.FINISHED
-            self.runs.finish(run, state, _summary(totals))
-            self.loaded(epoch)
-        return BackfillResult(run.id, self.shape.name, state, totals)
+        self.equipment.runs.check()
+        self.equipment.load.check()
+        with self._alone():
+            epoch = self._confirmed()
+            attempt = _Attempt(self, self._run_to_do(epoch))
+            attempt.clear()
+        attempt.copy()
+        with self._alone():
+            return attempt.close(epoch)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep others from clearing and closing; wait for those who do it to the run that is under way."""
+        runs, table = self.equipment.runs, self.equipment.shape.name
+        while True:
+            held = runs.exclusive(KIND, table)
+            try:
+                held.__enter__()
+            except Unavailable:
+                run = self._patiently(lambda _: runs.latest_unfinished(KIND, table))
+                if run is None:
+                    raise
+                self.progress(progress_of(self._patiently(partial(self._totals, run))))
+                time.sleep(_LOOK.total_seconds())
+                continue
+            break
+        try:
+            yield
+        finally:
+            held.__exit__(None, None, None)
+
+    def _totals(self, run: Run, _attempt: int) -> Totals:
+        return self.equipment.runs.totals(run.id)
+
+    def _confirmed(self) -> int | None:
+        """The epoch of the dual writes; None before they have begun, where batches go straight."""
+        return None if self.equipment.straight else self.confirm_dualwrite()
 
     def _run_to_do(self, epoch: int | None) -> Run:
         """The run to go on with: the one asked for, the unfinished one, or a new one."""
-        table = self.shape.name
-        found = (
-            self.runs.latest_unfinished(KIND, table) if self.resume is None else self.runs.find(self.resume)
-        )
+        runs, table = self.equipment.runs, self.equipment.shape.name
+        found = runs.latest_unfinished(KIND, table) if self.resume is None else runs.find(self.resume)
         if found is not None and (found.kind, found.table, found.state) == (KIND, table, RunState.RUNNING):
             if found.parameters.get("epoch") == epoch:
-                return found
-            self.runs.finish(found, RunState.ABANDONED, {"reason": "dual writes were interrupted"})
+                return self._joined(found)
+            runs.finish(found, RunState.ABANDONED, {"reason": "dual writes were interrupted"})
             if self.resume is not None:
                 raise ConfigurationError(
                     f"run {found.id} began before dual writes of {table} were interrupted, so writes passed "
@@ -145,155 +171,205 @@ class Backfill:
                 f"run {self.resume} is not an unfinished backfill of table {table}; leave out `resume` to "
                 "go on with the unfinished one, or to start a new one"
             )
+        return self._started(epoch)
+
+    def _joined(self, run: Run) -> Run:
+        """A run that is under way, with what is to hold from now on."""
+        runs, mine = self.equipment.runs, self._identity()
+        differing = sorted(name for name, value in mine.items() if _of_run(run).get(name) != value)
+        if differing:
+            raise ConfigurationError(
+                f"a backfill of {run.table} is under way that copies from something else "
+                f"({', '.join(differing)}); leave these options out to go on with it, or end it with "
+                "`dualstore backfill cancel`"
+            )
+        if self.settings:
+            runs.set_parameters(run.id, self.settings)
+        if run.wish is Wish.HALT:
+            runs.ask(run.id, Wish.GO, by="backfill", reason="gone on with")
+        return run
+
+    def _started(self, epoch: int | None) -> Run:
+        """A new run: one piece for each of the source's, and one for the rows from before."""
+        equipment = self.equipment
+        self.preflight()
+        if equipment.straight:
+            equipment.load.check_straight()
+        planned = equipment.source.pieces()
+        if not equipment.straight:
+            self._see_that_nothing_is_missed(epoch)
         parameters = {
-            "segments": self.segments,
             "epoch": epoch,
             "started": datetime.now(UTC).isoformat(),
+            "source": dict(equipment.source.parameters()),
+            "straight": equipment.straight,
+            "expected_items": equipment.source.expected_items,
             # Drawn after dual writes were confirmed and a former run was abandoned: whatever was written
             # without either has an earlier one.
-            _FIRST_REVISION: self.load.draw_revision(),
+            _FIRST_REVISION: equipment.load.draw_revision(),
         }
-        # One piece for each segment, and one for the rows from before the run.
-        return self.runs.start(KIND, table, parameters, pieces=self.segments + 1)
+        parameters |= self.settings or {}
+        return equipment.runs.start(KIND, equipment.shape.name, parameters, planned=planned, pieces=1)
+
+    def _see_that_nothing_is_missed(self, epoch: int | None) -> None:
+        """Refuse a source that is older than the dual writes, or than the tombstones that are still there."""
+        now = datetime.now(UTC)
+        confirmed = self.equipment.runs.first_start(KIND, self.equipment.shape.name, epoch=epoch)
+        since = self.dual_writes_since or confirmed or now
+        kept = now - TOMBSTONE_RETENTION
+        self.equipment.source.covers(since, tombstones_since=kept if since < kept else None)
+
+    def _identity(self) -> dict[str, Any]:
+        """What a run has to have in common with this one."""
+        source = self.equipment.source.parameters()
+        return {name: value for name, value in source.items() if name not in _TUNING} | {
+            "straight": self.equipment.straight
+        }
+
+    def _patiently(self, call: Callable[[int], T]) -> T:
+        return patiently(call, self.equipment.patience)
 
 
-class _Copy:
+def _of_run(run: Run) -> Mapping[str, Any]:
+    return {**run.parameters.get("source", {}), "straight": run.parameters.get("straight", False)}
+
+
+class _Attempt:
     """One attempt at a run."""
 
-    def __init__(self, plan: Backfill, run: Run, segments: int, board: Board) -> None:
+    def __init__(self, plan: Backfill, run: Run) -> None:
         self._plan = plan
+        self._equipment = plan.equipment
         self._run = run
-        self._segments = segments
-        self._board = board
-        self._pace = Pace(plan.items_per_second)
 
-    def clear(self, left_overs: Piece) -> None:
+    def clear(self) -> None:
         """Settle the keys of the rows from before the run whose items are gone, or what is left of them.
 
         Before anything is loaded: such a row may hold a unique value that another item has by now. Only rows
         with earlier revisions are looked up, once all of these can be seen: a later one was written while
-        every deletion was mirrored.
+        every deletion was mirrored. Before dual writes the table is empty.
         """
-        if not left_overs.read_to_the_end:
-            patiently(lambda _: self._plan.load.wait_for_writers(*self._waiting()), self._plan.patience)
-        self._work(left_overs.row.number, self._look_up, self._board.left_overs_advanced, threading.Event())
+        load = self._equipment.load
+        if self._equipment.straight:
+            return
+        piece = self._own_piece()
+        if piece.read_to_the_end:
+            return
+        self._enter(Phase.CLEARING)
+        if piece.position is None and not piece.at_end:
+            self._patiently(lambda _: load.wait_for_writers(*self._waiting()))
+        while not piece.read_to_the_end:
+            piece = self._again(piece, self._look_up)
+            self._report(Phase.CLEARING)
 
-    def segment(self, number: int, stop: threading.Event) -> None:
-        """Load what is left of a segment, and settle the keys that differed."""
-        self._work(number, self._load, self._board.segment_advanced, stop)
+    def copy(self) -> None:
+        """Have the crew load what is left of all pieces.
 
-    def _work(
-        self,
-        number: int,
-        read: Callable[[Piece], Piece],
-        advanced: Callable[[Piece], None],
-        stop: threading.Event,
-    ) -> None:
-        """Read what is left of a piece, page by page, and settle the keys that each page leaves unsettled."""
-        piece = self._claimed(number)
-        try:
-            while not stop.is_set() and (piece.unsettled or not piece.read_to_the_end):
-                before = piece.row.items
-                piece = self._step_patiently(piece, read)
-                advanced(piece)
-                stop.wait(self._pace.delay_after(piece.row.items - before).total_seconds())
-        except DualStoreError as error:
-            self._plan.runs.note_error(piece.row, str(error))
-            raise
+        Raises:
+            RunHalted: it is to end before its end.
+        """
+        self._enter(Phase.COPYING)
+        runs = self._equipment.runs
+        self._plan.crew.work(self._equipment, self._run.id, lambda: self._report(Phase.COPYING))
+        pulse = self._patiently(lambda _: runs.pulse(self._run.id))
+        run = pulse.run
+        if run.state is RunState.ABANDONED:
+            raise RunHalted(f"backfill {run.id} of {run.table} was ended: {run.wish_reason or 'cancelled'}")
+        if run.wish is Wish.HALT:
+            raise RunHalted(f"backfill {run.id} of {run.table} was halted: {run.wish_reason}")
+        if run.state is RunState.RUNNING and pulse.unfinished:
+            raise Unavailable(
+                f"backfill {run.id} of {run.table} was left before its end, with {pulse.unfinished} piece(s) "
+                "to be loaded: run it again to go on"
+            )
 
-    def close(self) -> None:
+    def close(self, epoch: int | None) -> BackfillResult:
         """Wait until nobody can leave a tombstone beside a row that was loaded, and settle where one is.
 
-        DESIGN, replication protocol, rule 4: only then is a piece done.
+        DESIGN, replication protocol, rule 4: only then is a piece done. Whoever comes later finds that it was
+        closed, and how.
         """
-        patiently(lambda _attempt: self._close(), self._plan.patience)
+        runs, run = self._equipment.runs, self._run
+        found = self._patiently(lambda _: runs.find(run.id))
+        if found is not None and found.state is RunState.RUNNING:
+            if not self._equipment.straight:
+                self._patiently(lambda _: self._settle_overlaps())
+            self._finish(epoch)
+            found = self._patiently(lambda _: runs.find(run.id))
+        totals = progress_of(self._patiently(lambda _: runs.totals(run.id)))
+        failed = tuple(self._patiently(lambda _: runs.failed_pieces(run))) if totals.pieces_failed else ()
+        state = RunState.ABANDONED if found is None else found.state
+        return BackfillResult(run.id, run.table, state, totals, failed)
 
-    def _close(self) -> None:
-        plan = self._plan
-        self._board.phase(Phase.WAITING)
-        plan.load.wait_for_older_writers(*self._waiting())
-        self._board.phase(Phase.CLOSING)
-        for keys in plan.load.tombstoned_keys():
-            states = plan.mirror.items_of(plan.shape.name, keys)
+    def _finish(self, epoch: int | None) -> None:
+        runs, run = self._equipment.runs, self._run
+        runs.done(run)
+        totals = progress_of(self._patiently(lambda _: runs.totals(run.id)))
+        whole = not totals.failed and not totals.pieces_failed
+        runs.finish(run, RunState.FINISHED if whole else RunState.FINISHED_WITH_FAILURES, _summary(totals))
+        # Keys in quarantine are dirty, and so no read of the mirror misses them; what has no key is missed.
+        complete = not totals.pieces_failed and not self._equipment.quarantine.without_key(run.id)
+        if complete and not self._equipment.straight:
+            self._plan.loaded(epoch)
+
+    def _settle_overlaps(self) -> None:
+        plan, equipment = self._plan, self._equipment
+        self._enter(Phase.WAITING)
+        equipment.load.wait_for_older_writers(*self._waiting())
+        self._enter(Phase.CLOSING)
+        piece = self._own_piece()
+        for keys in equipment.load.tombstoned_keys():
+            states = plan.mirror.items_of(equipment.shape.name, keys)
             overlapping = [
                 key
                 for key in keys
-                if (state := states.get(key_bytes(plan.shape.keys, key))) is not None
+                if (state := states.get(key_bytes(equipment.shape.keys, key))) is not None
                 and state.item is not None
                 and state.revision.tombstone is not None
             ]
             if overlapping:
-                self._board.overlaps_settled(len(overlapping), failed=self._settle(overlapping))
-        plan.runs.done(self._run)
-
-    def _waiting(self) -> tuple[timedelta, Callable[[int], None]]:
-        """How long to wait for others' transactions, and where to report it."""
-        return self._plan.closing_patience, lambda count: self._board.phase(Phase.WAITING, waiting_for=count)
-
-    def _claimed(self, number: int) -> Piece:
-        plan = self._plan
-        return patiently(lambda _: plan.load.piece(plan.runs.claim(self._run.id, number)), plan.patience)
-
-    def _step_patiently(self, piece: Piece, read: Callable[[Piece], Piece]) -> Piece:
-        """One step of a piece; after a failure, from where the ledger says that the piece stands."""
-
-        def attempt(number: int) -> Piece:
-            return self._step(piece if number == 1 else self._claimed(piece.row.number), read)
-
-        return patiently(attempt, self._plan.patience)
-
-    def _step(self, piece: Piece, read: Callable[[Piece], Piece]) -> Piece:
-        """Settle the keys that are left from the last page or, if there are none, read the next one."""
-        if piece.unsettled:
-            failed = self._settle(piece.unsettled)
-            return replace(piece, unsettled=(), failed=piece.failed + failed)
-        return read(piece)
+                piece = equipment.settled(piece, overlapping, found=len(overlapping))
+                self._report(Phase.CLOSING)
+        for keys in equipment.load.doubled_keys():
+            piece = equipment.settled(piece, keys, found=len(keys))
+            self._report(Phase.CLOSING)
 
     def _look_up(self, piece: Piece) -> Piece:
         """Look up the next page of rows at the source, and leave the keys unsettled that it does not have."""
-        plan = self._plan
-        page = plan.load.row_page(revision=self._run.parameters[_FIRST_REVISION], start=piece.start)
-        items = read_items(plan.source, plan.shape, page.older)
-        there = {key_bytes(plan.shape.keys, item) for item in items}
-        gone = [key for key in page.older if key_bytes(plan.shape.keys, key) not in there]
-        return plan.load.pass_rows(piece, page, unsettled=gone)
+        equipment = self._equipment
+        if piece.unsettled:
+            return equipment.settled(piece, piece.unsettled)
+        first_revision = self._run.parameters[_FIRST_REVISION]
+        page = equipment.load.row_page(revision=first_revision, start=equipment.load.start_of(piece))
+        items = read_items(equipment.authority, equipment.shape, page.older)
+        there = {key_bytes(equipment.shape.keys, item) for item in items}
+        gone = [key for key in page.older if key_bytes(equipment.shape.keys, key) not in there]
+        return equipment.load.pass_rows(piece, page, unsettled=gone)
 
-    def _load(self, piece: Piece) -> Piece:
-        """Load the next page of a segment."""
-        plan = self._plan
-        page = read_page(
-            plan.source,
-            plan.shape.name,
-            segment=piece.row.number,
-            segments=self._segments,
-            start=piece.start,
-            page_items=plan.page_items,
-        )
-        return plan.load.load(piece, page.items, next_start=page.next_start, on_failure=self._mark_dirty)
+    def _own_piece(self) -> Piece:
+        """The piece that is no part of the source, claimed: rows from before, and what closing settles."""
+        load, runs = self._equipment.load, self._equipment.runs
+        number = self._patiently(lambda _: runs.totals(self._run.id)).pieces
+        return self._patiently(lambda _: load.piece(runs.claim(self._run.id, number)))
 
-    def _settle(self, keys: Sequence[Key]) -> int:
-        """Settle keys, and mark those dirty that no SQL row can hold; the number of these."""
-        return sum(not self._settled(key) for key in keys)
+    def _again(self, piece: Piece, step: Callable[[Piece], Piece]) -> Piece:
+        """One step of the own piece; after a failure, from where the ledger says that the piece stands."""
+        return self._patiently(lambda attempt: step(piece if attempt == 1 else self._own_piece()))
 
-    def _settled(self, key: Key) -> bool:
-        reason = ""
-        for _ in range(_SETTLE_TRIES):
-            try:
-                with transient_as_unavailable(f"Settling a key of table {self._plan.shape.name}"):
-                    self._plan.settle(key)
-            except MirrorFenced:
-                raise
-            except MirrorUnavailable as error:
-                reason = str(error)
-            else:
-                return True
-        # Where PostgreSQL is away this fails as well, and the whole step is tried again later.
-        self._mark_dirty(key, reason)
-        return False
+    def _waiting(self) -> tuple[timedelta, Callable[[int], None]]:
+        """How long to wait for others' transactions, and where to report it."""
+        return self._plan.closing_patience, lambda count: self._report(Phase.WAITING, waiting_for=count)
 
-    def _mark_dirty(self, key: Key, reason: str) -> None:
-        text = f"backfill {self._run.id}: {reason}"
-        self._plan.mirror.mark_dirty(self._plan.shape.name, key, nonce=uuid4().hex, reason=text)
+    def _enter(self, phase: Phase) -> None:
+        self._patiently(lambda _: self._equipment.runs.set_phase(self._run.id, phase))
+        self._report(phase)
+
+    def _report(self, phase: Phase, *, waiting_for: int = 0) -> None:
+        totals = self._patiently(lambda _: self._equipment.runs.totals(self._run.id))
+        self._plan.progress(progress_of(totals, phase=phase, waiting_for=waiting_for))
+
+    def _patiently(self, call: Callable[[int], T]) -> T:
+        return patiently(call, self._equipment.patience)
 
 
 def _summary(totals: BackfillProgress) -> dict[str, Any]:
@@ -302,7 +378,9 @@ def _summary(totals: BackfillProgress) -> dict[str, Any]:
         "inserted": totals.inserted,
         "settled": totals.settled,
         "failed": totals.failed,
+        "pieces_failed": totals.pieces_failed,
         "rows_looked_up": totals.rows_looked_up,
         "bytes": totals.bytes,
+        "read_units": totals.read_units,
         "seconds": totals.elapsed.total_seconds(),
     }

@@ -4,15 +4,21 @@ from importlib.metadata import version
 
 import click
 
+from dualstore.cli.backfill import backfill
 from dualstore.cli.demonstrate import demo
 from dualstore.cli.dial import dial
 from dualstore.cli.discrepancies import discrepancies
+from dualstore.cli.export import export
+from dualstore.cli.init import init
+from dualstore.cli.monitor import monitor
+from dualstore.cli.plan import plan
 from dualstore.cli.relay import relay
 from dualstore.cli.schema import schema
 from dualstore.cli.serve import serve
 from dualstore.cli.status import status
 from dualstore.cli.stop import stop
-from dualstore.cli.tables import backfill, repair, verify
+from dualstore.cli.tables import repair
+from dualstore.cli.verify import verify
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -25,5 +31,21 @@ def main() -> None:
     """
 
 
-for each in (demo, schema, status, dial, stop, backfill, verify, repair, discrepancies, relay, serve):
+for each in (
+    demo,
+    init,
+    plan,
+    schema,
+    status,
+    dial,
+    stop,
+    monitor,
+    export,
+    backfill,
+    verify,
+    repair,
+    discrepancies,
+    relay,
+    serve,
+):
     main.add_command(each)

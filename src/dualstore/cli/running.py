@@ -71,10 +71,15 @@ def console() -> Console:
     return terminal if terminal.is_terminal else Console(width=_PLAIN_WIDTH)
 
 
+def find_models() -> None:
+    """Have models found from the working directory."""
+    if "" not in sys.path and (here := os.getcwd()) not in sys.path:  # noqa: PTH109 - sys.path has strings
+        sys.path.insert(0, here)  # a console script looks in its own folder instead
+
+
 @contextmanager
 def opened(config: Path) -> Iterator[DualStore]:
     """The store of a configuration, whose models are found from the working directory."""
-    if "" not in sys.path and (here := os.getcwd()) not in sys.path:  # noqa: PTH109 - sys.path has strings
-        sys.path.insert(0, here)  # a console script looks in its own folder instead
+    find_models()
     with DualStore.from_config(config) as store:
         yield store

@@ -1,7 +1,7 @@
 """The composition root: stores, replication, routing, shadow and flags of one process."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -17,12 +17,12 @@ from pynamodb.transactions import TransactGet, TransactWrite
 
 from dualstore import schema
 from dualstore.bind import bind_model, unbind_table
-from dualstore.client import RoutedClient
+from dualstore.client import RoutedClient, route_resource
 from dualstore.config import PostgresSettings, import_object, load
 from dualstore.control import ControlRecord, Stop
 from dualstore.errors import ConfigurationError, DualStoreError
 from dualstore.flags import FlagSource, flags_of
-from dualstore.mapping import TableMapping, map_table, shape_of_model, unmapped_table
+from dualstore.mapping import Entity, Mapped, SplitMapping, map_table, shape_of_model, unmapped_table
 from dualstore.mapping.expiry import ttl_attribute_of_model
 from dualstore.operations import Operation, Response
 from dualstore.replication.agent import Agent
@@ -42,10 +42,14 @@ from dualstore.replication.stopping import Stopping, marks_of, release_reads, st
 from dualstore.repository import Repository, routed_transaction
 from dualstore.router import Router
 from dualstore.routing import CohortOf, cohort
+from dualstore.routing.arns import OwnArns
+from dualstore.routing.guard import Guard, GuardLimits
 from dualstore.shadow import Normaliser
 from dualstore.stages import Side, Stage
 from dualstore.store.comparing import ComparedReads, TableRules, shadow_of
+from dualstore.store.entities import ConfiguredEntities, Gathering, configured_entities, may_be_an_entity
 from dualstore.store.evidence import Evidence, Fleet
+from dualstore.store.guarding import BackfillGuard, free_storage, table_bytes
 from dualstore.store.maintenance import Maintenance
 from dualstore.store.options import Options, options_of
 from dualstore.store.passage import TablePassage
@@ -58,14 +62,18 @@ from dualstore.stores.dynamo import DynamoClients, DynamoStore, dynamo_clients
 from dualstore.stores.dynamo_description import describe, described_ttl_attribute
 from dualstore.stores.dynamo_sending import watch
 from dualstore.stores.dynamo_streams import DynamoStreams
+from dualstore.stores.iam_auth import authenticate
 from dualstore.stores.postgres import PostgresStore, triggers
 from dualstore.stores.postgres.deadlines import Deadline
+from dualstore.stores.postgres.layouts import record_layout
 from dualstore.stores.postgres_control import PostgresControl
 from dualstore.stores.postgres_expiry import PostgresExpiry
 from dualstore.stores.postgres_outbox import PostgresOutbox
 from dualstore.stores.postgres_streams import PostgresCheckpoints
 from dualstore.stores.postgres_upkeep import PostgresUpkeep
-from dualstore.telemetry import FlagUnusable, RequestRefused, Telemetry, export
+from dualstore.stores.quarantine import seal_of
+from dualstore.stores.source_clients import SourceClients
+from dualstore.telemetry import FlagUnusable, ItemUnmapped, RequestRefused, Telemetry, export
 
 M = TypeVar("M", bound=Model)
 
@@ -104,7 +112,9 @@ class DualStore:
         self._started = False
         self._owned: list[Any] = []
         self._configured: Mapping[str, tuple[type[Model] | None, type[Any] | None, str | None]] = {}
-        self._mappings: dict[str, TableMapping] = {}
+        self._mappings: dict[str, Mapped] = {}
+        self._gatherings: dict[str, Gathering] = {}
+        self._configured_entities: Mapping[str, ConfiguredEntities] = {}
         self._served: dict[str, ServedTable] = {}
         self._tables: dict[str, MigratedTable] = {}
         # Bookkeeping is idempotent or conditional: botocore may repeat it.
@@ -122,7 +132,10 @@ class DualStore:
             refused=lambda table, reason: self.telemetry.record(RequestRefused(table, reason)),
         )
         self._postgres = PostgresStore(
-            engine, self._mappings, statement_timeout=self.options.statement_timeout
+            engine,
+            self._mappings,
+            statement_timeout=self.options.statement_timeout,
+            unmapped=lambda table: self.telemetry.record(ItemUnmapped(self._served[table].logical)),
         )
         self._checkpoints = PostgresCheckpoints(engine)
         self._health = MirrorHealth(partial(self._postgres.dirty_keys, "", limit=1))
@@ -149,6 +162,7 @@ class DualStore:
         )
         self._reporting = Reporting(engine, self.telemetry, self._tables.values, self.options.telemetry)
         shadow = self.options.shadow
+        self._seal = seal_of(self.options.quarantine, self.options.quarantine_key)
         self._discrepancies = PostgresDiscrepancies(
             engine, plain_keys=shadow.plain_keys, rows_per_table=shadow.discrepancies_per_table
         )
@@ -172,25 +186,34 @@ class DualStore:
             rules=self.options.reads,
             cohorts=self._cohorts,
             limits=self.options.breaker,
+            arn_of=OwnArns(bookkeeping.arn),
         )
+        self._guard = None if self.options.guard is None else self._guarding(self.options.guard)
 
     @classmethod
-    def from_config(cls, path: str | Path | None = None, *, registers: bool = True) -> Self:
+    def from_config(
+        cls,
+        path: str | Path | None = None,
+        *,
+        registers: bool = True,
+        around_flags: Callable[[FlagSource], FlagSource] = lambda flags: flags,
+    ) -> Self:
         """Make a store as `dualstore.toml` and the environment say; see `config.load`.
 
         Args:
             path: the file.
             registers: see `Options`.
+            around_flags: gives what is asked instead of the configured source of flags, around it.
 
         Raises:
             ConfigurationError: the configuration is wrong; the message names the place and the fix.
         """
         configuration = load(path)
         settings = configuration.postgres
-        engine = _engine(settings, settings.sqlalchemy_url)
-        reader_url = settings.sqlalchemy_reader_url
-        reader_engine = None if reader_url is None else _engine(settings, reader_url)
         dynamo = configuration.dynamodb
+        engine = _engine(settings, settings.sqlalchemy_url, region=dynamo.region)
+        reader_url = settings.sqlalchemy_reader_url
+        reader_engine = None if reader_url is None else _engine(settings, reader_url, region=dynamo.region)
         clients = dynamo_clients(
             endpoint_url=dynamo.endpoint_url,
             region=dynamo.region,
@@ -202,10 +225,12 @@ class DualStore:
         store = cls(
             engine=engine,
             dynamodb=clients,
-            flags=flags_of(
-                configuration,
-                on_problem=lambda p: telemetry.record(FlagUnusable(p.table or "*", p.flag, p.kind)),
-                listen=telemetry.listen,
+            flags=around_flags(
+                flags_of(
+                    configuration,
+                    on_problem=lambda p: telemetry.record(FlagUnusable(p.table or "*", p.flag, p.kind)),
+                    listen=telemetry.listen,
+                )
             ),
             options=replace(options_of(configuration), registers=registers),
             telemetry=telemetry,
@@ -220,6 +245,7 @@ class DualStore:
             )
             for name, table in configuration.tables.items()
         }
+        store._configured_entities = configured_entities(configuration.tables)
         return store
 
     def __enter__(self) -> Self:
@@ -238,11 +264,13 @@ class DualStore:
         self._shadow.close()
         self._deferred.close()
         self._maintenance.close()
+        if self._guard is not None:
+            self._guard.close()
         self._reporting.close()
         self._agent.close(finish=self._recorded_all)
         for physical in self._served:
             if self._agent.view(physical).record.stage is Stage.OFF:
-                unbind_table(physical, self._router)
+                unbind_table(physical, self._routes_of(physical))
         self.flags.close()
         for owned in self._owned:
             (owned.dispose if isinstance(owned, sqlalchemy.Engine) else partial(owned.__exit__))()
@@ -273,7 +301,12 @@ class DualStore:
         self.tables()
         present = sqlalchemy.inspect(self.engine)
         for mapping in self._mappings.values():
-            if present.has_table(mapping.table.name, schema=mapping.table.schema):
+            here = [present.has_table(part.table.name, schema=part.table.schema) for part in mapping.parts]
+            if isinstance(mapping, SplitMapping) and all(here[:-1]):
+                schema.create_rest(self.engine, mapping)
+                record_layout(self.engine, mapping)
+                triggers.install(self.engine, mapping)
+            elif all(here):
                 triggers.install(self.engine, mapping)
 
     def bind(
@@ -281,6 +314,7 @@ class DualStore:
         model: type[Model],
         row: type[Any] | None = None,
         *,
+        where: Entity | None = None,
         name: str | None = None,
         normalise: Normaliser | None = None,
         cohort: CohortOf | None = None,
@@ -290,6 +324,9 @@ class DualStore:
         Args:
             model: the PynamoDB model.
             row: the SQLAlchemy model; None keeps the items in a table of key columns and overflow.
+            where: which items of the table are the model's, where several models have SQL tables of their own
+                behind one DynamoDB table: all of them are bound before its first operation. Models of a
+                hierarchy with a `DiscriminatorAttribute` need none.
             name: the table's logical name, in flags and metrics; None takes the table's own.
             normalise: gives back an item as it is to be compared with the other side's; for what may differ.
             cohort: tells the cohort of a partition key's value (a string, a number's text, or bytes), for the
@@ -299,22 +336,28 @@ class DualStore:
             MappingError: the SQL model cannot hold the table's items; the message says which column.
             ConfigurationError: the model reaches another DynamoDB than this store, or is bound elsewhere.
         """
-        self._bind(model, row, name)
+        self._bind(model, row, name, where)
         if normalise is not None:
-            self._rules.normalise(self._tables[shape_of_model(model).name].served.logical, normalise)
+            self._rules.normalise(self._logical_of(model), normalise)
         if cohort is not None:
-            self._cohorts[self._tables[shape_of_model(model).name].served.logical] = cohort
+            self._cohorts[self._logical_of(model)] = cohort
 
     def unbind(self, model: type[Model]) -> None:
         """Let PynamoDB go to DynamoDB itself again: from here on its writes are not mirrored."""
-        unbind_table(shape_of_model(model).name, self._router)
+        physical = shape_of_model(model).name
+        unbind_table(physical, self._routes_of(physical))
 
     @contextmanager
     def bound(
-        self, model: type[Model], row: type[Any] | None = None, *, name: str | None = None
+        self,
+        model: type[Model],
+        row: type[Any] | None = None,
+        *,
+        where: Entity | None = None,
+        name: str | None = None,
     ) -> Iterator[None]:
         """Bind within a block; a model that was bound before stays so."""
-        newly = self._bind(model, row, name)
+        newly = self._bind(model, row, name, where)
         try:
             yield
         finally:
@@ -326,22 +369,26 @@ class DualStore:
         model: type[M],
         row: type[Any] | None = None,
         *,
+        where: Entity | None = None,
         name: str | None = None,
         cohort: CohortOf | None = None,
     ) -> Repository[M]:
         """Typed, routed data access on a model that itself stays unbound; arguments as for `bind`."""
-        table = self._serve_model(model, row, name)
+        self._gather_or_serve(model, row, name, where)
         if cohort is not None:
-            self._cohorts[table.served.logical] = cohort
-        return Repository(model, row, routes=self._router, tables=frozenset((table.physical,)))
+            self._cohorts[self._logical_of(model)] = cohort
+        physical = shape_of_model(model).name
+        return Repository(model, row, routes=self._routes_of(physical), tables=frozenset((physical,)))
 
     def transact_write(self, **options: Any) -> AbstractContextManager[TransactWrite]:
         """A routed PynamoDB `TransactWrite`; options are its own."""
+        self._serve_gathered()
         transaction = TransactWrite(connection=self._pynamodb_connection(), **options)
         return routed_transaction(transaction, routes=self._router, tables=frozenset(self._served))
 
     def transact_get(self, **options: Any) -> AbstractContextManager[TransactGet]:
         """A routed PynamoDB `TransactGet`; options are its own."""
+        self._serve_gathered()
         transaction = TransactGet(connection=self._pynamodb_connection(), **options)
         return routed_transaction(transaction, routes=self._router, tables=frozenset(self._served))
 
@@ -437,9 +484,31 @@ class DualStore:
         retention = timedelta(days=self.options.shadow.retention_days)
         return PostgresUpkeep(self.engine, discrepancy_retention=retention)
 
+    def source_clients(self) -> SourceClients:
+        """Clients to read a table's history with; a context manager that closes them."""
+        return SourceClients.like(self._clients.reads)
+
     def client(self) -> RoutedClient:
         """A boto3-client-shaped object that is routed where it touches a served table."""
+        self._serve_gathered()
         return RoutedClient(self._clients.reads, self._router)
+
+    def resource(self) -> Any:
+        """A boto3 resource, as `boto3.resource("dynamodb")` gives it, routed where it touches a served table.
+
+        Its `Table(name)` takes and gives Python's types, by boto3's own code. Like every boto3 resource it is
+        for one thread.
+
+        Raises:
+            ConfigurationError: the DynamoDB clients were not made by `dynamo_clients`.
+        """
+        self._serve_gathered()
+        make = self._clients.make_resource
+        if make is None:
+            raise ConfigurationError(
+                "these DynamoDB clients make no resource; make them with dualstore.stores.dynamo_clients"
+            )
+        return route_resource(make(), self._router)
 
     def side(self, side: Side) -> Store:
         """One database alone, whatever stage and dials say; to read: a write would go around the other."""
@@ -451,10 +520,15 @@ class DualStore:
         Raises:
             ConfigurationError: there is none of that name.
         """
+        self._serve_gathered()
         for table in self._tables.values():
             if table.served.logical == name:
                 return table
         self._require_configured(name)
+        if entities := self._configured_entities.get(name):
+            for each in entities:
+                self._gather(each.model, each.row, name, each.where)
+            return self.table(name)
         model, row, physical = self._configured[name]
         if model is not None:
             return self._serve_model(model, row, name, physical=physical)
@@ -504,6 +578,7 @@ class DualStore:
 
     def tables(self) -> list[MigratedTable]:
         """Every table that is bound or that the configuration names."""
+        self._serve_gathered()
         for name in self._configured:
             self.table(name)
         return list(self._tables.values())
@@ -516,9 +591,65 @@ class DualStore:
                 f"section [tables.{name}] to dualstore.toml"
             )
 
-    def _bind(self, model: type[Model], row: type[Any] | None, name: str | None) -> bool:
-        self._serve_model(model, row, name)
-        return bind_model(model, self._router)
+    def _bind(
+        self, model: type[Model], row: type[Any] | None, name: str | None, where: Entity | None
+    ) -> bool:
+        self._gather_or_serve(model, row, name, where)
+        return bind_model(model, self._routes_of(shape_of_model(model).name))
+
+    def _gather_or_serve(
+        self, model: type[Model], row: type[Any] | None, name: str | None, where: Entity | None
+    ) -> None:
+        """Serve a model's table at once, or, where it may have several entities, once all are known."""
+        physical = shape_of_model(model).name
+        logical = self._logical_name(model, name)
+        for entity in self._configured_entities.get(logical, ()):
+            self._gather(entity.model, entity.row, logical, entity.where)
+        gathered = physical in self._gatherings or where is not None
+        if gathered or (physical not in self._tables and may_be_an_entity(model, row)):
+            self._gather(model, row, logical, where)
+        else:
+            self._serve_model(model, row, name)
+
+    def _gather(self, model: type[Model], row: type[Any] | None, logical: str, where: Entity | None) -> None:
+        physical = shape_of_model(model).name
+        gathering = self._gatherings.get(physical)
+        if gathering is None:
+            self._require_same_dynamodb(model)
+            if physical in self._tables:
+                raise ConfigurationError(
+                    f"table {physical} is already mirrored in one SQL table, so {model.__name__} cannot have "
+                    "another: bind every entity of the table with `where`"
+                )
+            gathering = Gathering(logical, physical, self._router, self._serve_entities)
+        gathering.add(model, row, where, logical)
+        self._gatherings[physical] = gathering
+
+    def _serve_gathered(self) -> None:
+        """Serve the tables whose entities have been bound: what follows speaks of tables."""
+        for gathering in list(self._gatherings.values()):
+            gathering.seal()
+
+    def _serve_entities(self, gathering: Gathering) -> None:
+        mapping = gathering.mapping()
+        self._serve(ServedTable(gathering.logical, mapping.shape), mapping, gathering.model)
+
+    def _routes_of(self, physical: str) -> Router | Gathering:
+        return self._gatherings.get(physical, self._router)
+
+    def _logical_name(self, model: type[Model], name: str | None) -> str:
+        configured = (
+            *((known, other) for known, (other, _, _) in self._configured.items()),
+            *((known, each.model) for known, some in self._configured_entities.items() for each in some),
+        )
+        found = next((known for known, other in configured if other is model), shape_of_model(model).name)
+        return name or found
+
+    def _logical_of(self, model: type[Model]) -> str:
+        """The logical name of a table that is served or gathered."""
+        physical = shape_of_model(model).name
+        gathering = self._gatherings.get(physical)
+        return self._tables[physical].served.logical if gathering is None else gathering.logical
 
     def _serve_model(
         self, model: type[Model], row: type[Any] | None, name: str | None, *, physical: str | None = None
@@ -530,9 +661,7 @@ class DualStore:
             _require_same_table(served, model, row, name)
             return served
         self._require_same_dynamodb(model)
-        logical = name or next(
-            (known for known, (other, _, _) in self._configured.items() if other is model), shape.name
-        )
+        logical = self._logical_name(model, name)
         mapping = map_table(logical, model, row) if row is not None else unmapped_table(logical, shape)
         return self._serve(ServedTable(logical, shape), replace(mapping, shape=shape), model)
 
@@ -543,16 +672,38 @@ class DualStore:
             declared=None if model is None else ttl_attribute_of_model(model),
         )
 
-    def _serve(
-        self, served: ServedTable, mapping: TableMapping, model: type[Model] | None = None
-    ) -> MigratedTable:
+    def _guard(self, physical: str) -> BackfillGuard:
+        return BackfillGuard(
+            limits=self.options.load_limits,
+            table_bytes=partial(table_bytes, self._clients.reads, physical),
+            free=partial(
+                free_storage,
+                self.engine,
+                free_bytes=self.options.free_bytes,
+                db_instance=self.options.db_instance,
+                clients=self.source_clients,
+            ),
+        )
+
+    def _serve(self, served: ServedTable, mapping: Mapped, model: type[Model] | None = None) -> MigratedTable:
+        mine = {part.table.fullname for part in mapping.parts}
         for other in self._mappings.values():
-            if other.table.fullname == mapping.table.fullname and other.shape.name != served.physical:
+            shared = mine & {part.table.fullname for part in other.parts}
+            if shared and other.shape.name != served.physical:
                 raise ConfigurationError(
                     f"DynamoDB tables {other.shape.name} and {served.physical} would both be mirrored in SQL "
-                    f"table {mapping.table.fullname}, where their keys collide; give each one of its own"
+                    f"table {min(shared)}, where their keys collide; give each one of its own"
                 )
         self._mappings[served.physical] = mapping
+        passage = TablePassage(
+            served,
+            mapping,
+            engine=self.engine,
+            mirroring=self._mirroring,
+            checkpoints=self._checkpoints,
+            marks=marks_of(self._agent.homes),
+            description=partial(describe, self._clients.reads, served.physical),
+        )
         table = MigratedTable(
             served,
             mapping,
@@ -562,15 +713,9 @@ class DualStore:
             checkpoints=self._checkpoints,
             ttl_attribute=partial(self._ttl_attribute, served, model),
             discrepancies=self._discrepancies,
-        )
-        passage = TablePassage(
-            served,
-            mapping,
-            engine=self.engine,
-            mirroring=self._mirroring,
-            checkpoints=self._checkpoints,
-            marks=marks_of(self._agent.homes),
-            description=partial(describe, self._clients.reads, served.physical),
+            obstacles=passage.obstacles,
+            seal=self._seal,
+            guard=self._guard(served.physical),
         )
         self._agent.serve(
             served.physical,
@@ -586,6 +731,8 @@ class DualStore:
             self._agent.start()
             if self.options.registers:
                 self._maintenance.start()
+                if self._guard is not None:
+                    self._guard.start()
                 self._reporting.start()
         return table
 
@@ -595,6 +742,12 @@ class DualStore:
         """Hand the dialled share of reads to the shadow, once there is something to compare with."""
         percent = self._agent.view(table.physical).compared_percent
         self._shadow.observe(table, operation, side, answer, percent=percent)
+
+    def _guarding(self, limits: GuardLimits) -> Guard:
+        def records() -> Mapping[str, ControlRecord]:
+            return {table.served.logical: table.view.record for table in list(self._tables.values())}
+
+        return Guard(self.telemetry, self._router.mirror_breakers, records, limits=limits)
 
     def _reader(self, engine: sqlalchemy.Engine) -> PostgresStore:
         return PostgresStore(engine, self._mappings, statement_timeout=self.options.statement_timeout)
@@ -614,24 +767,29 @@ class DualStore:
         return Connection(region=meta.region_name, host=meta.endpoint_url)
 
 
-def _engine(settings: PostgresSettings, url: str) -> sqlalchemy.Engine:
-    return sqlalchemy.create_engine(
+def _engine(settings: PostgresSettings, url: str, *, region: str | None) -> sqlalchemy.Engine:
+    engine = sqlalchemy.create_engine(
         url,
         pool_size=settings.pool_size,
         max_overflow=settings.max_overflow,
         pool_timeout=settings.pool_timeout_seconds,
         connect_args={"connect_timeout": max(1, round(settings.connect_timeout_seconds))},
     )
+    if settings.iam:
+        authenticate(engine, region=region)
+    return engine
 
 
 def _require_same_table(
     served: MigratedTable, model: type[Model], row: type[Any] | None, name: str | None
 ) -> None:
     """A table is mirrored in one way only, by whatever model it is reached."""
-    if row is not None and row.__table__ is not served.mapping.table:
+    tables = [part.table for part in served.mapping.parts]
+    if row is not None and row.__table__ not in tables:
         raise ConfigurationError(
             f"table {served.physical} of {model.__name__} is already mirrored in SQL table "
-            f"{served.mapping.table.fullname}, not in that of {row.__name__}; use one row model everywhere"
+            f"{', '.join(table.fullname for table in tables)}, not in that of {row.__name__}; use one row "
+            "model everywhere"
         )
     if name not in {None, served.served.logical}:
         raise ConfigurationError(

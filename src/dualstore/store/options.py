@@ -4,9 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from pydantic import SecretStr
+
+from dualstore.backfill.load_limits import LoadLimits
 from dualstore.config import (
+    BackfillSettings,
     BreakerSettings,
     Configuration,
+    MonitorSettings,
     ShadowSettings,
     TableSettings,
     TableShadowSettings,
@@ -16,7 +21,9 @@ from dualstore.config import (
 from dualstore.replication.mirroring import ReplicationTimes
 from dualstore.replication.views import GrantTimes
 from dualstore.routing import BreakerLimits, ReadRules
+from dualstore.routing.guard import GuardLimits
 from dualstore.shadow import Rules
+from dualstore.stores.quarantine import Form
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +45,12 @@ class Options:
         comparisons: by logical name, what the comparison of a table's reads leaves out.
         reads: by logical name, what is configured about a table's reads.
         breaker: when reads leave PostgreSQL alone where something else may answer them.
+        guard: when a process leaves the mirror alone by its own figures; None: it does not look.
+        quarantine: what is kept of an item that a backfill cannot load.
+        quarantine_key: with which it is encrypted.
+        load_limits: what a backfill asks of PostgreSQL at most.
+        free_bytes: how much room PostgreSQL has, where that is configured.
+        db_instance: the RDS or Aurora instance whose room CloudWatch tells.
     """
 
     bookkeeping_table: str = "dualstore"
@@ -53,6 +66,12 @@ class Options:
     comparisons: Mapping[str, Rules] = field(default_factory=dict)
     reads: Mapping[str, ReadRules] = field(default_factory=dict)
     breaker: BreakerLimits = field(default_factory=BreakerLimits)
+    guard: GuardLimits | None = field(default_factory=GuardLimits)
+    quarantine: Form = Form.PLAIN
+    quarantine_key: str | None = field(default=None, repr=False)
+    load_limits: LoadLimits = field(default_factory=LoadLimits)
+    free_bytes: int | None = None
+    db_instance: str | None = None
 
 
 def options_of(configuration: Configuration) -> Options:
@@ -80,7 +99,29 @@ def options_of(configuration: Configuration) -> Options:
         comparisons={name: _rules(name, table.shadow) for name, table in configuration.tables.items()},
         reads={name: _read_rules(table) for name, table in configuration.tables.items()},
         breaker=_breaker_limits(configuration.breaker),
+        guard=_guard_limits(configuration.monitor),
+        quarantine=Form(configuration.backfill.quarantine),
+        quarantine_key=_secret(configuration.backfill.quarantine_key),
+        load_limits=_load_limits(configuration.backfill),
+        free_bytes=configuration.backfill.free_bytes,
+        db_instance=configuration.backfill.db_instance,
     )
+
+
+def _load_limits(settings: BackfillSettings) -> LoadLimits:
+    return LoadLimits(
+        replication_lag=_limit(settings.replication_lag_seconds),
+        lock_wait=_limit(settings.lock_wait_seconds),
+        latency_p99=_limit((settings.latency_p99_ms or 0) / 1000),
+    )
+
+
+def _limit(seconds: float) -> timedelta | None:
+    return timedelta(seconds=seconds) if seconds else None
+
+
+def _secret(value: SecretStr | None) -> str | None:
+    return None if value is None else value.get_secret_value()
 
 
 def _read_rules(table: TableSettings) -> ReadRules:
@@ -88,6 +129,16 @@ def _read_rules(table: TableSettings) -> ReadRules:
         always_on=frozenset(table.cohorts.always_on),
         always_off=frozenset(table.cohorts.always_off),
         stale_reads=table.stale_reads,
+    )
+
+
+def _guard_limits(settings: MonitorSettings) -> GuardLimits | None:
+    if not settings.guard:
+        return None
+    return GuardLimits(
+        error_percent=settings.guard_error_percent,
+        mismatch_percent=settings.guard_mismatch_percent,
+        samples=settings.guard_samples,
     )
 
 

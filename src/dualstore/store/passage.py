@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import sqlalchemy
 
 from dualstore.control import ControlRecord
-from dualstore.mapping import TableMapping
+from dualstore.mapping import Mapped
 from dualstore.replication.mirroring import Mirroring
 from dualstore.replication.served import ServedTable
 from dualstore.stages import Side, Stage
@@ -16,6 +16,7 @@ from dualstore.stores.base import StopMarks
 from dualstore.stores.dynamo_description import TableDescription
 from dualstore.stores.postgres import triggers
 from dualstore.stores.postgres.hazards import hazards
+from dualstore.stores.postgres.layouts import other_layout
 from dualstore.stores.postgres.trigger_functions import sql_table
 from dualstore.stores.postgres_waiting import OlderWriters
 from dualstore.stores.streams import Checkpoints
@@ -37,7 +38,7 @@ class _Pause:
 
     generation: int
     seen_at: datetime
-    writers: OlderWriters | None
+    writers: Sequence[OlderWriters]
 
 
 class TablePassage:
@@ -56,7 +57,7 @@ class TablePassage:
     def __init__(
         self,
         served: ServedTable,
-        mapping: TableMapping,
+        mapping: Mapped,
         *,
         engine: sqlalchemy.Engine,
         mirroring: Mirroring,
@@ -87,10 +88,14 @@ class TablePassage:
                 dirty_keys=self._dirty_keys,
                 outbox=lambda: outbox.depth(name),
                 triggers_installed=lambda: triggers.is_installed(self._engine, self._mapping),
-                hazards=lambda: hazards(self._engine, self._mapping),
+                hazards=self._hazards,
                 stop=lambda: self._marks.stop_marks().get(name),
             ),
         )
+
+    def _hazards(self) -> Sequence[str]:
+        placed = other_layout(self._engine, self._mapping)
+        return [*([] if placed is None else [placed]), *hazards(self._engine, self._mapping)]
 
     def undrained(self, record: ControlRecord) -> str | None:
         """See `Passage.undrained`."""
@@ -99,7 +104,7 @@ class TablePassage:
             pause = self._pause = self._begun(record)
         if record.authority is Side.DYNAMODB:
             return self._undrained_of_dynamodb(pause)
-        if pause.writers is not None and (writers := pause.writers.left()):
+        if writers := sum(each.left() for each in pause.writers):
             return f"{writers} transaction(s) that have written to the SQL table are still open"
         if entries := self._mirroring.outbox.depth(self._served.physical).entries:
             return f"{entries} change(s) in the outbox have not reached DynamoDB for certain"
@@ -122,9 +127,10 @@ class TablePassage:
     def _begun(self, record: ControlRecord) -> _Pause:
         seen_at = self._checkpoints.now()
         if record.authority is Side.DYNAMODB:
-            return _Pause(record.generation, seen_at, None)
+            return _Pause(record.generation, seen_at, ())
         doing = f"Waiting for transactions that write to the SQL table of {self._served.physical}"
-        return _Pause(record.generation, seen_at, OlderWriters(self._engine, sql_table(self._mapping), doing))
+        writers = [OlderWriters(self._engine, sql_table(part), doing) for part in self._mapping.parts]
+        return _Pause(record.generation, seen_at, writers)
 
     def _dirty_keys(self) -> int:
         return len(self._mirroring.mirror.dirty_keys(self._served.physical, limit=_COUNTED_KEYS))

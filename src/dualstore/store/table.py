@@ -1,20 +1,26 @@
 """One migrated table, as operators see it: where it stands, and the work of moving its history."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cached_property, partial
+from typing import Any
 
 import sqlalchemy
 from botocore.exceptions import BotoCoreError, ClientError
 
-from dualstore.backfill import Backfill, BackfillProgress, BackfillResult
+from dualstore.backfill import BackfillProgress, BackfillResult
+from dualstore.backfill.indexes import IndexesAside
+from dualstore.backfill.quarantine import Retried
+from dualstore.backfill.refusals import mirrored_since, recorded, refuse
+from dualstore.backfill.sources import Source
+from dualstore.backfill.worker import PACE
 from dualstore.control import ControlRecord, Gate, Phase, ProcessEntry, Stop
 from dualstore.errors import IllegalTransition, MirrorUnavailable, Unavailable
 from dualstore.items import Item, Key
-from dualstore.mapping import TableMapping
+from dualstore.mapping import Mapped
 from dualstore.mapping.expiry import has_expired
 from dualstore.replication.agent import Agent
 from dualstore.replication.deciding import Change
@@ -25,15 +31,19 @@ from dualstore.replication.settle import settle
 from dualstore.replication.stopping import Stopping, bring_over, release_reads, stop_reads
 from dualstore.replication.views import View
 from dualstore.stages import Dials, Side, Stage
+from dualstore.store.copying import Copying, CopyOrder
 from dualstore.store.discrepancies import TableDiscrepancies
+from dualstore.store.guarding import BackfillGuard
+from dualstore.store.proving import ProofOrder, Proving
 from dualstore.store.status import ProcessStatus, TableStatus, stream_lag
 from dualstore.stores.discrepancies import PostgresDiscrepancies
-from dualstore.stores.postgres_load import PostgresLoad
+from dualstore.stores.postgres_indexes import PostgresIndexes
 from dualstore.stores.postgres_runs import PostgresRuns
 from dualstore.stores.postgres_verify import PostgresSeenKeys
+from dualstore.stores.quarantine import Form, Seal, seal_of
 from dualstore.stores.streams import Checkpoints
 from dualstore.telemetry import JournalSeen
-from dualstore.verify import Verification, Verify, VerifyProgress
+from dualstore.verify import Judge, Verification, Verify, VerifyProgress
 from dualstore.verify.recheck import Sides
 
 _COUNTED_DIRTY_KEYS = 10_000
@@ -57,6 +67,9 @@ class MigratedTable:
         checkpoints: how far the table's stream has been followed.
         ttl_attribute: finds out by which attribute the table's items expire, if they do.
         discrepancies: where differences are recorded.
+        obstacles: finds what stands in the way of a stage (see `obstacles`).
+        seal: makes what is kept of an item that cannot be loaded.
+        guard: what keeps a backfill from doing harm.
     """
 
     stream_lag_tolerated = timedelta(minutes=1)
@@ -65,7 +78,7 @@ class MigratedTable:
     def __init__(
         self,
         served: ServedTable,
-        mapping: TableMapping,
+        mapping: Mapped,
         *,
         engine: sqlalchemy.Engine,
         mirroring: Mirroring,
@@ -73,6 +86,9 @@ class MigratedTable:
         checkpoints: Checkpoints | None = None,
         ttl_attribute: Callable[[], str | None] = lambda: None,
         discrepancies: PostgresDiscrepancies | None = None,
+        obstacles: Callable[[ControlRecord, Stage], Sequence[str]] = lambda _record, _target: (),
+        seal: Seal | None = None,
+        guard: BackfillGuard | None = None,
     ) -> None:
         self.served = served
         self.mapping = mapping
@@ -82,6 +98,9 @@ class MigratedTable:
         self._agent = agent
         self._find_ttl_attribute = ttl_attribute
         self._discrepancies = discrepancies or PostgresDiscrepancies(engine)
+        self._obstacles = obstacles
+        self._seal = seal or seal_of(Form.PLAIN)
+        self._guard = guard or BackfillGuard()
         self._repair = Repair(mirroring, agent.homes[Side.DYNAMODB], checkpoints)
         self._copied_generation: int | None = None
         self._copy_again_at = self._copy_anew_at = 0.0
@@ -142,6 +161,15 @@ class MigratedTable:
             return replace(status, dirty_keys=None)
         return status
 
+    def obstacles(self, target: Stage) -> Sequence[str]:
+        """Why the table may not go to a stage next to its own now, a sentence each; empty where it may.
+
+        Raises:
+            botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError, Unavailable: the database that
+                decides does not answer.
+        """
+        return self._obstacles(self._record(), target)
+
     def _process(self, entry: ProcessEntry, record: ControlRecord) -> ProcessStatus:
         return ProcessStatus(
             label=f"{entry.label}:{entry.id[:8]}",
@@ -175,6 +203,7 @@ class MigratedTable:
             there = reached(record)
             if there and not late:
                 self._agent.refresh()
+                self._note_mirrored(record)
                 return record
             refusal = self._agent.refusals().get(self.physical)
             waited = time.monotonic() - started
@@ -226,6 +255,12 @@ class MigratedTable:
         """
         bring_over(self._agent, self.physical)
 
+    def _note_mirrored(self, record: ControlRecord) -> None:
+        """Record that every process mirrors every write by now: exports taken from here on can be copied."""
+        if record.mirrors_every_key and record.authority is Side.DYNAMODB:
+            with suppress(Unavailable):
+                mirrored_since(self.copying.runs, self.physical, record.mirrored_since)
+
     def confirm_dualwrite(self) -> int:
         """See that every live process mirrors every write, with no earlier one unfinished.
 
@@ -248,20 +283,28 @@ class MigratedTable:
         *,
         segments: int = 8,
         workers: int = 2,
-        items_per_second: float | None = None,
+        max_rows_per_second: float | None = None,
         progress: Callable[[BackfillProgress], None] = lambda _: None,
+        order: CopyOrder | None = None,
     ) -> BackfillResult:
         """Copy the history; where it is copied whole, reads may be dialled to PostgreSQL afterwards.
+
+        Where a backfill of the table is under way already, in whatever process, this one helps with it.
 
         Args:
             segments: how many segments the table is scanned in.
             workers: how many threads.
-            items_per_second: the most items to read per second, or None for no limit.
-            progress: called after each page.
+            max_rows_per_second: the most of all workers of the run, or None for what it has been so far.
+            progress: called now and then.
+            order: all of it in detail, in place of the others.
 
         Raises:
+            ConfigurationError: a backfill is under way that copies from something else.
+            RunHalted: it was cancelled, or more was put aside than may be.
             IllegalTransition: PostgreSQL is the authority.
             IllegalTransition, Unavailable: not every live process mirrors every write.
+            BackfillRefused: a new one would be unsafe: its source is too old, the schema has drifted, or
+                there is no room.
             SchemaError: the `dualstore` schema or the SQL table is missing.
         """
         if self._record().authority is Side.POSTGRES:
@@ -269,20 +312,78 @@ class MigratedTable:
                 f"PostgreSQL is the authority of {self.served.logical}: there is nothing to copy. `dualstore "
                 "verify --repair` brings DynamoDB after it"
             )
-        return Backfill(
-            shape=self.served.shape,
-            source=self._mirroring.authority,
-            mirror=self._mirroring.mirror,
-            load=PostgresLoad(self._engine, self.mapping, epoch=self._record().epoch),
-            runs=PostgresRuns(self._engine),
-            settle=self._settle,
-            confirm_dualwrite=self._stop_reads_and_confirm_dualwrite,
-            loaded=self._declare_loaded,
+        order = order or CopyOrder(
             segments=segments,
             workers=workers,
-            items_per_second=items_per_second,
+            settings={} if max_rows_per_second is None else {PACE: max_rows_per_second},
             progress=progress,
-        ).run()
+        )
+        return self.copying.copy(
+            replace(
+                order,
+                preflight=partial(self._refuse_backfill, order),
+                dual_writes_since=order.dual_writes_since or self._known_mirrored_since(),
+            ),
+            epoch=self._record().epoch,
+            confirm_dualwrite=self._stop_reads_and_confirm_dualwrite,
+            loaded=self._declare_loaded,
+        )
+
+    @property
+    def copying(self) -> Copying:
+        """The copy of the history: its runs, and what is in quarantine."""
+        return Copying(
+            shape=self.served.shape,
+            mapping=self.mapping,
+            engine=self._engine,
+            authority=self._mirroring.authority,
+            mirror=self._mirroring.mirror,
+            seal=self._seal,
+            load_limits=self._guard.limits,
+        )
+
+    def _refuse_backfill(self, order: CopyOrder) -> None:
+        """See that a new backfill is safe, once dual writes are confirmed."""
+        reasons = self._guard.reasons(self._engine, self.mapping, workers=order.workers)
+        refuse(self.served.logical, reasons)
+        order.preflight()
+
+    def _known_mirrored_since(self) -> datetime | None:
+        """When it was first known that every process mirrors every write, since that last began."""
+        runs, record = self.copying.runs, self._record()
+        runs.check()
+        known = recorded(runs, self.physical, record.mirrored_since) if record.mirrors_every_key else None
+        return None if known is None else known.started_at
+
+    def backfill_obstacles(self, source: Source, *, workers: int = 1) -> Sequence[str]:
+        """Why a new backfill would be refused now, a sentence each, as far as that can be told before.
+
+        Args:
+            source: what would be copied.
+            workers: how many would copy.
+
+        Raises:
+            SchemaError: the `dualstore` schema is missing, or not of this version.
+        """
+        since = self._known_mirrored_since()
+        reasons = self._guard.reasons(self._engine, self.mapping, source=source, since=since, workers=workers)
+        if self._record().mirrors_every_key:
+            return list(reasons)
+        unmirrored = "not every write is mirrored: ask for stage dualwrite and mirror-percent 100 first"
+        return [unmirrored, *reasons]
+
+    @property
+    def indexes_aside(self) -> IndexesAside:
+        """The indexes and foreign keys of the SQL tables that a copy can do without."""
+        return IndexesAside(PostgresIndexes(self._engine), self.copying.runs, self.mapping)
+
+    def retry_quarantine(self) -> Retried:
+        """Settle the keys in quarantine from the authority; those of items that fit by now come out of it.
+
+        Raises:
+            MirrorUnavailable: PostgreSQL does not answer, or is not the mirror.
+        """
+        return self.copying.retry_quarantine(self._settle)
 
     def _stop_reads_and_confirm_dualwrite(self) -> int:
         """As `confirm_dualwrite`, with nobody reading the mirror from then on.
@@ -339,6 +440,51 @@ class MigratedTable:
             self._decide(lambda record: _proven(record, before))
             self._discrepancies.mark_all_repaired(self.physical, before=verification.started)
         return verification
+
+    def prove(self, order: ProofOrder) -> Verification:
+        """Compare what an order asks for; where that proves both sides equal, earlier suspicions end.
+
+        Args:
+            order: which keys to compare, and from where.
+
+        Raises:
+            ConfigurationError: the source cannot be read as a whole.
+            Unavailable: a side was away for too long; a full comparison can be gone on with.
+            SchemaError: the `dualstore` schema is missing.
+        """
+        verification = self.proving(repair=order.repair).run(order)
+        if order.mode == "full" and verification.proven:
+            # A comparison that was gone on with has proved what was true when it began.
+            self._decide(lambda record: _proven(record, _seen_before(record, verification.context)))
+            self._discrepancies.mark_all_repaired(self.physical, before=verification.started)
+        return verification
+
+    def proving(self, *, repair: bool = False) -> Proving:
+        """What compares both sides of the table.
+
+        Args:
+            repair: settle what differs.
+        """
+        record = self._record()
+        return Proving(
+            logical=self.served.logical,
+            mapping=self.mapping,
+            engine=self._engine,
+            judge=Judge(
+                shape=self.served.shape,
+                dynamodb=self._mirroring.authority,
+                postgres=self._mirroring.mirror,
+                settle=self.settle,
+                repair=repair,
+                record=self._discrepancies,
+                ttl_attribute=self.ttl_attribute,
+            ),
+            context={
+                "suspects": sorted(record.suspects),
+                "loaded": record.loaded,
+                "mirrored_since": record.mirrored_since,
+            },
+        )
 
     @property
     def discrepancies(self) -> TableDiscrepancies:
@@ -480,6 +626,16 @@ class MigratedTable:
             lately = time.time() - _BEATEN_LATELY_SECONDS
             entries += [e for e in self._agent.homes[here.home.side.other].processes() if e.seen_at > lately]
         return [entry for entry in entries if self.physical in entry.confirmed]
+
+
+def _seen_before(record: ControlRecord, context: Mapping[str, Any]) -> ControlRecord:
+    """The record as a verification saw it when it began, as far as `_proven` asks for it."""
+    return replace(
+        record,
+        suspects=frozenset(context["suspects"]),
+        loaded=context["loaded"],
+        mirrored_since=context["mirrored_since"],
+    )
 
 
 def _proven(record: ControlRecord, before: ControlRecord) -> dict[str, object]:

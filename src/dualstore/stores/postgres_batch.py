@@ -7,7 +7,7 @@ from typing import NamedTuple
 import psycopg
 
 from dualstore.items import Item
-from dualstore.mapping import TableMapping
+from dualstore.mapping import Mapped, TableMapping
 from dualstore.mapping.transcoding import Rejected, Transcoded, Unreadable, read_line
 
 
@@ -35,6 +35,7 @@ class Batch:
         rows: rows that stand alone.
         sent: the blocks that were made so far.
         rejected: items that were declined and found to be none.
+        declined_are_rows: whether what the blocks declined is among `rows` already.
     """
 
     mapping: TableMapping
@@ -42,6 +43,23 @@ class Batch:
     rows: list[Row] = field(default_factory=list)
     sent: list[Transcoded] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
+    declined_are_rows: bool = False
+
+    def by_part(self, mapping: Mapped) -> list[tuple[int, "Batch"]]:
+        """The same for each SQL table of a mapped table. Several are known only when all has been made."""
+        if len(mapping.parts) == 1:
+            return [(0, self)]
+        parts = [Batch(part, declined_are_rows=True) for part in mapping.parts]
+        for block in self.blocks:
+            self.sent.append(block)
+            self.rows += self._read(block)
+            for place, some in block.by_part():
+                parts[place].sent.append(some)
+        for row in self.rows:
+            parts[mapping.place_of(row.item or {})].rows.append(row)
+        for part in parts:
+            part.blocks, part.sent = iter(part.sent), []
+        return [(place, part) for place, part in enumerate(parts)]
 
     def write(self, copy: psycopg.Copy) -> int:
         """Send everything; the number of rows."""
@@ -71,7 +89,7 @@ class Batch:
         return [*(Row(text, None, line) for text, line in pairs), *self.rows]
 
     def _read(self, block: Transcoded) -> Iterator[Row]:
-        for line in block.declined_lines():
+        for line in () if self.declined_are_rows else block.declined_lines():
             try:
                 yield Row(None, read_line(self.mapping.shape, line), line)
             except Unreadable as unreadable:

@@ -1,5 +1,6 @@
 """Expired rows of a mapped table: found page by page, and deleted as ordinary writes of the authority."""
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,17 +12,17 @@ import sqlalchemy
 from dualstore.errors import AuthorityMoved, RequestRejected
 from dualstore.items import Key, key_bytes
 from dualstore.mapping import REVISION_COLUMN as REVISION
-from dualstore.mapping import TableMapping, escape, quoted
+from dualstore.mapping import Mapped, TableMapping, escape, quoted
 from dualstore.mapping.expiry import OLDEST_EXPIRY, ExpiryPlace
 from dualstore.stores.postgres.catalog import lock_key
 from dualstore.stores.postgres.faults import as_store
-from dualstore.stores.postgres.sessions import BEGIN, COMMIT, Session, Sessions
+from dualstore.stores.postgres.sessions import BEGIN, COMMIT, Session, Sessions, Statement
 
 # Of a table of 100 million rows, about a thousand; of a small table usually none.
 _SAMPLED_PER_CENT = 0.001
 
 Cursor = tuple[Any, ...]
-"""Where a page ended; for the next call alone."""
+"""Where a page ended, for the next call alone: the number of a SQL table, and behind what it goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +32,12 @@ class ExpiredRow:
     Attributes:
         key: its primary key.
         revision: as it was seen: any write to the key changes it.
+        place: the number of the SQL table that it is in.
     """
 
     key: Key
     revision: int
+    place: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,7 @@ class PostgresExpiry:
     def __init__(
         self,
         engine: sqlalchemy.Engine,
-        tables: Mapping[str, TableMapping],
+        tables: Mapping[str, Mapped],
         *,
         grace: timedelta = timedelta(0),
         statement_timeout: timedelta = timedelta(seconds=5),
@@ -87,7 +90,7 @@ class PostgresExpiry:
         self._sessions = Sessions(engine, statement_timeout=statement_timeout)
         self._tables = tables
         self._ages = (str(grace.total_seconds()), str(OLDEST_EXPIRY.total_seconds()))
-        self._composed: dict[tuple[str, str], _Statements] = {}
+        self._composed: dict[tuple[str, str, int], _Statements] = {}
 
     def by_column(self, table: str, attribute: str, *, after: Cursor | None, rows: int) -> ExpiredPage:
         """Expired rows by the column of the TTL attribute, the longest expired first; none without a column.
@@ -101,17 +104,16 @@ class PostgresExpiry:
         Raises:
             Unavailable: PostgreSQL could not be reached in time.
         """
-        statements = self._statements(table, attribute)
+        place, *behind = after or (0,)
+        statements = self._statements(table, attribute, place)
         if statements.place.column is None:
-            return ExpiredPage((), None)
-        found = self._run(
-            statements.by_column(rows, after=after is not None), (*self._ages, *(after or ())), table
-        )
-        end = None
-        if len(found) == rows:
-            *key, _, value = found[-1]
-            end = (value, *key)
-        return ExpiredPage(tuple(statements.row(key, revision) for *key, revision, _ in found), end)
+            return self._ended(table, place, ())
+        found = self._run(statements.by_column(rows, after=bool(behind)), (*self._ages, *behind), table)
+        expired = tuple(ExpiredRow(statements.key(key), revision, place) for *key, revision, _ in found)
+        if len(found) < rows:
+            return self._ended(table, place, expired)
+        *last, _, value = found[-1]
+        return ExpiredPage(expired, (place, value, *last))
 
     def in_overflow(self, table: str, attribute: str, *, after: Cursor | None, rows: int) -> ExpiredPage:
         """Expired rows among the next rows of the table, by a value that is in the overflow.
@@ -125,28 +127,37 @@ class PostgresExpiry:
         Raises:
             Unavailable: PostgreSQL could not be reached in time.
         """
-        statements = self._statements(table, attribute)
+        place, *behind = after or (0,)
+        statements = self._statements(table, attribute, place)
         if not statements.place.overflows:
-            return ExpiredPage((), None)
-        values = (*self._ages, escape(attribute), *(after or ()))
-        found = self._run(statements.in_overflow(rows, after=after is not None), values, table)
+            return self._ended(table, place, ())
+        values = (*self._ages, escape(attribute), *behind)
+        found = self._run(statements.in_overflow(rows, after=bool(behind)), values, table)
         end: Cursor | None = None
         expired = []
         for *key, revision, has_expired, number in found:
             if has_expired:
-                expired.append(statements.row(key, revision))
+                expired.append(ExpiredRow(statements.key(key), revision, place))
             if number == rows:
-                end = tuple(key)
-        return ExpiredPage(tuple(expired), end)
+                end = (place, *key)
+        return self._ended(table, place, tuple(expired)) if end is None else ExpiredPage(tuple(expired), end)
+
+    def _ended(self, table: str, place: int, rows: tuple[ExpiredRow, ...]) -> ExpiredPage:
+        """The last page of one SQL table: the next begins with the SQL table after it, where there is one."""
+        following = place + 1
+        return ExpiredPage(rows, (following,) if following < len(self._tables[table].parts) else None)
 
     def anywhere(self, table: str, attribute: str) -> Cursor | None:
-        """A place for `in_overflow` to begin at, by chance, or None for the beginning of a small table.
+        """A place for `in_overflow` to begin at, by chance; of a small SQL table its beginning, or None.
 
         Processes are restarted before they have gone through a large table, and many go through it at once.
         """
-        statements = self._statements(table, attribute)
+        place = random.randrange(len(self._tables[table].parts))  # noqa: S311 - no secret
+        statements = self._statements(table, attribute, place)
         found = self._run(statements.anywhere, (), table) if statements.place.overflows else ()
-        return tuple(found[0]) if found else None
+        if found:
+            return (place, *found[0])
+        return (place,) if place else None
 
     def delete(self, table: str, rows: Sequence[ExpiredRow], *, epoch: int) -> Deleted:
         """Delete rows that are still as they were seen; the outbox's trigger hands it on to DynamoDB.
@@ -170,16 +181,19 @@ class PostgresExpiry:
         return sum((self.delete(table, [row], epoch=epoch) for row in rows), Deleted())
 
     def _delete(self, table: str, rows: Sequence[ExpiredRow], epoch: int) -> Deleted:
-        statements = self._any_statements(table)
-        shape = statements.mapping.shape
-        names = [key_bytes(shape.keys, row.key) for row in rows]
-        lock = self._sessions.lock(*(lock_key(table, name) for name in names), writer="authority")
-        columns = zip(*(statements.mapping.encode_key(row.key) for row in rows), strict=True)
-        values = (table, str(epoch), names, [row.revision for row in rows], *map(list, columns))
+        keys = self._tables[table].shape.keys
+        lock = self._sessions.lock(
+            *(lock_key(table, key_bytes(keys, row.key)) for row in rows), writer="authority"
+        )
+        deletions = [
+            self._deletion(table, [row for row in rows if row.place == place], place, epoch)
+            for place in sorted({row.place for row in rows})
+        ]
 
         def delete(session: Session) -> tuple[int, bool]:
-            _, _, ((count, passed),), _ = session.batch(BEGIN, lock, (statements.delete, values), COMMIT)
-            return int(count), bool(passed)
+            _, _, *answers, _ = session.batch(BEGIN, lock, *deletions, COMMIT)
+            told = [answer for (answer,) in answers]
+            return sum(int(count) for count, _ in told), all(passed for _, passed in told)
 
         doing = f"the deletion of expired rows of {table!r}"
         count, passed = self._sessions.run(delete, doing=doing, explain=as_store)
@@ -197,15 +211,20 @@ class PostgresExpiry:
             explain=as_store,
         )
 
-    def _any_statements(self, table: str) -> "_Statements":
-        return self._statements(table, "")
+    def _deletion(self, table: str, rows: Sequence[ExpiredRow], place: int, epoch: int) -> Statement:
+        statements = self._statements(table, "", place)
+        keys = statements.mapping.shape.keys
+        columns = zip(*(statements.mapping.encode_key(row.key) for row in rows), strict=True)
+        names = [key_bytes(keys, row.key) for row in rows]
+        values = (table, str(epoch), names, [row.revision for row in rows], *map(list, columns))
+        return statements.delete, values
 
-    def _statements(self, table: str, attribute: str) -> "_Statements":
-        mapping = self._tables[table]
-        statements = self._composed.get((table, attribute))
+    def _statements(self, table: str, attribute: str, place: int = 0) -> "_Statements":
+        mapping = self._tables[table].parts[place]
+        statements = self._composed.get((table, attribute, place))
         if statements is None or statements.mapping is not mapping:
             statements = _Statements(ExpiryPlace(mapping, attribute))
-            self._composed[table, attribute] = statements
+            self._composed[table, attribute, place] = statements
         return statements
 
 
@@ -219,10 +238,10 @@ class _Statements:
     def mapping(self) -> TableMapping:
         return self.place.mapping
 
-    def row(self, key: Sequence[Any], revision: int) -> ExpiredRow:
-        """A row as PostgreSQL answered it."""
-        columns = zip(self.mapping.key_columns, key, strict=True)
-        return ExpiredRow({column.attribute: column.decode(stored) for column, stored in columns}, revision)
+    def key(self, stored: Sequence[Any]) -> Key:
+        """The key of a row as PostgreSQL answered it."""
+        columns = zip(self.mapping.key_columns, stored, strict=True)
+        return {column.attribute: column.decode(value) for column, value in columns}
 
     @cached_property
     def table(self) -> str:

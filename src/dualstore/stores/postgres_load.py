@@ -1,24 +1,42 @@
 """Loading the history into its SQL table: COPY, merge where nothing is, and the checkpoint with them."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import cached_property
 from typing import Any
 
 import psycopg
 from psycopg import sql
-from psycopg.types.json import Jsonb
 from sqlalchemy import Engine
 
 from dualstore.errors import ConfigurationError, MirrorFenced, SchemaError, Unavailable
-from dualstore.items import Item, Key, item_size_bytes, key_bytes
-from dualstore.mapping import TableMapping
-from dualstore.mapping.transcoding import Reason, Rejected, Transcoded, read_line
+from dualstore.items import Key, key_bytes
+from dualstore.mapping import Mapped
+from dualstore.mapping.transcoding import (
+    Reason,
+    Rejected,
+    Transcoded,
+    Transcoder,
+    read_line,
+    transcoder_of,
+)
 from dualstore.stores.key_bytes import key_from_bytes
+from dualstore.stores.ledger import PieceRow, PieceState, TakenOver
 from dualstore.stores.postgres.faults import Fault, fault_of, unavailable
+from dualstore.stores.postgres.split_statements import doubled
 from dualstore.stores.postgres_batch import Batch, Row
-from dualstore.stores.postgres_runs import PieceRow, PieceState, RunState, TakenOver
-from dualstore.stores.postgres_staging import MIRROR, NOBODY, SETTINGS, LoadStatements, composed
+from dualstore.stores.postgres_runs import checkpoint
+from dualstore.stores.postgres_staging import (
+    MIRROR,
+    NOBODY,
+    SETTINGS,
+    LoadStatements,
+    composed,
+    in_key_order,
+    load_statements,
+)
 from dualstore.stores.postgres_transaction import Cursor, transaction
 from dualstore.stores.postgres_waiting import outlast_readers_and_writers, outlast_writers
 
@@ -26,27 +44,31 @@ _TOMBSTONE_PAGE_KEYS = 1000
 _ROW_PAGE_ROWS = 1000
 
 
+LEASE = timedelta(minutes=1)
+"""How long a piece stays its worker's without a checkpoint: as long as a transaction may take."""
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One piece of a backfill, a segment or the rows from before it, and how far it has come.
+    """One piece of a backfill, of its source or the rows from before it, and how far it has come.
 
     Attributes:
         row: its row in the ledger.
-        start: where the next page of a Scan begins; None before the first page, and after the last.
-        position: where the next block of any other source begins, in that source's own words.
-        unsettled: keys of the last page to be settled before the piece goes on.
-        failed: how many items no SQL row could hold.
+        position: where the next batch begins, in the source's own words; None before the first one.
+        at_end: whether the last batch has been loaded.
+        unsettled: keys of the last batch to be settled before the piece goes on.
+        since: when it was claimed or last got on, in this process's monotonic seconds.
     """
 
     row: PieceRow
-    start: Key | None = None
     position: Mapping[str, Any] | None = None
+    at_end: bool = False
     unsettled: tuple[Key, ...] = ()
-    failed: int = 0
+    since: float = field(default_factory=time.monotonic, compare=False)
 
     @property
     def read_to_the_end(self) -> bool:
-        """Whether the last page has been loaded; keys may still be unsettled."""
+        """Whether all of it has been loaded, and its keys settled."""
         return self.row.state in {PieceState.COPIED, PieceState.DONE}
 
 
@@ -69,12 +91,9 @@ class _Merged:
 
     inserted: int = 0
     unsettled: tuple[Key, ...] = ()
-    failed: int = 0
 
     def __add__(self, other: "_Merged") -> "_Merged":
-        return _Merged(
-            self.inserted + other.inserted, self.unsettled + other.unsettled, self.failed + other.failed
-        )
+        return _Merged(self.inserted + other.inserted, self.unsettled + other.unsettled)
 
 
 Reject = Callable[[Cursor, Sequence[Rejected]], None]
@@ -92,17 +111,38 @@ class PostgresLoad:
         engine: an engine with the psycopg driver.
         mapping: the table.
         epoch: of the control record in force when dual writes were confirmed.
+        lease: how long a piece stays its worker's after each checkpoint.
     """
 
-    def __init__(self, engine: Engine, mapping: TableMapping, *, epoch: int) -> None:
+    def __init__(self, engine: Engine, mapping: Mapped, *, epoch: int, lease: timedelta = LEASE) -> None:
         self._engine = engine
         self._mapping = mapping
         self._epoch = epoch
+        self._lease = lease
         self._keys = mapping.shape.keys
         self._table = mapping.shape.name
-        self._sql = LoadStatements(mapping, MIRROR)
-        self._straight = LoadStatements(mapping, NOBODY)
-        self._table_sql = self._sql.table.as_string(None)
+        self._sql = load_statements(mapping, MIRROR)
+        self._straight = load_statements(mapping, NOBODY)
+
+    @property
+    def mapping(self) -> Mapped:
+        """The table."""
+        return self._mapping
+
+    @property
+    def _tables_sql(self) -> list[str]:
+        """The names of the SQL tables."""
+        return [each.table.as_string(None) for each in self._sql]
+
+    @property
+    def epoch(self) -> int:
+        """The epoch at which it loads."""
+        return self._epoch
+
+    @cached_property
+    def transcoder(self) -> Transcoder:
+        """Makes rows of what a source reads; by the accelerator where it is installed."""
+        return transcoder_of(self._mapping)
 
     def check(self) -> None:
         """See that the mapped SQL table is there.
@@ -111,66 +151,24 @@ class PostgresLoad:
             SchemaError: it is not.
             Unavailable: PostgreSQL could not be reached.
         """
-        name = self._table_sql
-        with transaction(self._engine, f"Looking for the SQL table {name}") as cursor:
-            cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [name])
-            if cursor.fetchone() != (True,):
-                raise SchemaError(
-                    f"the SQL table {name}, to which {self._table} is mapped, does not exist: "
-                    "create it with your own migrations, then start again"
-                )
+        for name in self._tables_sql:
+            with transaction(self._engine, f"Looking for the SQL table {name}") as cursor:
+                cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [name])
+                if cursor.fetchone() != (True,):
+                    raise SchemaError(
+                        f"the SQL table {name}, to which {self._table} is mapped, does not exist: "
+                        "create it with your own migrations, then start again"
+                    )
 
     def piece(self, row: PieceRow) -> Piece:
         """A piece, from its row in the ledger."""
         cursor: Mapping[str, Any] = row.cursor or {}
-        start = cursor.get("start")
         return Piece(
             row,
-            start=None if start is None else self._key(bytes.fromhex(start)),
             position=cursor.get("position"),
+            at_end=cursor.get("at_end", False),
             unsettled=tuple(self._key(bytes.fromhex(key)) for key in cursor.get("unsettled", ())),
-            failed=cursor.get("failed", 0),
         )
-
-    def load(
-        self,
-        piece: Piece,
-        items: Sequence[Item],
-        *,
-        next_start: Key | None,
-        on_failure: Callable[[Key, str], None],
-    ) -> Piece:
-        """Load a page and move the piece's checkpoint past it, in one transaction.
-
-        Args:
-            piece: the piece, as this worker's claim or its last page left it; nothing is left unsettled.
-            items: the page.
-            next_start: where the next page begins, or None after the last page.
-            on_failure: called with the key and the reason for each item that no SQL row can hold, before
-                the transaction commits; the rest of the page is loaded. The reason holds no values.
-
-        Returns:
-            The piece with its new checkpoint, which names the keys to settle next.
-
-        Raises:
-            TakenOver: somebody else has claimed the piece since.
-            MirrorFenced: PostgreSQL is not the mirror at this epoch any more; nothing was loaded.
-            Unavailable: nothing was loaded, or, where the reply of COMMIT got lost, perhaps all of it:
-                claim the piece again and go on from where it stands.
-        """
-        batch = Batch(self._mapping, rows=[Row(None, item, None) for item in items])
-
-        def fail(row: Row, reason: str) -> None:
-            on_failure(self._keys.key_of(row.item or {}), reason)
-
-        with transaction(self._engine, f"Loading a page of {self._table}") as cursor:
-            cursor.execute(self._sql.begin, prepare=False)
-            merged = self._merge(cursor, self._sql, batch, fail)
-            loaded = self._advanced(
-                piece, merged, start=next_start, items=len(items), size_bytes=sum(map(item_size_bytes, items))
-            )
-            self._checkpoint(cursor, loaded, self._sql)
-        return loaded
 
     def load_blocks(
         self,
@@ -179,6 +177,9 @@ class PostgresLoad:
         *,
         position: Mapping[str, Any] | None,
         reject: Reject,
+        keys: Sequence[Key] = (),
+        rejected: Sequence[Rejected] = (),
+        read_units: float = 0.0,
     ) -> Piece:
         """Load blocks of a source and move the piece's checkpoint past them, in one transaction.
 
@@ -189,22 +190,28 @@ class PostgresLoad:
                 PostgreSQL refuses a row. Ten to fifty thousand items are a good number.
             position: where the next blocks begin, to be found again in `Piece.position`; None after the last.
             reject: called once with the items that no row was made of, unless there are none. What it does
-                with the cursor is committed with the rows.
+                with the cursor is committed with the rows. Reasons hold no values.
+            keys: to be settled next, besides those that differ; each counts as an item that was read.
+            rejected: what the source has found to be no item, or no key; each counts as an item, too.
+            read_units: consumed at DynamoDB in order to read this.
 
         Returns:
             The piece with its new checkpoint, which names the keys to settle next.
 
         Raises:
-            TakenOver: as for `load`; and so are the others.
+            TakenOver: somebody else has claimed the piece since, or its run has ended.
             MirrorFenced: PostgreSQL is not the mirror at this epoch any more; nothing was loaded.
-            Unavailable: nothing was loaded, or, where the reply of COMMIT got lost, perhaps all of it.
+            Unavailable: nothing was loaded, or, where the reply of COMMIT got lost, perhaps all of it:
+                claim the piece again and go on from where it stands.
         """
-        batch = Batch(self._mapping, blocks=iter(blocks))
+        batch = Batch(self._mapping.parts[-1], blocks=iter(blocks), rejected=list(rejected))
         with transaction(self._engine, f"Loading blocks of {self._table}") as cursor:
-            cursor.execute(self._sql.begin, prepare=False)
-            merged = self._merge(cursor, self._sql, batch, self._rejecting(batch))
-            loaded = self._loaded(piece, batch, merged, position)
-            self._finish(cursor, self._sql, batch, loaded, reject)
+            merged = self._merge_parts(cursor, self._sql, batch)
+            merged += _Merged(unsettled=tuple(keys))
+            loaded = self._loaded(
+                piece, batch, merged, position, others=len(keys) + len(rejected), read_units=read_units
+            )
+            self._finish(cursor, self._sql[0], batch.rejected, loaded, reject)
         return loaded
 
     def check_straight(self) -> None:
@@ -213,17 +220,19 @@ class PostgresLoad:
         Raises:
             ConfigurationError: it is not so.
         """
-        with transaction(self._engine, f"Looking whether {self._table_sql} is empty") as cursor:
+        names = ", ".join(self._tables_sql)
+        with transaction(self._engine, f"Looking whether {names} is empty") as cursor:
             cursor.execute(composed(f"SELECT EXISTS ({NOBODY})"), self._parameters)
             if cursor.fetchone() != (True,):
                 raise ConfigurationError(
                     f"{self._table} is mirrored already, so it cannot be copied straight into its SQL table: "
                     "start an ordinary backfill"
                 )
-            cursor.execute(sql.SQL("SELECT EXISTS (SELECT FROM {})").format(self._sql.table))
+            there_are = [sql.SQL("EXISTS (SELECT FROM {})").format(each.table) for each in self._sql]
+            cursor.execute(sql.SQL("SELECT {}").format(sql.SQL(" OR ").join(there_are)))
             if cursor.fetchone() != (False,):
                 raise ConfigurationError(
-                    f"the SQL table {self._table_sql} holds rows, so it cannot be copied into straight: "
+                    f"the SQL table {names} holds rows, so it cannot be copied into straight: "
                     "empty it, or start an ordinary backfill"
                 )
 
@@ -234,6 +243,9 @@ class PostgresLoad:
         *,
         position: Mapping[str, Any] | None,
         reject: Reject,
+        keys: Sequence[Key] = (),
+        rejected: Sequence[Rejected] = (),
+        read_units: float = 0.0,
     ) -> Piece:
         """Load blocks by COPY into the SQL table itself, without staging and merge, while nobody writes it.
 
@@ -244,28 +256,20 @@ class PostgresLoad:
 
         Raises:
             ConfigurationError: the table is being mirrored by now; nothing was loaded.
-            TakenOver: as for `load`.
-            Unavailable: as for `load`.
+            TakenOver, Unavailable: as for `load_blocks`.
         """
-        batch = Batch(self._mapping, blocks=iter(blocks))
-        statements = self._straight
+        if keys:
+            raise ConfigurationError(f"{self._table} is not mirrored yet, so no key of it can be settled")
+        batch = Batch(self._mapping.parts[-1], blocks=iter(blocks), rejected=list(rejected))
         with transaction(self._engine, f"Copying blocks straight into {self._table}") as cursor:
             cursor.execute(composed(SETTINGS))
             # Held until the end: nobody begins to mirror the table beside this transaction.
             cursor.execute("SELECT FROM dualstore.control WHERE table_name = %s FOR SHARE", [self._table])
-            try:
-                with cursor.connection.transaction():
-                    merged = _Merged(self._copy(cursor, statements.copy_straight, batch))
-                    cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
-            except psycopg.Error as error:
-                if fault_of(error) is not Fault.REFUSED:
-                    raise
-                cursor.execute(statements.begin, prepare=False)
-                merged = self._merge(
-                    cursor, statements, Batch(self._mapping, rows=batch.alone()), self._rejecting(batch)
-                )
-            loaded = self._loaded(piece, batch, merged, position)
-            self._finish(cursor, statements, batch, loaded, reject)
+            merged = _Merged()
+            for place, part in batch.by_part(self._mapping):
+                merged += self._copy_straight(cursor, self._straight[place], part, self._rejecting(batch))
+            loaded = self._loaded(piece, batch, merged, position, others=len(rejected), read_units=read_units)
+            self._finish(cursor, self._straight[0], batch.rejected, loaded, reject)
         return loaded
 
     def draw_revision(self) -> int:
@@ -286,8 +290,12 @@ class PostgresLoad:
         """
         after = () if start is None else self._mapping.encode_key(start)
         with transaction(self._engine, f"Reading the keys of the rows of {self._table}") as cursor:
-            rows_in_order = self._sql.rows_after if after else self._sql.rows
-            cursor.execute(rows_in_order(_ROW_PAGE_ROWS), [revision, *after])
+            found = [
+                each.rows_after(_ROW_PAGE_ROWS) if after else each.rows(_ROW_PAGE_ROWS) for each in self._sql
+            ]
+            cursor.execute(
+                in_key_order(self._mapping, found, _ROW_PAGE_ROWS), [revision, *after] * len(found)
+            )
             rows = [(self._decoded(key), older) for *key, older in cursor]
         return RowPage(
             older=[key for key, older in rows if older],
@@ -295,17 +303,46 @@ class PostgresLoad:
         )
 
     def pass_rows(self, piece: Piece, page: RowPage, *, unsettled: Sequence[Key]) -> Piece:
-        """Move a piece's checkpoint past a page of rows; the errors are those of `load`.
+        """Move a piece's checkpoint past a page of rows; the errors are those of `load_blocks`.
 
         Args:
             piece: the piece, as this worker's claim or its last page left it; nothing is left unsettled.
             page: the page.
             unsettled: which of its keys to settle next.
         """
+        start = page.next_start
+        position = None if start is None else {"start": key_bytes(self._keys, start).hex()}
         with transaction(self._engine, f"Passing a page of rows of {self._table}") as cursor:
             found = _Merged(unsettled=tuple(unsettled))
-            passed = self._advanced(piece, found, start=page.next_start, items=len(page.older), size_bytes=0)
-            self._checkpoint(cursor, passed, self._sql)
+            passed = self._advanced(piece, found, position=position, items=len(page.older))
+            self._checkpoint(cursor, passed, self._sql[0])
+        return passed
+
+    def start_of(self, piece: Piece) -> Key | None:
+        """Behind which row the next page of a piece begins that `pass_rows` moves; None: the first one."""
+        return None if piece.position is None else self._key(bytes.fromhex(piece.position["start"]))
+
+    def pass_settled(
+        self, piece: Piece, rejected: Sequence[Rejected], *, reject: Reject, found: int = 0
+    ) -> Piece:
+        """Move a piece's checkpoint past the keys that had to be settled; errors are those of `load_blocks`.
+
+        Args:
+            piece: the piece.
+            rejected: those of the keys that could not be settled, without the items.
+            reject: as for `load_blocks`.
+            found: how many keys were settled besides those that the piece's checkpoint names.
+        """
+        with transaction(self._engine, f"Passing settled keys of {self._table}") as cursor:
+            passed = self._advanced(
+                piece,
+                _Merged(),
+                position=piece.position,
+                at_end=piece.at_end,
+                settled=found,
+                rejected=len(rejected),
+            )
+            self._finish(cursor, self._sql[0], rejected, passed, reject)
         return passed
 
     def wait_for_writers(self, patience: timedelta, waiting: Callable[[int], None]) -> None:
@@ -319,7 +356,8 @@ class PostgresLoad:
             Unavailable: some are still there.
         """
         doing = f"Waiting for transactions that have written to the SQL table of {self._table}"
-        outlast_writers(self._engine, self._table_sql, doing, patience, waiting)
+        for name in self._tables_sql:
+            outlast_writers(self._engine, name, doing, patience, waiting)
 
     def wait_for_older_writers(self, patience: timedelta, waiting: Callable[[int], None]) -> None:
         """Wait until no transaction is left that may have looked at the table before the last page's COMMIT.
@@ -328,7 +366,23 @@ class PostgresLoad:
         Arguments and errors are those of `wait_for_writers`.
         """
         doing = f"Waiting for transactions older than the copy of {self._table}"
-        outlast_readers_and_writers(self._engine, self._table_sql, doing, patience, waiting)
+        for name in self._tables_sql:
+            outlast_readers_and_writers(self._engine, name, doing, patience, waiting)
+
+    def doubled_keys(self) -> Iterator[Sequence[Key]]:
+        """The keys that have rows in several SQL tables of the table, in pages of bounded size.
+
+        No primary key holds these apart, and this load takes no locks: a row of it can come beside one that a
+        writer makes at the same moment. None where the table is in one SQL table.
+        """
+        statement = doubled(self._mapping)
+        if not statement:
+            return
+        with transaction(self._engine, f"Looking for keys of {self._table} in two SQL tables") as cursor:
+            cursor.execute(composed(statement))
+            found = [self._decoded(row) for row in cursor]
+        for start in range(0, len(found), _TOMBSTONE_PAGE_KEYS):
+            yield found[start : start + _TOMBSTONE_PAGE_KEYS]
 
     def tombstoned_keys(self) -> Iterator[Sequence[Key]]:
         """The keys of the table that have a tombstone, in pages of bounded size."""
@@ -366,6 +420,32 @@ class PostgresLoad:
 
         return reject
 
+    def _merge_parts(self, cursor: Cursor, statements: Sequence[LoadStatements], batch: Batch) -> _Merged:
+        """Merge rows into every SQL table that they belong to."""
+        merged = _Merged()
+        if len(statements) == 1:  # blocks are still being made while they are sent
+            cursor.execute(statements[0].begin, prepare=False)
+            return self._merge(cursor, statements[0], batch, self._rejecting(batch))
+        for place, part in batch.by_part(self._mapping):
+            cursor.execute(statements[place].begin, prepare=False)
+            merged += self._merge(cursor, statements[place], part, self._rejecting(batch))
+        return merged
+
+    def _copy_straight(
+        self, cursor: Cursor, statements: LoadStatements, batch: Batch, refuse: Callable[[Row, str], None]
+    ) -> _Merged:
+        try:
+            with cursor.connection.transaction():
+                merged = _Merged(self._copy(cursor, statements.copy_straight, batch))
+                cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        except psycopg.Error as error:
+            if fault_of(error) is not Fault.REFUSED:
+                raise
+            cursor.execute(statements.begin, prepare=False)
+            alone = Batch(statements.mapping, rows=batch.alone())
+            return self._merge(cursor, statements, alone, refuse)
+        return merged
+
     def _merge(
         self,
         cursor: Cursor,
@@ -384,12 +464,12 @@ class PostgresLoad:
         rows = batch.alone()
         if len(rows) == 1:
             refuse(rows[0], reason)
-            return _Merged(failed=1)
+            return _Merged()
         merged = _Merged()
         middle = len(rows) // 2
         for half in (rows[:middle], rows[middle:]):
             cursor.execute(statements.empty_staging)
-            merged += self._merge(cursor, statements, Batch(self._mapping, rows=half), refuse)
+            merged += self._merge(cursor, statements, Batch(statements.mapping, rows=half), refuse)
         return merged
 
     def _merge_all(self, cursor: Cursor, statements: LoadStatements, batch: Batch) -> _Merged:
@@ -411,21 +491,35 @@ class PostgresLoad:
             return batch.write(copy)
 
     def _loaded(
-        self, piece: Piece, batch: Batch, merged: _Merged, position: Mapping[str, Any] | None
+        self,
+        piece: Piece,
+        batch: Batch,
+        merged: _Merged,
+        position: Mapping[str, Any] | None,
+        *,
+        others: int,
+        read_units: float,
     ) -> Piece:
         return self._advanced(
             piece,
-            merged + _Merged(failed=sum(each.reason is not Reason.REFUSED for each in batch.rejected)),
+            merged,
             position=position,
-            items=sum(block.rows + len(block.declined) for block in batch.sent),
+            items=sum(block.rows + len(block.declined) for block in batch.sent) + others,
             size_bytes=sum(block.json_bytes for block in batch.sent),
+            rejected=len(batch.rejected),
+            read_units=read_units,
         )
 
     def _finish(
-        self, cursor: Cursor, statements: LoadStatements, batch: Batch, piece: Piece, reject: Reject
+        self,
+        cursor: Cursor,
+        statements: LoadStatements,
+        rejected: Sequence[Rejected],
+        piece: Piece,
+        reject: Reject,
     ) -> None:
-        if batch.rejected:
-            reject(cursor, batch.rejected)
+        if rejected:
+            reject(cursor, rejected)
         self._checkpoint(cursor, piece, statements)
 
     def _advanced(
@@ -433,55 +527,39 @@ class PostgresLoad:
         piece: Piece,
         merged: _Merged,
         *,
-        start: Key | None = None,
-        position: Mapping[str, Any] | None = None,
-        items: int,
-        size_bytes: int,
+        position: Mapping[str, Any] | None,
+        at_end: bool | None = None,
+        items: int = 0,
+        size_bytes: int = 0,
+        settled: int = 0,
+        rejected: int = 0,
+        read_units: float = 0.0,
     ) -> Piece:
-        failed = piece.failed + merged.failed
+        at_end = position is None if at_end is None else at_end
+        now = time.monotonic()
         row = replace(
             piece.row,
-            state=PieceState.COPIED if start is None and position is None else PieceState.COPYING,
+            state=PieceState.COPIED if at_end and not merged.unsettled else PieceState.COPYING,
             cursor={
-                "start": None if start is None else key_bytes(self._keys, start).hex(),
                 "position": None if position is None else dict(position),
+                "at_end": at_end,
                 "unsettled": [key_bytes(self._keys, key).hex() for key in merged.unsettled],
-                "failed": failed,
             },
             items=piece.row.items + items,
             inserted=piece.row.inserted + merged.inserted,
-            settled=piece.row.settled + len(merged.unsettled),
+            settled=piece.row.settled + len(merged.unsettled) + settled,
             size_bytes=piece.row.size_bytes + size_bytes,
+            rejected=piece.row.rejected + rejected,
+            read_units=piece.row.read_units + read_units,
+            seconds=piece.row.seconds + now - piece.since,
+            rate=items / max(now - piece.since, 1e-6) if items else piece.row.rate,
+            failures=0,
         )
-        return Piece(row, start=start, position=position, unsettled=merged.unsettled, failed=failed)
+        return Piece(row, position=position, at_end=at_end, unsettled=merged.unsettled, since=now)
 
     def _checkpoint(self, cursor: Cursor, piece: Piece, statements: LoadStatements) -> None:
         row = piece.row
-        cursor.execute(
-            composed(
-                "UPDATE dualstore.run_pieces SET state = %(state)s, cursor = %(cursor)s, items = %(items)s,"
-                " inserted = %(inserted)s, settled = %(settled)s, bytes = %(bytes)s, error = NULL,"
-                " transaction_id = pg_current_xact_id()::text::bigint, updated_at = clock_timestamp()"
-                " WHERE run_id = %(run)s AND piece = %(piece)s AND attempts = %(attempt)s"
-                # A worker that outlives its run may hold a page that writes have passed by since.
-                " AND EXISTS (SELECT FROM dualstore.runs WHERE id = run_id AND runs.state = %(running)s)"
-                f" AND EXISTS ({statements.guard})"
-            ),
-            {
-                **self._parameters,
-                "state": row.state,
-                "cursor": Jsonb(dict(row.cursor or {})),
-                "items": row.items,
-                "inserted": row.inserted,
-                "settled": row.settled,
-                "bytes": row.size_bytes,
-                "run": row.run_id,
-                "piece": row.number,
-                "attempt": row.attempt,
-                "running": RunState.RUNNING,
-            },
-        )
-        if cursor.rowcount == 1:
+        if checkpoint(cursor, row, lease=self._lease, guard=statements.guard, values=self._parameters):
             return
         cursor.execute(composed(f"SELECT EXISTS ({statements.guard})"), self._parameters)
         if cursor.fetchone() == (True,):

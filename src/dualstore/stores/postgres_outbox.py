@@ -15,7 +15,7 @@ import sqlalchemy
 
 from dualstore.errors import AuthorityMoved, Unavailable
 from dualstore.items import Item, Key
-from dualstore.mapping import TableMapping, typed_item, typed_json
+from dualstore.mapping import Mapped, typed_item, typed_json
 from dualstore.stores.base import LANES, SECOND_LOOK, Lease, Onto, OutboxDepth, OutboxEntry, Sending
 from dualstore.stores.postgres.faults import unavailable
 from dualstore.stores.postgres.key_texts import key_texts_of_values, lane_of
@@ -103,7 +103,7 @@ SELECT count(*),
 class _KeyStatements:
     """The statements that speak of one table's keys."""
 
-    mapping: TableMapping
+    mapping: Mapped
 
     @cached_property
     def pending(self) -> str:
@@ -163,7 +163,7 @@ class PostgresOutbox:
     def __init__(
         self,
         engine: sqlalchemy.Engine,
-        mappings: Mapping[str, TableMapping],
+        mappings: Mapping[str, Mapped],
         *,
         statement_timeout: timedelta = timedelta(seconds=5),
     ) -> None:

@@ -1,15 +1,16 @@
 """The SQL of loading one table in bulk: staging, the merge where nothing is, and what it left out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from psycopg import sql
 
 from dualstore.items import KeyType
-from dualstore.mapping import TableMapping
+from dualstore.mapping import Mapped, TableMapping
 from dualstore.stores.postgres.statements import passing
+from dualstore.stores.postgres_pressure import LOADER
 
-_STAGING = sql.Identifier("pg_temp", "dualstore_staging")
 # `json` has no equality. The texts are compared: a false difference costs one settle.
 _COMPARED_AS_TEXT = frozenset({"json", "json[]"})
 
@@ -25,7 +26,7 @@ NOBODY = (
 # does not pay for.
 SETTINGS = (
     "SELECT set_config('dualstore.writer', 'mirror', true), set_config('work_mem', '64MB', true),"
-    " set_config('jit', 'off', true)"
+    f" set_config('jit', 'off', true), set_config('application_name', '{LOADER}', true)"
 )
 
 
@@ -34,12 +35,16 @@ class LoadStatements:
     """The statements for one table, composed once.
 
     Attributes:
-        mapping: the table.
+        mapping: the SQL table.
         guard: a query of one row where the table may be loaded: `MIRROR` or `NOBODY`.
+        beside: the other SQL tables of the same DynamoDB table: a key has a row in one of them.
+        place: the number of the SQL table among them.
     """
 
     mapping: TableMapping
     guard: str
+    beside: tuple[TableMapping, ...] = ()
+    place: int = 0
 
     @cached_property
     def table(self) -> sql.Identifier:
@@ -55,19 +60,18 @@ class LoadStatements:
         """
         return sql.SQL(
             f"{SETTINGS};"  # pyright: ignore[reportArgumentType] - a constant
-            " CREATE TEMPORARY TABLE dualstore_staging ON COMMIT DROP AS"
-            " SELECT {columns} FROM {table} WITH NO DATA"
-        ).format(columns=self._columns, table=self.table)
+            " CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS SELECT {columns} FROM {table} WITH NO DATA"
+        ).format(name=sql.Identifier(self._name), columns=self._columns, table=self.table)
 
     @cached_property
     def empty_staging(self) -> sql.Composed:
         """Forget what was merged before in the same transaction."""
-        return sql.SQL("TRUNCATE {}").format(_STAGING)
+        return sql.SQL("TRUNCATE {}").format(self._staging)
 
     @cached_property
     def copy(self) -> sql.Composed:
         """COPY into the staging table."""
-        return sql.SQL("COPY {} ({}) FROM STDIN").format(_STAGING, self._columns)
+        return sql.SQL("COPY {} ({}) FROM STDIN").format(self._staging, self._columns)
 
     @cached_property
     def copy_straight(self) -> sql.Composed:
@@ -82,13 +86,15 @@ class LoadStatements:
         """
         return sql.SQL(
             "INSERT INTO {table} ({columns}) SELECT {columns} FROM {staging} s"
-            " WHERE EXISTS ({guard}) AND NOT {buried} ORDER BY {keys} ON CONFLICT ({keys}) DO NOTHING"
+            " WHERE EXISTS ({guard}) AND NOT {buried} AND NOT {elsewhere} ORDER BY {keys}"
+            " ON CONFLICT ({keys}) DO NOTHING"
         ).format(
             table=self.table,
             columns=self._columns,
-            staging=_STAGING,
+            staging=self._staging,
             guard=composed(self.guard),
             buried=self._buried,
+            elsewhere=self._elsewhere,
             keys=self._key_columns,
         )
 
@@ -101,10 +107,10 @@ class LoadStatements:
         keys = self._names[: len(self.mapping.key_columns)]
         return sql.SQL(
             "SELECT {read} FROM {staging} s LEFT JOIN {table} t ON {same_key}"
-            " WHERE t.dualstore_revision IS NULL OR {differs} OR {buried}"
+            " WHERE t.dualstore_revision IS NULL OR {differs} OR {buried} OR {elsewhere}"
         ).format(
             read=sql.SQL(", ").join(map(composed, self.mapping.read_expressions("s")[: len(keys)])),
-            staging=_STAGING,
+            staging=self._staging,
             table=self.table,
             same_key=sql.SQL(" AND ").join(sql.SQL("t.{0} = s.{0}").format(name) for name in keys),
             differs=sql.SQL(" OR ").join(
@@ -114,6 +120,7 @@ class LoadStatements:
                 for name, pg_type in zip(self._names, self.mapping.pg_types, strict=True)
             ),
             buried=self._buried,
+            elsewhere=self._elsewhere,
         )
 
     def rows(self, limit: int) -> sql.Composed:
@@ -135,6 +142,29 @@ class LoadStatements:
             sql.SQL(", ").join(map(composed, read)), self.table
         )
         return rows + where + sql.SQL(" ORDER BY {} LIMIT {}").format(self._key_columns, limit)
+
+    @property
+    def _name(self) -> str:
+        return f"dualstore_staging_{self.place}"
+
+    @property
+    def _staging(self) -> sql.Identifier:
+        return sql.Identifier("pg_temp", self._name)
+
+    @cached_property
+    def _elsewhere(self) -> sql.Composable:
+        """Whether another SQL table has a row of the key."""
+        found = [
+            sql.SQL("EXISTS (SELECT FROM {} o WHERE {})").format(
+                sql.Identifier(*filter(None, (other.table.schema, other.table.name))),
+                sql.SQL(" AND ").join(
+                    sql.SQL("o.{} = s.{}").format(sql.Identifier(theirs.name), sql.Identifier(mine.name))
+                    for mine, theirs in zip(self.mapping.key_columns, other.key_columns, strict=True)
+                ),
+            )
+            for other in self.beside
+        ]
+        return sql.SQL("({})").format(sql.SQL(" OR ").join(found)) if found else sql.SQL("false")
 
     @cached_property
     def _names(self) -> list[sql.Identifier]:
@@ -190,3 +220,33 @@ _KEY_PAYLOADS: dict[KeyType, str] = {
 def composed(text: str) -> sql.SQL:
     """SQL that the mapping has composed of quoted names and type names, which a type checker cannot see."""
     return sql.SQL(text)  # pyright: ignore[reportArgumentType]
+
+
+def load_statements(mapping: Mapped, guard: str) -> tuple[LoadStatements, ...]:
+    """The statements for each SQL table of a mapped table.
+
+    Args:
+        mapping: the table.
+        guard: `MIRROR` or `NOBODY`.
+    """
+    parts = mapping.parts
+    return tuple(
+        LoadStatements(part, guard, beside=(*parts[:place], *parts[place + 1 :]), place=place)
+        for place, part in enumerate(parts)
+    )
+
+
+def in_key_order(mapping: Mapped, pages: Sequence[sql.Composed], limit: int) -> sql.Composed:
+    """The first rows in key order of pages of several SQL tables, each as `LoadStatements.rows` gives one."""
+    if len(pages) == 1:
+        return pages[0]
+    keys = mapping.shape.keys.attributes
+    places = [sql.Identifier(f"k{number}") for number in range(len(keys))]
+    order = (
+        sql.SQL('{} COLLATE "C"' if key.type == "S" else "{}").format(place)
+        for place, key in zip(places, keys, strict=True)
+    )
+    together = sql.SQL(" UNION ALL ").join(sql.SQL("({})").format(page) for page in pages)
+    return sql.SQL("SELECT * FROM ({}) AS rows ({}) ORDER BY {} LIMIT {}").format(
+        together, sql.SQL(", ").join((*places, sql.Identifier("older"))), sql.SQL(", ").join(order), limit
+    )

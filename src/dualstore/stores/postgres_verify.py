@@ -12,7 +12,7 @@ from psycopg import sql
 from sqlalchemy import Engine
 
 from dualstore.items import Key
-from dualstore.mapping import TableMapping, Unfit
+from dualstore.mapping import Mapped, TableMapping, Unfit
 from dualstore.stores.postgres import deadlines
 from dualstore.stores.postgres_transaction import session
 
@@ -32,7 +32,7 @@ class PostgresSeenKeys:
         mapping: the table.
     """
 
-    def __init__(self, engine: Engine, mapping: TableMapping) -> None:
+    def __init__(self, engine: Engine, mapping: Mapped) -> None:
         self._engine = engine
         self._mapping = mapping
         self._sql = _Statements(mapping)
@@ -116,28 +116,45 @@ class PostgresSeenKeys:
 class _Statements:
     """The SQL of comparing one table's keys, composed once."""
 
-    def __init__(self, mapping: TableMapping) -> None:
-        table = mapping.table
-        columns = [(sql.Identifier(column.name), column.codec.read_as) for column in mapping.key_columns]
-        names = {
-            "table": sql.Identifier(*filter(None, (table.schema, table.name))),
-            "seen": sql.Identifier("pg_temp", "dualstore_seen"),
-            "keys": sql.SQL(", ").join(name for name, _ in columns),
-            "read": sql.SQL(", ").join(
-                sql.SQL("t.{}::{}").format(name, sql.SQL(read_as))  # pyright: ignore[reportArgumentType]
-                if read_as
-                else sql.SQL("t.{}").format(name)
-                for name, read_as in columns
-            ),
-            "same_key": sql.SQL(" AND ").join(sql.SQL("s.{0} = t.{0}").format(name) for name, _ in columns),
-        }
+    def __init__(self, mapping: Mapped) -> None:
+        seen = sql.Identifier("pg_temp", "dualstore_seen")
+        # Under names of our own: the key's columns may have others in each SQL table.
+        places = [sql.Identifier(f"k{number}") for number in range(len(mapping.key_columns))]
+        parts = [_named(part) for part in mapping.parts]
+        keys = sql.SQL(", ").join(places)
         self.create = sql.SQL(
-            "CREATE TEMPORARY TABLE dualstore_seen AS SELECT {keys} FROM {table} WITH NO DATA"
-        ).format(**names)
-        self.copy = sql.SQL("COPY {seen} ({keys}) FROM STDIN").format(**names)
-        self.count = sql.SQL("SELECT count(*) FROM {table}").format(**names)
+            "CREATE TEMPORARY TABLE dualstore_seen ({}) AS SELECT {names} FROM {table} {}"
+        ).format(keys, sql.SQL("WITH NO DATA"), **parts[0])
+        self.copy = sql.SQL("COPY {} ({}) FROM STDIN").format(seen, keys)
+        counts = (sql.SQL("(SELECT count(*) FROM {table})").format(**part) for part in parts)
+        self.count = sql.SQL("SELECT {}").format(sql.SQL(" + ").join(counts))
         # The planner knows nothing of a temporary table that nobody has analysed.
-        self.analyze = sql.SQL("ANALYZE {seen}").format(**names)
-        self.unseen = sql.SQL(
-            "SELECT {read} FROM {table} t WHERE NOT EXISTS (SELECT FROM {seen} s WHERE {same_key})"
-        ).format(**names)
+        self.analyze = sql.SQL("ANALYZE {}").format(seen)
+        self.unseen = sql.SQL(" UNION ALL ").join(
+            sql.SQL(
+                "SELECT {read} FROM {table} t WHERE NOT EXISTS (SELECT FROM {seen} s WHERE {same})"
+            ).format(
+                seen=seen,
+                same=sql.SQL(" AND ").join(
+                    sql.SQL("s.{} = t.{}").format(place, sql.Identifier(column.name))
+                    for place, column in zip(places, part.key_columns, strict=True)
+                ),
+                **names,
+            )
+            for part, names in zip(mapping.parts, parts, strict=True)
+        )
+
+
+def _named(part: TableMapping) -> dict[str, sql.Composable]:
+    """What statements call one SQL table and its key."""
+    columns = [(sql.Identifier(column.name), column.codec.read_as) for column in part.key_columns]
+    return {
+        "table": sql.Identifier(*filter(None, (part.table.schema, part.table.name))),
+        "names": sql.SQL(", ").join(name for name, _ in columns),
+        "read": sql.SQL(", ").join(
+            sql.SQL("t.{}::{}").format(name, sql.SQL(read_as))  # pyright: ignore[reportArgumentType]
+            if read_as
+            else sql.SQL("t.{}").format(name)
+            for name, read_as in columns
+        ),
+    }

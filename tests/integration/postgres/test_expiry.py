@@ -342,7 +342,7 @@ def test_the_column_s_index_finds_what_has_expired(engine, expiry, name):
 def explain(engine: sa.Engine, expiry: PostgresExpiry, table: str, after: Cursor | None) -> str:
     statement = expiry._statements(table, "ttl").by_column(20, after=after is not None)
     with expiry._sessions.lease() as session:
-        values = (*expiry._ages, *(after or ()))
+        values = (*expiry._ages, *(after or ())[1:])
         return "\n".join(row[0] for row in session.rows(f"EXPLAIN {statement}", values))
 
 

@@ -19,6 +19,7 @@ from dualstore.stores.postgres_load import Piece, PostgresLoad
 from dualstore.stores.postgres_runs import PostgresRuns, TakenOver
 from integration.postgres.orders import EPOCH, NOTE_TABLE, ORDERS, TABLE, call, key, order, stamp
 from integration.postgres.test_interleavings import lock_held, once_waiting
+from transcoding_cases import line_of
 
 A, B = stamp(1), stamp(2)
 
@@ -55,11 +56,11 @@ def piece(engine: sa.Engine, load: PostgresLoad) -> Iterator[Piece]:
         connection.execute(sa.text("TRUNCATE dualstore.runs CASCADE"))
 
 
-def loaded(load: PostgresLoad, piece: Piece, *items: Item) -> Piece:
-    failed: list[str] = []
-    piece = load.load(piece, items, next_start=key("z"), on_failure=lambda _, reason: failed.append(reason))
-    assert not failed
-    return piece
+def loaded(
+    load: PostgresLoad, piece: Piece, *items: Item, reject: Callable[..., object] = pytest.fail
+) -> Piece:
+    block = load.transcoder.block(b"".join(map(line_of, items)))
+    return load.load_blocks(piece, [block], position={"more": True}, reject=reject)
 
 
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
@@ -127,7 +128,7 @@ def test_the_merge_itself_is_fenced_so_that_no_item_of_a_fenced_page_is_called_b
     raise_fence(engine)
     bad: list[Any] = []
     with pytest.raises(MirrorFenced):
-        load.load(piece, [order(price=-1)], next_start=None, on_failure=lambda key, _: bad.append(key))
+        loaded(load, piece, order(price=-1), reject=lambda _, some: bad.extend(some))
     assert not bad
 
 
@@ -141,11 +142,11 @@ def test_a_page_of_rows_is_not_passed_at_another_epoch(engine, load, piece):
 def test_the_fence_between_merge_and_checkpoint_takes_the_page_back(store, engine, load, piece):
     """The last item of the page breaks a rule, so that only the checkpoint is left when that is reported."""
 
-    def fence(_key: Any, _reason: str) -> None:
+    def fence(_cursor: Any, _rejected: Any) -> None:
         raise_fence(engine)
 
     with pytest.raises(MirrorFenced):
-        load.load(piece, [order(), order("bob", price=-1)], next_start=None, on_failure=fence)
+        loaded(load, piece, order(), order("bob", price=-1), reject=fence)
     assert store.state(TABLE, key()).revision == NOTHING
 
 

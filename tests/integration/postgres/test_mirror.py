@@ -246,6 +246,15 @@ def test_the_states_of_many_keys_come_by_their_bytes_and_only_where_there_is_som
     assert store.items_of(TABLE, []) == {}
 
 
+def test_items_come_in_the_order_of_their_keys_with_a_place_for_those_that_are_not_there(store):
+    ann, bob = order(stamp=A), order("bob", 2, stamp=B)
+    for each in (ann, bob):
+        store.write_settled(TABLE, each, each, seen=NOTHING, epoch=EPOCH)
+    asked = [key("bob", 2), key("nobody"), key(), key("bob", "2.0")]
+    assert list(store.items_in_order(TABLE, asked)) == [bob, None, ann, bob]
+    assert list(store.items_in_order(TABLE, [])) == []
+
+
 @pytest.mark.parametrize("count", [0, 1, 5, 6])
 def test_all_items_come_once_in_the_order_of_the_key(store, count):
     for number in reversed(range(count)):

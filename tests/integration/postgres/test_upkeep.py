@@ -33,7 +33,7 @@ def engine(module_engine: sa.Engine) -> sa.Engine:
     run(
         module_engine,
         "TRUNCATE dualstore.tombstones, dualstore.dirty, dualstore.runs, dualstore.run_pieces, "
-        "dualstore.outbox, dualstore.tokens, dualstore.stream_shards",
+        "dualstore.outbox, dualstore.tokens, dualstore.stream_shards CASCADE",
     )
     return module_engine
 

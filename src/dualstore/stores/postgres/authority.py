@@ -23,13 +23,13 @@ from dualstore.stores.postgres.authority_statements import (
     FIND_STAMPS,
     KNOWN_TOKEN,
     REMEMBER_TOKEN,
-    AuthorityStatements,
 )
 from dualstore.stores.postgres.catalog import Catalog, lock_key
 from dualstore.stores.postgres.collections import size_statements, sizes_bytes
 from dualstore.stores.postgres.deadlines import Deadline, DeadlinePassed
 from dualstore.stores.postgres.faults import CAUGHT, Fault, as_store, driver_error, fault_of
 from dualstore.stores.postgres.sessions import BEGIN, COMMIT, Row, Session, Sessions, Statement
+from dualstore.stores.postgres.split_statements import Statements
 from dualstore.stores.postgres.trigger_functions import PAUSED_SQLSTATE
 from dualstore.stores.stamps import new_stamp
 
@@ -208,7 +208,7 @@ class _Attempts:
             target.state(row) for target, (row,) in zip(self._targets, answers[len(asked) :], strict=True)
         ]
         known = answers[0] if plan.token is not None else []
-        sizes = sizes_bytes(plan.collections, answers[first_size : len(asked)])
+        sizes = sizes_bytes(self._catalog, plan.collections, answers[first_size : len(asked)])
         if doubt is None:
             return None, known, sizes, states
         if answers[first_size - 1] or any(state.stamp in doubt.stamps for state in states):
@@ -267,7 +267,7 @@ class _State:
 class _Target:
     """One key of one table."""
 
-    statements: AuthorityStatements
+    statements: Statements
     table: str
     epoch: str
     key_values: tuple[Any, ...]
@@ -299,10 +299,11 @@ class _Target:
         if new is None:
             values = (*self.key_values, *fence, self.key, str(state.revision), stamp.hex())
             return statements.remove, values
-        row = statements.mapping.encode({**new, STAMP: {"B": stamp}})
+        writing = statements.writing(new)
+        row = writing.mapping.encode({**new, STAMP: {"B": stamp}})
         if state.revision is None:
-            return statements.create, (*row, *fence, self.key)
-        return statements.change, (*row, *fence, str(state.revision))
+            return writing.create, (*row, *fence, self.key)
+        return writing.change, (*row, *fence, str(state.revision))
 
     def confirm(self, state: _State) -> Statement:
         """The statement that makes sure of what was found."""

@@ -8,10 +8,14 @@ ours (an ORM, psql) may have changed a row since it was read; such a change alwa
 from functools import cached_property
 
 from dualstore.mapping import REVISION_COLUMN as REVISION
-from dualstore.stores.postgres.statements import _NEXT, TableStatements, _is_key
+from dualstore.stores.postgres.statements import _NEXT, TableStatements, is_key
+
 
 # Of the roles, the first lets reads and writes pass, the second reads only.
-_ROLE = "(SELECT role FROM dualstore.control WHERE table_name = {table} AND epoch = {epoch}::bigint)"
+def role_at(table: str, epoch: str) -> str:
+    """PostgreSQL's role for a table at an epoch; null: the epoch has ended. Of placeholders."""
+    return f"(SELECT role FROM dualstore.control WHERE table_name = {table} AND epoch = {epoch}::bigint)"
+
 
 ALL_MAY_BE_READ = (
     "SELECT count(*) = cardinality($1::text[]) FROM dualstore.control "
@@ -53,31 +57,31 @@ class AuthorityStatements(TableStatements):
 
         Values: key, table name, epoch.
         """
-        table, epoch = self._after_key(2)
+        table, epoch = self.after_key(2)
         return (
-            f"SELECT {self._read}, {_ROLE.format(table=table, epoch=epoch)} "
-            f"FROM (SELECT) one LEFT JOIN {self.table} t ON {self._key_of('t.')}"
+            f"SELECT {self._read}, {role_at(table, epoch)} "
+            f"FROM (SELECT) one LEFT JOIN {self.table} t ON {self.key_of('t.')}"
         )
 
     @cached_property
     def create(self) -> str:
         """Write a row where there was none. Values: row, table name, epoch, key bytes."""
-        table, epoch, key = self._after_row(3)
+        table, epoch, key = self.after_row(3)
         return (
             f"WITH cleared AS (DELETE FROM dualstore.tombstones "
-            f"WHERE table_name = {table} AND {_is_key(key)}), "
-            f"written AS ({self._insert} WHERE {self._is_authority(table, epoch)} "
+            f"WHERE table_name = {table} AND {is_key(key)}), "
+            f"written AS ({self.insert} WHERE {self.is_authority(table, epoch)} "
             f"ON CONFLICT ({', '.join(self.key_names)}) DO NOTHING RETURNING 1) {_exactly_one('written')}"
         )
 
     @cached_property
     def change(self) -> str:
         """Write a row over the one of this revision. Values: row, table name, epoch, revision."""
-        table, epoch, revision = self._after_row(3)
+        table, epoch, revision = self.after_row(3)
         return (
-            f"WITH written AS (UPDATE {self.table} SET {self._assignments}, {REVISION} = {_NEXT} "
-            f"WHERE {self._key} AND {REVISION} = {revision}::bigint "
-            f"AND {self._is_authority(table, epoch)} RETURNING 1) {_exactly_one('written')}"
+            f"WITH written AS (UPDATE {self.table} SET {self.assignments}, {REVISION} = {_NEXT} "
+            f"WHERE {self.key} AND {REVISION} = {revision}::bigint "
+            f"AND {self.is_authority(table, epoch)} RETURNING 1) {_exactly_one('written')}"
         )
 
     @cached_property
@@ -88,27 +92,28 @@ class AuthorityStatements(TableStatements):
         row, too: a deletion that this one cascades to is another's.
         Values: key, table name, epoch, key bytes, revision, the deletion's stamp in hexadecimal.
         """
-        table, epoch, key, revision, stamp = self._after_key(5)
-        buried = self._bury(table, key, "(SELECT dualstore_stamp FROM gone)", "EXISTS (SELECT FROM gone)")
+        table, epoch, key, revision, stamp = self.after_key(5)
+        buried = self.bury(table, key, "(SELECT dualstore_stamp FROM gone)", "EXISTS (SELECT FROM gone)")
         noted = f"set_config('dualstore.deletion', {REVISION} || ':' || {stamp}::text, true) IS NOT NULL"
         return (
-            f"WITH gone AS (DELETE FROM {self.table} WHERE {self._key} AND {REVISION} = {revision}::bigint "
-            f"AND {self._is_authority(table, epoch)} AND {noted} RETURNING dualstore_stamp), "
+            f"WITH gone AS (DELETE FROM {self.table} WHERE {self.key} AND {REVISION} = {revision}::bigint "
+            f"AND {self.is_authority(table, epoch)} AND {noted} RETURNING dualstore_stamp), "
             f"buried AS ({buried}) {_exactly_one('gone')}"
         )
 
     @cached_property
     def still_there(self) -> str:
         """Make sure of a row that a condition was about. Values: key, revision."""
-        (revision,) = self._after_key(1)
-        row = f"{self._row} AND {REVISION} = {revision}::bigint FOR SHARE"
+        (revision,) = self.after_key(1)
+        row = f"{self.row} AND {REVISION} = {revision}::bigint FOR SHARE"
         return f"WITH found AS ({row}) {_exactly_one('found')}"
 
     @cached_property
     def still_absent(self) -> str:
         """Make sure that there is no row where a condition found none. Values: key."""
-        return f"WITH free AS (SELECT WHERE NOT EXISTS ({self._row})) {_exactly_one('free')}"
+        return f"WITH free AS (SELECT WHERE NOT EXISTS ({self.row})) {_exactly_one('free')}"
 
     @staticmethod
-    def _is_authority(table: str, epoch: str) -> str:
-        return f"{_ROLE.format(table=table, epoch=epoch)} = 'authority'"
+    def is_authority(table: str, epoch: str) -> str:
+        """The condition that PostgreSQL is the authority of a table at an epoch, open to writes."""
+        return f"{role_at(table, epoch)} = 'authority'"

@@ -1,12 +1,12 @@
 """The mapped tables by physical name, with their statements, and the lock of each key."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import xxhash
 
 from dualstore.items import TableShape
-from dualstore.mapping import TableMapping
-from dualstore.stores.postgres.authority_statements import AuthorityStatements
+from dualstore.mapping import Mapped
+from dualstore.stores.postgres.split_statements import Statements, statements_of
 
 
 class Catalog(Mapping[str, TableShape]):
@@ -14,11 +14,15 @@ class Catalog(Mapping[str, TableShape]):
 
     Args:
         tables: the mappings by the tables' physical DynamoDB names; tables may be added later.
+        unmapped: told of the table's name for each item that is written and is of no entity.
     """
 
-    def __init__(self, tables: Mapping[str, TableMapping]) -> None:
+    def __init__(
+        self, tables: Mapping[str, Mapped], unmapped: Callable[[str], None] | None = None
+    ) -> None:
         self._tables = tables
-        self._statements: dict[str, AuthorityStatements] = {}
+        self._unmapped = unmapped
+        self._statements: dict[str, Statements] = {}
 
     def __getitem__(self, table: str) -> TableShape:
         return self._tables[table].shape
@@ -29,7 +33,7 @@ class Catalog(Mapping[str, TableShape]):
     def __len__(self) -> int:
         return len(self._tables)
 
-    def statements(self, table: str) -> AuthorityStatements:
+    def statements(self, table: str) -> Statements:
         """The statements of a table.
 
         Raises:
@@ -38,7 +42,7 @@ class Catalog(Mapping[str, TableShape]):
         mapping = self._tables[table]
         statements = self._statements.get(table)
         if statements is None or statements.mapping is not mapping:
-            statements = self._statements[table] = AuthorityStatements(mapping)
+            statements = self._statements[table] = statements_of(mapping, self._unmapped)
         return statements
 
 

@@ -6,24 +6,35 @@ collection of a thousand million rows takes as long as one of ten.
 
 from collections.abc import Sequence
 
+from dualstore.mapping import TableMapping
 from dualstore.stores.postgres.attributes import Values, sql_attribute
 from dualstore.stores.postgres.catalog import Catalog
 from dualstore.stores.postgres.sessions import Row, Statement
+from dualstore.stores.postgres.statements import TableStatements
 from dualstore.stores.semantics import Collection
 
 _SAMPLE_ROWS = 100
 
 
 def size_statements(catalog: Catalog, collections: Sequence[Collection]) -> list[Statement]:
-    """What `sizes_bytes` needs to be asked of PostgreSQL: two statements for each collection."""
-    return [statement for each in collections for statement in _statements(catalog, each)]
+    """What `sizes_bytes` needs to be asked of PostgreSQL: two statements for each SQL table of each."""
+    return [
+        statement
+        for collection in collections
+        for part in _parts(catalog, collection)
+        for statement in _statements(part, collection)
+    ]
 
 
-def _statements(catalog: Catalog, collection: Collection) -> tuple[Statement, Statement]:
-    statements = catalog.statements(collection.shape.name)
+def _parts(catalog: Catalog, collection: Collection) -> Sequence[TableMapping]:
+    return catalog.statements(collection.shape.name).mapping.parts
+
+
+def _statements(part: TableMapping, collection: Collection) -> tuple[Statement, Statement]:
+    statements = TableStatements(part)
     values = Values()
     partition = collection.shape.keys.partition
-    condition = sql_attribute(statements.mapping, partition).equals(collection.key[partition.name], values)
+    condition = sql_attribute(part, partition).equals(collection.key[partition.name], values)
     rows = f"FROM {statements.table} t WHERE {condition}"
     # Column by column: the size of a whole row would fetch and unpack what is stored out of line.
     octets = " + ".join(f"coalesce(pg_column_size(t.{name}), 0)" for name in statements.names)
@@ -34,16 +45,20 @@ def _statements(catalog: Catalog, collection: Collection) -> tuple[Statement, St
     )
 
 
-def sizes_bytes(collections: Sequence[Collection], answers: Sequence[Sequence[Row]]) -> list[int]:
+def sizes_bytes(
+    catalog: Catalog, collections: Sequence[Collection], answers: Sequence[Sequence[Row]]
+) -> list[int]:
     """How large each collection is, and what the local indexes hold of it.
 
     Args:
+        catalog: the tables.
         collections: which.
         answers: what the statements of `size_statements` answered.
     """
+    pairs = iter(zip(answers[::2], answers[1::2], strict=True))
     return [
-        _size_bytes(collection, plan, sample)
-        for collection, plan, sample in zip(collections, answers[::2], answers[1::2], strict=True)
+        sum(_size_bytes(collection, *next(pairs)) for _ in _parts(catalog, collection))
+        for collection in collections
     ]
 
 

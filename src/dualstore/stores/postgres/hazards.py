@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from dualstore.mapping import TableMapping
+from dualstore.mapping import Mapped
 from dualstore.stores.postgres.trigger_functions import sql_table
 
 
@@ -110,7 +110,7 @@ _KINDS = (
 )
 
 
-def hazards(engine: sa.Engine, mapping: TableMapping) -> list[str]:
+def hazards(engine: sa.Engine, mapping: Mapped) -> list[str]:
     """What is wrong with a mapped table in the database, each with its remedy (DESIGN, 3, rule 9).
 
     Args:
@@ -121,7 +121,7 @@ def hazards(engine: sa.Engine, mapping: TableMapping) -> list[str]:
         A sentence for each; none holds an item's value.
     """
     with engine.connect() as connection:
-        return list(_found(connection, sql_table(mapping)))
+        return [told for part in mapping.parts for told in _found(connection, sql_table(part))]
 
 
 def _found(connection: sa.Connection, table: str) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from dualstore.mapping import MappedColumn, TableMapping, escape, quoted
+from dualstore.mapping import Mapped, MappedColumn, TableMapping, escape, quoted
 
 # Equal keys have one text, whoever wrote them: 1.0 is 1, and `bytea_output` says nothing.
 _TEXT = {"S": "{}::text", "N": "trim_scale({})::text", "B": "'\\x' || encode({}, 'hex')"}
@@ -30,7 +30,7 @@ def key_texts(mapping: TableMapping, row: str) -> str:
     return _array(_TEXT[column.type].format(_named(column, row)) for column in mapping.key_columns)
 
 
-def key_texts_of_values(mapping: TableMapping, placeholders: tuple[str, ...]) -> str:
+def key_texts_of_values(mapping: Mapped, placeholders: tuple[str, ...]) -> str:
     """As `key_texts`, of what `TableMapping.encode_key` answered, cast already: `$1::text`, ….
 
     Args:

@@ -1,15 +1,17 @@
 """Query and Scan in SQL: which rows, in which order, from where on; not how many make a page."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from dualstore.expressions import SortCondition
 from dualstore.items import AttributeValue, Item, Key, KeyAttribute, content_of, item_size_bytes
+from dualstore.mapping import Mapped, TableMapping
 from dualstore.operations import Scan
 from dualstore.stores.postgres.attributes import SqlAttribute, Values, sql_attribute
 from dualstore.stores.postgres.python_sort import sorted_page, warn_once
 from dualstore.stores.postgres.sessions import Row, Session, Statement
+from dualstore.stores.postgres.split_statements import SplitStatements, Statements
 from dualstore.stores.postgres.statements import TableStatements
 from dualstore.stores.semantics import MAX_PAGE_SIZE_BYTES, PagePlan
 
@@ -39,12 +41,14 @@ class Walk:
         planned: the operation.
     """
 
-    statements: TableStatements
+    statements: Statements
     planned: PagePlan
 
     def first(self) -> Statement:
         """The statement that reads the first rows."""
-        if self.planned.key_condition is not None and self._partition.column is None:
+        if self.planned.key_condition is not None and all(
+            branch.partition.column is None for branch in self._branches
+        ):
             warn_once(self.planned.shape.name, self.planned.operation.index, _NO_COLUMN)
         start = self.planned.start_key if self._sorted_in_sql else None
         return self._statement(start, self._first_chunk_rows)
@@ -62,30 +66,141 @@ class Walk:
     def _rows(self, session: Session, first: list[Row]) -> Iterator[Item]:
         rows, asked = first, self._first_chunk_rows
         while True:
-            items = [self.statements.mapping.decode(row) for row in rows]
+            items = [self._read.decode(row) for row in rows]
             yield from items
             if len(items) < asked:
                 return
             average_bytes = max(1, sum(map(item_size_bytes, items)) // len(items))
             asked = _chunk_rows(min(_CHUNK_ROWS[-1], MAX_PAGE_SIZE_BYTES // average_bytes))
-            last: Key = {attribute.key.name: items[-1][attribute.key.name] for attribute in self._order}
+            last: Key = {key.name: items[-1][key.name] for key in self._order}
             rows = session.rows(*self._statement(last, asked))
 
     def _statement(self, after: Key | None, rows: int) -> Statement:
         values = Values()
-        order = [attribute.expression(values) for attribute in self._order]
-        conditions = [*self._conditions(values), *self._after(after, order, values)]
-        direction = "" if self.planned.forward else " DESC"
-        statement = (
-            f"SELECT {self.statements.columns} FROM {self.statements.table} t "
-            + (f"WHERE {' AND '.join(conditions)} " if conditions else "")
-            + f"ORDER BY {', '.join(expression + direction for expression in order)} LIMIT {rows}"
+        if len(self._branches) == 1:
+            (branch,) = self._branches
+            return branch.rows(branch.statements.columns, self._order, after, rows, values), values
+        return self._merged(after, rows, values), values
+
+    def _merged(self, after: Key | None, rows: int, values: Values) -> str:
+        """The rows of several SQL tables in one order: as many of each as are asked for of all."""
+        places = [f"o{number}" for number in range(len(self._order))]
+        order = ", ".join(
+            place + (' COLLATE "C"' if key.type == "S" else "") + ("" if self.planned.forward else " DESC")
+            for place, key in zip(places, self._order, strict=True)
         )
-        return statement, values
+        parts = " UNION ALL ".join(
+            f"({branch.rows(branch.slots, self._order, after, rows, values, named=places)})"
+            for branch in self._branches
+        )
+        slots = self.statements.slots if isinstance(self.statements, SplitStatements) else ""
+        return (
+            f"SELECT {slots} FROM ({parts}) AS t ({slots}, {', '.join(places)}) ORDER BY {order} LIMIT {rows}"
+        )
+
+    @cached_property
+    def _read(self) -> Mapped:
+        """What knows the rows."""
+        return self._branches[0].mapping if len(self._branches) == 1 else self.statements.mapping
+
+    @cached_property
+    def _branches(self) -> tuple["_Branch", ...]:
+        """The SQL tables that may hold what is asked for."""
+        statements, planned = self.statements, self.planned
+        if not isinstance(statements, SplitStatements):
+            return (_Branch(statements, planned, ""),)
+        places: Iterable[int] = range(len(statements.parts))
+        if planned.key_condition is not None and planned.index is None:
+            places = statements.mapping.places_of_range(planned.key_condition)
+        return tuple(
+            _Branch(
+                statements.parts[place], planned, ", ".join(statements.mapping.slot_expressions(place, "t"))
+            )
+            for place in places
+        )
+
+    @property
+    def _first_chunk_rows(self) -> int:
+        limit = self.planned.operation.limit
+        return _chunk_rows(_FIRST_CHUNK_ROWS if limit is None or not self._sorted_in_sql else limit)
+
+    @cached_property
+    def _sorted_in_sql(self) -> bool:
+        """Whether PostgreSQL puts the rows in order; the table's own key always is."""
+        query = self.planned.key_condition is not None
+        return not query or all(branch.sort is None or branch.sort.sortable for branch in self._branches)
+
+    @cached_property
+    def _order(self) -> tuple[KeyAttribute, ...]:
+        """By what the rows are ordered: ties in an index by the table's key, as good an order as any."""
+        table_key = self.planned.shape.keys
+        attributes: tuple[KeyAttribute, ...]
+        if self.planned.key_condition is None or not self._sorted_in_sql:
+            attributes = table_key.attributes
+        elif self.planned.index is None:
+            attributes = table_key.attributes[-1:]
+        else:
+            attributes = (*self.planned.keys.attributes[1:], *table_key.attributes)
+        return tuple({attribute.name: attribute for attribute in attributes}.values())
+
+
+@dataclass(frozen=True)
+class _Branch:
+    """One SQL table of those that a Query or Scan reads.
+
+    Attributes:
+        statements: of the SQL table.
+        planned: the operation.
+        slots: what to select of it where several tables are read.
+    """
+
+    statements: TableStatements
+    planned: PagePlan
+    slots: str
+
+    @property
+    def mapping(self) -> TableMapping:
+        """How its rows become items."""
+        return self.statements.mapping
+
+    def rows(
+        self,
+        columns: str,
+        order: Sequence[KeyAttribute],
+        after: Key | None,
+        limit: int,
+        values: Values,
+        *,
+        named: Sequence[str] = (),
+    ) -> str:
+        """The query for its rows.
+
+        Args:
+            columns: what to select.
+            order: by what they are ordered.
+            after: behind which position they begin.
+            limit: the most of them.
+            values: takes what the query is to be given.
+            named: names under which what they are ordered by is selected, too.
+        """
+        by = [self._attribute(key) for key in order]
+        expressions = [attribute.expression(values) for attribute in by]
+        conditions = list(self._conditions(values))
+        if after is not None:
+            bound = [attribute.bind(after[attribute.key.name], values) for attribute in by]
+            operator = ">" if self.planned.forward else "<"
+            conditions.append(f"({', '.join(expressions)}) {operator} ({', '.join(bound)})")
+        direction = "" if self.planned.forward else " DESC"
+        read = (columns, *(f"{each} AS {name}" for each, name in zip(expressions, named, strict=False)))
+        return (
+            f"SELECT {', '.join(read)} FROM {self.statements.table} t "
+            + (f"WHERE {' AND '.join(conditions)} " if conditions else "")
+            + f"ORDER BY {', '.join(expression + direction for expression in expressions)} LIMIT {limit}"
+        )
 
     def _conditions(self, values: Values) -> Iterator[str]:
         asked = self.planned.key_condition
-        partition, sort = self._partition, self._sort
+        partition, sort = self.partition, self.sort
         if asked is not None:
             yield partition.equals(asked.partition, values)
         elif self.planned.index is not None:
@@ -100,49 +215,19 @@ class Walk:
             hashed = _HASHED[key.key.type].format(key.expression(values))
             yield f"({hashed} & {2**63 - 1}) % {total:d} = {segment:d}"
 
-    def _after(self, position: Key | None, order: list[str], values: Values) -> Iterator[str]:
-        if position is None:
-            return
-        bound = [attribute.bind(position[attribute.key.name], values) for attribute in self._order]
-        operator = ">" if self.planned.forward else "<"
-        yield f"({', '.join(order)}) {operator} ({', '.join(bound)})"
-
     @cached_property
-    def _partition(self) -> SqlAttribute:
+    def partition(self) -> SqlAttribute:
+        """The partition key of what is read."""
         return self._attribute(self.planned.keys.partition)
 
     @cached_property
-    def _sort(self) -> SqlAttribute | None:
+    def sort(self) -> SqlAttribute | None:
+        """The sort key of what is read, where there is one."""
         sort = self.planned.keys.sort
         return None if sort is None else self._attribute(sort)
 
-    @property
-    def _first_chunk_rows(self) -> int:
-        limit = self.planned.operation.limit
-        return _chunk_rows(_FIRST_CHUNK_ROWS if limit is None or not self._sorted_in_sql else limit)
-
-    @cached_property
-    def _sorted_in_sql(self) -> bool:
-        """Whether PostgreSQL puts the rows in order; the table's own key always is."""
-        query = self.planned.key_condition is not None
-        return not query or self._sort is None or self._sort.sortable
-
-    @cached_property
-    def _order(self) -> tuple[SqlAttribute, ...]:
-        """By what the rows are ordered: ties in an index by the table's key, as good an order as any."""
-        table_key = self.planned.shape.keys
-        attributes: tuple[KeyAttribute, ...]
-        if self.planned.key_condition is None or not self._sorted_in_sql:
-            attributes = table_key.attributes
-        elif self.planned.index is None:
-            attributes = table_key.attributes[-1:]
-        else:
-            attributes = (*self.planned.keys.attributes[1:], *table_key.attributes)
-        unique = {attribute.name: attribute for attribute in attributes}
-        return tuple(map(self._attribute, unique.values()))
-
     def _attribute(self, key: KeyAttribute) -> SqlAttribute:
-        return sql_attribute(self.statements.mapping, key)
+        return sql_attribute(self.mapping, key)
 
 
 def _chunk_rows(wanted: int) -> int:

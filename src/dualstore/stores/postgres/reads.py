@@ -17,10 +17,11 @@ from dualstore.operations import (
     TransactGetItems,
 )
 from dualstore.stores import semantics
-from dualstore.stores.postgres.authority_statements import ALL_MAY_BE_READ, AuthorityStatements
+from dualstore.stores.postgres.authority_statements import ALL_MAY_BE_READ
 from dualstore.stores.postgres.catalog import Catalog
 from dualstore.stores.postgres.pages import Walk
 from dualstore.stores.postgres.sessions import COMMIT, Row, Session, Statement
+from dualstore.stores.postgres.split_statements import Statements
 
 _NONE_DIRTY = (
     "SELECT NOT EXISTS (SELECT FROM dualstore.dirty WHERE table_name = ANY($1::text[])) "
@@ -101,7 +102,7 @@ def _none_dirty(catalog: Catalog, operation: Operation) -> Statement:
 
 def _batch_get_undoubted(catalog: Catalog, session: Session, operation: BatchGetItem) -> Response:
     gets = semantics.batch_gets(operation, catalog)
-    statements = [catalog.statements(get.table) for get in gets]
+    statements = [catalog.statements(get.table).reading(get.key) for get in gets]
     found = session.batch(
         *(
             _get_undoubted(each, semantics.shape_named(catalog, get.table), get.key)
@@ -114,12 +115,12 @@ def _batch_get_undoubted(catalog: Catalog, session: Session, operation: BatchGet
     )
 
 
-def _get_undoubted(statements: AuthorityStatements, shape: TableShape, key: Key) -> Statement:
+def _get_undoubted(statements: Statements, shape: TableShape, key: Key) -> Statement:
     values = (*statements.mapping.encode_key(key), shape.name, key_bytes(shape.keys, key))
     return statements.get_undoubted, values
 
 
-def _undoubted(statements: AuthorityStatements, rows: Sequence[Row]) -> tuple[Item | None, bool]:
+def _undoubted(statements: Statements, rows: Sequence[Row]) -> tuple[Item | None, bool]:
     """What a row says, and whether its key is in doubt."""
     ((*row, revision, dirty),) = rows
     return (None if revision is None else statements.mapping.decode(row)), dirty
@@ -151,9 +152,10 @@ def read_as_authority(
     return semantics.get_response(operation, shape, item)
 
 
-def _located(catalog: Catalog, operation: GetItem) -> tuple[TableShape, AuthorityStatements, Key]:
+def _located(catalog: Catalog, operation: GetItem) -> tuple[TableShape, Statements, Key]:
     shape = semantics.shape_of(catalog, operation)
-    return shape, catalog.statements(operation.table), semantics.checked_key(operation, shape)
+    key = semantics.checked_key(operation, shape)
+    return shape, catalog.statements(operation.table).reading(key), key
 
 
 def _page(catalog: Catalog, session: Session, operation: Query | Scan, guards: Guards) -> Response:
@@ -199,16 +201,16 @@ def _fetch(session: Session, operation: Operation, guards: Guards, *statements: 
 
 
 def _get(catalog: Catalog, get: GetItem) -> Statement:
-    statements = catalog.statements(get.table)
+    statements = catalog.statements(get.table).reading(get.key)
     return statements.get, statements.mapping.encode_key(get.key)
 
 
 def _items(catalog: Catalog, gets: Sequence[GetItem], found: Sequence[list[Row]]) -> list[Item | None]:
     pairs = zip(gets, found, strict=True)
-    return [_item(catalog.statements(get.table), rows) for get, rows in pairs]
+    return [_item(catalog.statements(get.table).reading(get.key), rows) for get, rows in pairs]
 
 
-def _item(statements: AuthorityStatements, rows: list[Row]) -> Item | None:
+def _item(statements: Statements, rows: list[Row]) -> Item | None:
     return statements.mapping.decode(rows[0]) if rows else None
 
 

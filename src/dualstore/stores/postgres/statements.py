@@ -6,7 +6,9 @@ first, where it writes a row (`$1` … are then also the key), else the key; and
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
+from dualstore.items import Item, Key
 from dualstore.mapping import REVISION_COLUMN as REVISION
 from dualstore.mapping import TableMapping, quoted
 
@@ -37,7 +39,7 @@ def passing(table: str, epoch: str) -> str:
     )
 
 
-def _is_key(placeholder: str, prefix: str = "") -> str:
+def is_key(placeholder: str, prefix: str = "") -> str:
     """The condition that a bookkeeping row is of a key: its index is on the hash, see `schema.tables`."""
     return f"sha256({prefix}key) = sha256({placeholder}::bytea)"
 
@@ -53,6 +55,14 @@ class TableStatements:
     """
 
     mapping: TableMapping
+
+    def writing(self, item: Item) -> Self:  # noqa: ARG002 - one table takes every item
+        """The statements that write this item: these."""
+        return self
+
+    def reading(self, key: Key) -> Self:  # noqa: ARG002 - one table holds every key
+        """The statements that read the item at a key: these."""
+        return self
 
     @cached_property
     def table(self) -> str:
@@ -78,7 +88,7 @@ class TableStatements:
     @cached_property
     def get(self) -> str:
         """One row by its key. Values: key."""
-        return f"SELECT {self.columns} FROM {self.table} WHERE {self._key}"
+        return f"SELECT {self.columns} FROM {self.table} WHERE {self.key}"
 
     @cached_property
     def get_undoubted(self) -> str:
@@ -86,12 +96,12 @@ class TableStatements:
 
         Values: key, table name, key bytes.
         """
-        table, key = self._after_key(2)
+        table, key = self.after_key(2)
         return (
             f"SELECT {self._read}, "
-            f"EXISTS (SELECT FROM dualstore.dirty WHERE table_name = {table} AND {_is_key(key)}) "
+            f"EXISTS (SELECT FROM dualstore.dirty WHERE table_name = {table} AND {is_key(key)}) "
             f"OR EXISTS (SELECT FROM dualstore.stops WHERE table_name = {table}) "
-            f"FROM (SELECT) one LEFT JOIN {self.table} t ON {self._key_of('t.')}"
+            f"FROM (SELECT) one LEFT JOIN {self.table} t ON {self.key_of('t.')}"
         )
 
     @cached_property
@@ -100,11 +110,11 @@ class TableStatements:
 
         Values: key, table name, key bytes.
         """
-        table, key = self._after_key(2)
+        table, key = self.after_key(2)
         return (
             f"SELECT {self._read}, gone.stamp, gone.revision "
-            f"FROM (SELECT) one LEFT JOIN {self.table} t ON {self._key_of('t.')} "
-            f"LEFT JOIN dualstore.tombstones gone ON gone.table_name = {table} AND {_is_key(key, 'gone.')}"
+            f"FROM (SELECT) one LEFT JOIN {self.table} t ON {self.key_of('t.')} "
+            f"LEFT JOIN dualstore.tombstones gone ON gone.table_name = {table} AND {is_key(key, 'gone.')}"
         )
 
     @cached_property
@@ -124,9 +134,25 @@ class TableStatements:
             f"WHERE t.{REVISION} IS NOT NULL OR gone.revision IS NOT NULL"
         )
 
+    @cached_property
+    def in_order(self) -> str:
+        """One row for each of many keys, in the order they are asked for, and its revision (null: no row).
+
+        By the index, whatever the planner believes of the table: it flattens no subquery with a limit.
+        Values: an array for each key column.
+        """
+        arrays = ", ".join(f"${n}::{type_}[]" for n, type_ in enumerate(self._key_types, 1))
+        asked = ", ".join(f"k{n}" for n in range(len(self.key_names)))
+        on = " AND ".join(f"t.{name} = asked.k{n}" for n, name in enumerate(self.key_names))
+        return (
+            f"SELECT found.* FROM unnest({arrays}) WITH ORDINALITY AS asked ({asked}, n) "
+            f"LEFT JOIN LATERAL (SELECT {self._read} FROM {self.table} t WHERE {on} LIMIT 1) AS found "
+            "ON true ORDER BY asked.n"
+        )
+
     def page(self, rows: int, *, after: bool) -> str:
         """Rows in the order of the key, where asked from behind one. Values: none, or that key."""
-        names, values = ", ".join(self.key_names), ", ".join(self._key_values)
+        names, values = ", ".join(self.key_names), ", ".join(self.key_values)
         start = f"WHERE ({names}) > ({values}) " if after else ""
         return f"SELECT {self.columns} FROM {self.table} {start}ORDER BY {names} LIMIT {rows:d}"
 
@@ -137,12 +163,12 @@ class TableStatements:
         A row beside a tombstone is in doubt (a backfill may have brought it back): not written over.
         Values: row, table name, epoch, key bytes, stamp, predecessor.
         """
-        table, epoch, key, stamp, predecessor = self._after_row(5)
+        table, epoch, key, stamp, predecessor = self.after_row(5)
         return (
             f"WITH {fence(table, epoch)}, "
-            f"written AS (UPDATE {self.table} SET {self._assignments}, {REVISION} = {_NEXT} "
-            f"WHERE {self._key} AND dualstore_stamp = {predecessor} AND {FENCE_HELD} "
-            f"AND NOT EXISTS ({self._tombstone(table, key)}) RETURNING 1) "
+            f"written AS (UPDATE {self.table} SET {self.assignments}, {REVISION} = {_NEXT} "
+            f"WHERE {self.key} AND dualstore_stamp = {predecessor} AND {FENCE_HELD} "
+            f"AND NOT EXISTS ({self.tombstone(table, key)}) RETURNING 1) "
             f"SELECT EXISTS (SELECT FROM written) OR {self._has(stamp)}, {FENCE_HELD}"
         )
 
@@ -152,10 +178,10 @@ class TableStatements:
 
         Values: row, table name, epoch, key bytes, stamp.
         """
-        table, epoch, key, stamp = self._after_row(4)
+        table, epoch, key, stamp = self.after_row(4)
         return (
             f"WITH {fence(table, epoch)}, "
-            f"written AS ({self._insert} WHERE {FENCE_HELD} AND NOT EXISTS ({self._tombstone(table, key)}) "
+            f"written AS ({self.insert} WHERE {FENCE_HELD} AND NOT EXISTS ({self.tombstone(table, key)}) "
             f"ON CONFLICT ({', '.join(self.key_names)}) DO NOTHING RETURNING 1) "
             f"SELECT EXISTS (SELECT FROM written) OR {self._has(stamp)}, {FENCE_HELD}"
         )
@@ -166,14 +192,14 @@ class TableStatements:
 
         Values: key, table name, epoch, key bytes, predecessor.
         """
-        table, epoch, key, predecessor = self._after_key(4)
-        recorded = self._bury(table, key, f"{predecessor}::bytea", "EXISTS (SELECT FROM gone)")
+        table, epoch, key, predecessor = self.after_key(4)
+        recorded = self.bury(table, key, f"{predecessor}::bytea", "EXISTS (SELECT FROM gone)")
         return (
-            f"WITH {fence(table, epoch)}, gone AS (DELETE FROM {self.table} WHERE {self._key} "
+            f"WITH {fence(table, epoch)}, gone AS (DELETE FROM {self.table} WHERE {self.key} "
             f"AND dualstore_stamp = {predecessor} AND {FENCE_HELD} RETURNING 1), "
             f"recorded AS ({recorded} RETURNING 1) "
-            f"SELECT EXISTS (SELECT FROM recorded) OR (NOT EXISTS ({self._row}) "
-            f"AND EXISTS ({self._tombstone(table, key)} AND stamp = {predecessor})), {FENCE_HELD}"
+            f"SELECT EXISTS (SELECT FROM recorded) OR (NOT EXISTS ({self.row}) "
+            f"AND EXISTS ({self.tombstone(table, key)} AND stamp = {predecessor})), {FENCE_HELD}"
         )
 
     @cached_property
@@ -182,12 +208,12 @@ class TableStatements:
 
         Values: key, table name, epoch, key bytes.
         """
-        table, epoch, key = self._after_key(3)
-        stamp = f"({self._tombstone(table, key, 'stamp')})"
-        condition = f"{FENCE_HELD} AND NOT EXISTS ({self._row})"
+        table, epoch, key = self.after_key(3)
+        stamp = f"({self.tombstone(table, key, 'stamp')})"
+        condition = f"{FENCE_HELD} AND NOT EXISTS ({self.row})"
         return (
             f"WITH {fence(table, epoch)}, "
-            f"recorded AS ({self._bury(table, key, stamp, condition)} RETURNING 1) "
+            f"recorded AS ({self.bury(table, key, stamp, condition)} RETURNING 1) "
             f"SELECT EXISTS (SELECT FROM recorded), {FENCE_HELD}"
         )
 
@@ -198,13 +224,13 @@ class TableStatements:
         `ON CONFLICT` looks again at what a backfill, which takes no lock, may have inserted meanwhile.
         Values: row, table name, epoch, key bytes, the row's revision, the tombstone's revision.
         """
-        table, epoch, key, row, tombstone = self._after_row(5)
+        table, epoch, key, row, tombstone = self.after_row(5)
         as_seen = self._as_seen(table, key, row, tombstone)
         return (
-            f"WITH {fence(table, epoch)}, written AS ({self._insert} WHERE {FENCE_HELD} AND {as_seen} "
-            f"ON CONFLICT ({', '.join(self.key_names)}) DO UPDATE SET {self._excluded} "
+            f"WITH {fence(table, epoch)}, written AS ({self.insert} WHERE {FENCE_HELD} AND {as_seen} "
+            f"ON CONFLICT ({', '.join(self.key_names)}) DO UPDATE SET {self.excluded} "
             f"WHERE t.{REVISION} = {row}::bigint RETURNING 1), "
-            f"cleared AS (DELETE FROM dualstore.tombstones WHERE table_name = {table} AND {_is_key(key)} "
+            f"cleared AS (DELETE FROM dualstore.tombstones WHERE table_name = {table} AND {is_key(key)} "
             "AND EXISTS (SELECT FROM written)) "
             f"SELECT EXISTS (SELECT FROM written), {FENCE_HELD}"
         )
@@ -215,47 +241,49 @@ class TableStatements:
 
         Values: key, table name, epoch, key bytes, the row's revision, the tombstone's revision.
         """
-        table, epoch, key, row, tombstone = self._after_key(5)
+        table, epoch, key, row, tombstone = self.after_key(5)
         stamp = (
             "CASE WHEN EXISTS (SELECT FROM gone) THEN (SELECT dualstore_stamp FROM gone) "
-            f"ELSE ({self._tombstone(table, key, 'stamp')}) END"
+            f"ELSE ({self.tombstone(table, key, 'stamp')}) END"
         )
         allowed = f"{FENCE_HELD} AND {self._as_seen(table, key, row, tombstone)}"
         removed = f"({row}::bigint IS NULL OR EXISTS (SELECT FROM gone))"
         return (
-            f"WITH {fence(table, epoch)}, gone AS (DELETE FROM {self.table} WHERE {self._key} AND {allowed} "
+            f"WITH {fence(table, epoch)}, gone AS (DELETE FROM {self.table} WHERE {self.key} AND {allowed} "
             f"AND {REVISION} = {row}::bigint RETURNING dualstore_stamp), "
-            f"recorded AS ({self._bury(table, key, stamp, f'{allowed} AND {removed}')} RETURNING 1) "
+            f"recorded AS ({self.bury(table, key, stamp, f'{allowed} AND {removed}')} RETURNING 1) "
             f"SELECT EXISTS (SELECT FROM recorded), {FENCE_HELD}"
         )
 
     @cached_property
     def put(self) -> str:
         """Write the row, whatever is there, and remove the tombstone. Values: row, table name, key bytes."""
-        table, key = self._after_row(2)
+        table, key = self.after_row(2)
         return (
             "WITH cleared AS (DELETE FROM dualstore.tombstones "
-            f"WHERE table_name = {table} AND {_is_key(key)}) "
-            f"{self._insert} ON CONFLICT ({', '.join(self.key_names)}) DO UPDATE SET {self._excluded} "
+            f"WHERE table_name = {table} AND {is_key(key)}) "
+            f"{self.insert} ON CONFLICT ({', '.join(self.key_names)}) DO UPDATE SET {self.excluded} "
             "RETURNING true"
         )
 
     @cached_property
     def delete(self) -> str:
         """Remove the row, if there is one, and then leave a tombstone. Values: key, table name, key bytes."""
-        table, key = self._after_key(2)
+        table, key = self.after_key(2)
         return (
-            f"WITH gone AS (DELETE FROM {self.table} WHERE {self._key} RETURNING dualstore_stamp) "
-            + self._bury(table, key, "(SELECT dualstore_stamp FROM gone)", "EXISTS (SELECT FROM gone)")
+            f"WITH gone AS (DELETE FROM {self.table} WHERE {self.key} RETURNING dualstore_stamp) "
+            + self.bury(table, key, "(SELECT dualstore_stamp FROM gone)", "EXISTS (SELECT FROM gone)")
             + " RETURNING true"
         )
 
     # -- parts -----------------------------------------------------------------------------------
 
-    def _after_row(self, count: int) -> tuple[str, ...]:
+    def after_row(self, count: int) -> tuple[str, ...]:
+        """The placeholders of so many values after those of a row."""
         return tuple(f"${len(self.names) + n}" for n in range(1, count + 1))
 
-    def _after_key(self, count: int) -> tuple[str, ...]:
+    def after_key(self, count: int) -> tuple[str, ...]:
+        """The placeholders of so many values after those of a key."""
         return tuple(f"${len(self.key_names) + n}" for n in range(1, count + 1))
 
     @property
@@ -263,16 +291,18 @@ class TableStatements:
         return self.mapping.cast_types[: len(self.key_names)]
 
     @cached_property
-    def _key_values(self) -> tuple[str, ...]:
+    def key_values(self) -> tuple[str, ...]:
         """The key's placeholders: its columns come first in a row as in a key."""
         return tuple(f"${n}::{type_}" for n, type_ in enumerate(self._key_types, 1))
 
     @cached_property
-    def _key(self) -> str:
-        return self._key_of("")
+    def key(self) -> str:
+        """The condition that a row is the key's."""
+        return self.key_of("")
 
-    def _key_of(self, prefix: str) -> str:
-        pairs = zip(self.key_names, self._key_values, strict=True)
+    def key_of(self, prefix: str) -> str:
+        """As `key`, of a table with an alias, such as `t.`."""
+        pairs = zip(self.key_names, self.key_values, strict=True)
         return " AND ".join(f"{prefix}{name} = {value}" for name, value in pairs)
 
     @cached_property
@@ -281,41 +311,46 @@ class TableStatements:
         return ", ".join((*self.mapping.read_expressions("t"), f"t.{REVISION}"))
 
     @cached_property
-    def _row(self) -> str:
-        return f"SELECT FROM {self.table} WHERE {self._key}"
+    def row(self) -> str:
+        """The key's row, for EXISTS."""
+        return f"SELECT FROM {self.table} WHERE {self.key}"
 
     def _has(self, stamp: str) -> str:
-        return f"EXISTS ({self._row} AND dualstore_stamp = {stamp})"
+        return f"EXISTS ({self.row} AND dualstore_stamp = {stamp})"
 
     @cached_property
-    def _insert(self) -> str:
+    def insert(self) -> str:
+        """Insert the row into the table as `t`; a condition may follow."""
         return (
             f"INSERT INTO {self.table} AS t ({', '.join(self.names)}, {REVISION}) "
             f"SELECT {', '.join(self.mapping.placeholders)}, {_NEXT}"
         )
 
     @cached_property
-    def _assignments(self) -> str:
+    def assignments(self) -> str:
+        """The row's columns as an UPDATE sets them, but for the key's and the revision."""
         pairs = list(zip(self.names, self.mapping.placeholders, strict=True))
         return ", ".join(f"{name} = {value}" for name, value in pairs[len(self.key_names) :])
 
     @cached_property
-    def _excluded(self) -> str:
+    def excluded(self) -> str:
+        """What ON CONFLICT sets: all columns but the key's."""
         written = (*self.names[len(self.key_names) :], REVISION)
         return ", ".join(f"{name} = EXCLUDED.{name}" for name in written)
 
     def _as_seen(self, table: str, key: str, row: str, tombstone: str) -> str:
         return (
-            f"(SELECT {REVISION} FROM {self.table} WHERE {self._key}) IS NOT DISTINCT FROM {row}::bigint "
-            f"AND ({self._tombstone(table, key, 'revision')}) IS NOT DISTINCT FROM {tombstone}::bigint"
+            f"(SELECT {REVISION} FROM {self.table} WHERE {self.key}) IS NOT DISTINCT FROM {row}::bigint "
+            f"AND ({self.tombstone(table, key, 'revision')}) IS NOT DISTINCT FROM {tombstone}::bigint"
         )
 
     @staticmethod
-    def _tombstone(table: str, key: str, column: str = "") -> str:
-        return f"SELECT {column} FROM dualstore.tombstones WHERE table_name = {table} AND {_is_key(key)}"
+    def tombstone(table: str, key: str, column: str = "") -> str:
+        """The key's tombstone."""
+        return f"SELECT {column} FROM dualstore.tombstones WHERE table_name = {table} AND {is_key(key)}"
 
     @staticmethod
-    def _bury(table: str, key: str, stamp: str, condition: str) -> str:
+    def bury(table: str, key: str, stamp: str, condition: str) -> str:
         """Write the tombstone, over an older one too, where the condition holds."""
         return (
             "INSERT INTO dualstore.tombstones (table_name, key, stamp, revision, deleted_at) "

@@ -1,12 +1,12 @@
 """PostgreSQL as a store: every DynamoDB operation on SQL tables, and everything a mirror must do."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 
 import sqlalchemy
 
 from dualstore.errors import RequestRejected, client_error
-from dualstore.mapping import TableMapping
+from dualstore.mapping import Mapped
 from dualstore.operations import Operation, Response
 from dualstore.stages import Side
 from dualstore.stores.postgres.authority import AuthorityWrites
@@ -32,6 +32,7 @@ class PostgresStore(PostgresMirror):
         tables: the mappings by the physical names of the DynamoDB tables; tables may be added later.
         statement_timeout: the most time that one operation may take, connecting and waiting for locks
             included, but not the wait for a free connection, which is the pool's.
+        unmapped: told of the table's name for each item that is written and is of no entity of its table.
         doubt_patience: how long an authority asks what has become of a write whose COMMIT was not answered,
             through a restart or a failover of the server.
 
@@ -44,12 +45,13 @@ class PostgresStore(PostgresMirror):
     def __init__(
         self,
         engine: sqlalchemy.Engine,
-        tables: Mapping[str, TableMapping],
+        tables: Mapping[str, Mapped],
         *,
         statement_timeout: timedelta = STATEMENT_TIMEOUT,
         doubt_patience: timedelta = DOUBT_PATIENCE,
+        unmapped: Callable[[str], None] | None = None,
     ) -> None:
-        catalog = Catalog(tables)
+        catalog = Catalog(tables, unmapped)
         super().__init__(catalog, Sessions(engine, statement_timeout=statement_timeout))
         self._writes = Writes(catalog, self._sessions)
         self._authority_writes = AuthorityWrites(catalog, self._sessions, doubt_patience)

@@ -11,17 +11,17 @@ from dualstore.stores.postgres.key_texts import key_texts, lane_of, stored_key, 
 PAUSED_SQLSTATE = "DS001"
 """What the triggers raise where the writes of a table pause."""
 
-_WRITER = "current_setting('dualstore.writer', true)"
+WRITER = "current_setting('dualstore.writer', true)"
 _FRESH = "uuid_send(gen_random_uuid())"
 _IDENTIFIER_SIZE_BYTES = 63
 
 # A custom setting that was once set for a transaction is empty afterwards, not null.
-_NOT_MIRROR = f"{_WRITER} IS DISTINCT FROM 'mirror'"
+NOT_MIRROR = f"{WRITER} IS DISTINCT FROM 'mirror'"
 # Of writes that dualstore makes as the authority, those need a stamp that it did not ask for: a cascade, or
 # what a trigger of the team's own does.
-_UNSTAMPED_INSERT = f"{_NOT_MIRROR} AND ({_WRITER} IS DISTINCT FROM 'authority' OR NEW.{STAMP} IS NULL)"
+_UNSTAMPED_INSERT = f"{NOT_MIRROR} AND ({WRITER} IS DISTINCT FROM 'authority' OR NEW.{STAMP} IS NULL)"
 _UNSTAMPED_UPDATE = (
-    f"{_NOT_MIRROR} AND ({_WRITER} IS DISTINCT FROM 'authority' "
+    f"{NOT_MIRROR} AND ({WRITER} IS DISTINCT FROM 'authority' "
     f"OR NEW.{STAMP} IS NULL OR NEW.{STAMP} IS NOT DISTINCT FROM OLD.{STAMP})"
 )
 
@@ -59,21 +59,26 @@ def sql_table(mapping: TableMapping) -> str:
     return ".".join(quoted(part) for part in (table.schema, table.name) if part is not None)
 
 
-def triggers_of(mapping: TableMapping) -> tuple[Trigger, ...]:
-    """The triggers of a mapped table."""
-    stamp, note = _function(mapping, "stamp"), _function(mapping, "note")
-    refuse = _function(mapping, "truncate")
+def table_triggers(mapping: TableMapping, *, departed: str = "", arrived: str = "") -> tuple[Trigger, ...]:
+    """The triggers of one SQL table.
+
+    Args:
+        mapping: of the SQL table.
+        departed: what is done first of all when the deletion of a row is noted, in PL/pgSQL.
+        arrived: what is done at last before another change is noted.
+    """
+    noting = _note(mapping, departed, arrived)
+    stamp, note = function_named(mapping, "stamp"), function_named(mapping, "note")
+    refuse = function_named(mapping, "truncate")
     return (
         Trigger("dualstore_stamp_insert", "BEFORE INSERT", "ROW", _UNSTAMPED_INSERT, stamp, _stamp(mapping)),
         Trigger("dualstore_stamp_update", "BEFORE UPDATE", "ROW", _UNSTAMPED_UPDATE, stamp, _stamp(mapping)),
-        Trigger(
-            "dualstore_note", "AFTER INSERT OR UPDATE OR DELETE", "ROW", _NOT_MIRROR, note, _note(mapping)
-        ),
+        Trigger("dualstore_note", "AFTER INSERT OR UPDATE OR DELETE", "ROW", NOT_MIRROR, note, noting),
         Trigger("dualstore_truncate", "BEFORE TRUNCATE", "STATEMENT", "", refuse, _truncate(mapping)),
     )
 
 
-def _function(mapping: TableMapping, purpose: str) -> str:
+def function_named(mapping: TableMapping, purpose: str) -> str:
     """A name that no other table's function has, and that a person recognises."""
     full = sql_table(mapping)
     digest = blake2b(full.encode(), digest_size=4).hexdigest()
@@ -82,7 +87,8 @@ def _function(mapping: TableMapping, purpose: str) -> str:
     return f"dualstore.{quoted(f'{purpose}_{readable}_{digest}')}"
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
+    """A text as SQL."""
     return "'" + text.replace("'", "''") + "'"
 
 
@@ -90,7 +96,7 @@ def _stamp(mapping: TableMapping) -> str:
     return f"""
 BEGIN
     IF EXISTS (SELECT FROM dualstore.control
-               WHERE table_name = {_literal(mapping.shape.name)} AND role = 'authority') THEN
+               WHERE table_name = {literal(mapping.shape.name)} AND role = 'authority') THEN
         NEW.{STAMP} := {_FRESH};
         NEW.{REVISION} := nextval('dualstore.revision');
     END IF;
@@ -98,7 +104,7 @@ BEGIN
 END"""
 
 
-def _note(mapping: TableMapping) -> str:
+def _note(mapping: TableMapping, departed: str, arrived: str) -> str:
     """An outbox row for each change of a key, in one statement with the look at the control record.
 
     At stage `complete` nobody works the outbox off: there dualstore's own changes leave a finished row, which
@@ -106,7 +112,7 @@ def _note(mapping: TableMapping) -> str:
     looks at it, hence the loop. A transaction at REPEATABLE READ, as dualstore's own never are, would go
     by the role of its first statement, though the authority has moved since: it is refused.
     """
-    name = _literal(mapping.shape.name)
+    name = literal(mapping.shape.name)
     change = _entry(name, "named", "made", "replaced")
     departure = _entry(name, "former", _FRESH, f"OLD.{STAMP}")
     return f"""
@@ -125,7 +131,7 @@ BEGIN
     ) THEN
 {_refuse_level(mapping)}
     END IF;
-    IF TG_OP = 'DELETE' THEN
+    IF TG_OP = 'DELETE' THEN{departed}
         named := {key_texts(mapping, "OLD")};
         replaced := OLD.{STAMP};
         deletion := current_setting('dualstore.deletion', true);
@@ -143,7 +149,7 @@ BEGIN
                 former := NULL;
                 replaced := OLD.{STAMP};
             END IF;
-        END IF;
+        END IF;{arrived}
     END IF;
     LOOP
 {change}
@@ -177,32 +183,32 @@ def _entry(name: str, key: str, stamp: str, predecessor: str) -> str:
                CASE stage WHEN 'complete' THEN clock_timestamp() END
         FROM dualstore.control
         WHERE table_name = {name} AND role = 'authority'
-          AND (stage <> 'complete' OR {_WRITER} = 'authority');"""
+          AND (stage <> 'complete' OR {WRITER} = 'authority');"""
 
 
 def _doubt(mapping: TableMapping, row: str) -> str:
     return f"""
                 INSERT INTO dualstore.dirty (table_name, key, item_key, nonce, reason)
-                VALUES ({_literal(mapping.shape.name)}, {stored_key(mapping, row)}, {typed_key(mapping, row)},
+                VALUES ({literal(mapping.shape.name)}, {stored_key(mapping, row)}, {typed_key(mapping, row)},
                         gen_random_uuid()::text, 'written around dualstore')
                 ON CONFLICT (table_name, sha256(key)) DO UPDATE SET item_key = EXCLUDED.item_key,
                     nonce = EXCLUDED.nonce, reason = EXCLUDED.reason, since = clock_timestamp();"""
 
 
 def _refuse(mapping: TableMapping, why: str, hint: str) -> str:
-    message = _literal(f"writes to {sql_table(mapping)} {why}")
+    message = literal(f"writes to {sql_table(mapping)} {why}")
     return (
         f"            RAISE EXCEPTION USING ERRCODE = '{PAUSED_SQLSTATE}', MESSAGE = {message}, "
-        f"HINT = {_literal(hint)};"
+        f"HINT = {literal(hint)};"
     )
 
 
 def _refuse_level(mapping: TableMapping) -> str:
-    message = _literal(
+    message = literal(
         f"writes to {sql_table(mapping)} must be made at READ COMMITTED while dualstore replicates it: an "
         "older snapshot would not show that the authority has moved"
     )
-    hint = _literal("Begin the transaction at ISOLATION LEVEL READ COMMITTED.")
+    hint = literal("Begin the transaction at ISOLATION LEVEL READ COMMITTED.")
     return f"        RAISE EXCEPTION USING ERRCODE = '0A000', MESSAGE = {message}, HINT = {hint};"
 
 
@@ -215,7 +221,7 @@ def _truncate(mapping: TableMapping) -> str:
     )
     return f"""
 BEGIN
-    IF EXISTS (SELECT FROM dualstore.control WHERE table_name = {_literal(mapping.shape.name)}
+    IF EXISTS (SELECT FROM dualstore.control WHERE table_name = {literal(mapping.shape.name)}
                AND (role = 'mirror' OR role = 'paused' OR (role = 'authority' AND stage <> 'complete'))) THEN
 {refuse}
     END IF;

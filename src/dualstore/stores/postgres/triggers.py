@@ -5,16 +5,19 @@ fire where `session_replication_role` is `replica`: the copy that a logical repl
 deployment) must not stamp its rows afresh.
 """
 
+from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 
 import sqlalchemy as sa
 import stamina
 from sqlalchemy.exc import DBAPIError
 
 from dualstore.errors import ConfigurationError, Unavailable
-from dualstore.mapping import TableMapping, quoted
+from dualstore.mapping import Mapped, TableMapping, quoted
+from dualstore.stores.postgres.entity_triggers import resolved, triggers_of
 from dualstore.stores.postgres.faults import Fault, fault_of, unavailable
-from dualstore.stores.postgres.trigger_functions import Trigger, sql_table, triggers_of
+from dualstore.stores.postgres.trigger_functions import Trigger, sql_table
 
 PATIENCE = timedelta(seconds=60)
 
@@ -29,8 +32,10 @@ SELECT t.tgname, obj_description(t.oid, 'pg_trigger') FROM pg_trigger t
 WHERE t.tgrelid = to_regclass(:table) AND NOT t.tgisinternal AND t.tgenabled IN ('O', 'A')
   AND t.tgname = ANY (:names)"""
 
+_SCHEMA_OF = "SELECT relnamespace::regnamespace::text FROM pg_class WHERE oid = CAST(:table AS regclass)"
 
-def install(engine: sa.Engine, mapping: TableMapping, *, patience: timedelta = PATIENCE) -> None:
+
+def install(engine: sa.Engine, mapping: Mapped, *, patience: timedelta = PATIENCE) -> None:
     """Put the triggers on a mapped table; harmless where they are, and while the table is in use.
 
     Args:
@@ -43,34 +48,47 @@ def install(engine: sa.Engine, mapping: TableMapping, *, patience: timedelta = P
         Unavailable: the table was in use all the time.
     """
     if not is_installed(engine, mapping):
-        _patiently(engine, f"putting triggers on {sql_table(mapping)}", _creation(mapping), patience)
+        for part, triggers in triggers_of(mapping):
+            statements = _creation(engine, mapping, part, triggers)
+            _patiently(engine, f"putting triggers on {sql_table(part)}", statements, patience)
 
 
-def remove(engine: sa.Engine, mapping: TableMapping, *, patience: timedelta = PATIENCE) -> None:
+def remove(engine: sa.Engine, mapping: Mapped, *, patience: timedelta = PATIENCE) -> None:
     """Take the triggers off a mapped table; harmless where there are none (see `install`)."""
-    table, triggers = sql_table(mapping), triggers_of(mapping)
-    statements = [f"DROP TRIGGER IF EXISTS {quoted(trigger.name)} ON {table}" for trigger in triggers]
-    statements += [f"DROP FUNCTION IF EXISTS {trigger.function}()" for trigger in triggers]
-    _patiently(engine, f"taking triggers off {table}", statements, patience)
+    for part, triggers in triggers_of(mapping):
+        table = sql_table(part)
+        statements = [f"DROP TRIGGER IF EXISTS {quoted(trigger.name)} ON {table}" for trigger in triggers]
+        statements += [f"DROP FUNCTION IF EXISTS {trigger.function}()" for trigger in triggers]
+        _patiently(engine, f"taking triggers off {table}", statements, patience)
 
 
-def is_installed(engine: sa.Engine, mapping: TableMapping) -> bool:
+def is_installed(engine: sa.Engine, mapping: Mapped) -> bool:
     """Whether a mapped table has all its triggers, in this version's form, and none is switched off."""
-    wanted = {trigger.name: trigger.fingerprint for trigger in triggers_of(mapping)}
     with engine.connect() as connection:
-        found = connection.execute(
-            sa.text(_PRESENT), {"table": sql_table(mapping), "names": list(wanted)}
-        ).all()
+        return all(_are_present(connection, part, triggers) for part, triggers in triggers_of(mapping))
+
+
+def _are_present(connection: sa.Connection, part: TableMapping, triggers: Sequence[Trigger]) -> bool:
+    wanted = {trigger.name: trigger.fingerprint for trigger in triggers}
+    found = connection.execute(sa.text(_PRESENT), {"table": sql_table(part), "names": list(wanted)}).all()
     return {row.tgname: row.obj_description for row in found} == wanted
 
 
-def _creation(mapping: TableMapping) -> list[str]:
-    triggers = triggers_of(mapping)
-    functions = {trigger.function: trigger.body for trigger in triggers}
+def _creation(
+    engine: sa.Engine, whole: Mapped, mapping: TableMapping, triggers: Sequence[Trigger]
+) -> list[str]:
+    functions = {
+        trigger.function: resolved(trigger.body, whole, partial(_schema_of, engine)) for trigger in triggers
+    }
     return [
         *(_create_function(name, body) for name, body in functions.items()),
         *(statement for trigger in triggers for statement in _create_trigger(mapping, trigger)),
     ]
+
+
+def _schema_of(engine: sa.Engine, name: str) -> str:
+    with engine.connect() as connection:
+        return str(connection.execute(sa.text(_SCHEMA_OF), {"table": name}).scalar_one())
 
 
 def _create_function(name: str, body: str) -> str:

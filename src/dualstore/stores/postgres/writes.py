@@ -18,7 +18,7 @@ from dualstore.stores.postgres.collections import size_statements, sizes_bytes
 from dualstore.stores.postgres.deadlines import DeadlinePassed
 from dualstore.stores.postgres.faults import CAUGHT, Fault, fault_of, unavailable
 from dualstore.stores.postgres.sessions import BEGIN, COMMIT, Row, Session, Sessions, Statement
-from dualstore.stores.postgres.statements import TableStatements
+from dualstore.stores.postgres.split_statements import Statements
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Writes:
         _, _, *answers = session.batch(BEGIN, lock, *asked, *(target.get for target in targets))
         told, found = answers[: len(asked)], answers[len(asked) :]
         known = told.pop(0) if plan.token is not None else []
-        return known, sizes_bytes(plan.collections, told), found
+        return known, sizes_bytes(self.catalog, plan.collections, told), found
 
     def _target(self, write: ConditionalWrite, key: Key) -> "_Target":
         statements = self.catalog.statements(write.table)
@@ -90,7 +90,7 @@ class Writes:
 class _Target:
     """One key of one table."""
 
-    statements: TableStatements
+    statements: Statements
     key_values: tuple[Any, ...]
     key: bytes
 
@@ -109,7 +109,8 @@ class _Target:
     def change(self, new: Item | None) -> Statement:
         if new is None:
             return self.statements.delete, (*self.key_values, self.table, self.key)
-        return self.statements.put, (*self.statements.mapping.encode(new), self.table, self.key)
+        writing = self.statements.writing(new)
+        return writing.put, (*writing.mapping.encode(new), self.table, self.key)
 
 
 @contextmanager

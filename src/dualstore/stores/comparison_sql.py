@@ -1,0 +1,326 @@
+"""The SQL of comparing items with rows: staging and join, the rows without an item, broken rules."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property, lru_cache
+
+from psycopg import sql
+
+from dualstore.mapping import (
+    OVERFLOW_COLUMN,
+    REVISION_COLUMN,
+    STAMP_COLUMN,
+    MappedColumn,
+    TableMapping,
+    escape,
+)
+from dualstore.stores.postgres_staging import composed
+
+_TEXTS = frozenset({"text", "varchar"})
+_SETS = frozenset({"SS", "NS", "BS"})
+_AS_TEXT = sql.SQL("{}::text")
+_EXACT_TEXT = sql.SQL('{}::text COLLATE "C"')
+_EXACT_TEXTS = sql.SQL('{}::text[] COLLATE "C"')
+
+
+class Rule(StrEnum):
+    """What the bookkeeping columns promise, and a row does not keep."""
+
+    OVERFLOW = "overflow"
+    """The overflow is no map of attributes, holds none, or one that has its column."""
+    VERSION = "version"
+    """The row has no revision, one that was never given, or a stamp that is none."""
+    DUPLICATE = "duplicate"
+    """Two SQL tables hold a row of the key."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that a person should look at."""
+        return {
+            Rule.OVERFLOW: (OVERFLOW_COLUMN,),
+            Rule.VERSION: (REVISION_COLUMN, STAMP_COLUMN),
+            Rule.DUPLICATE: (),
+        }[self]
+
+
+@dataclass(frozen=True)
+class Comparing:
+    """Comparing a batch with one SQL table.
+
+    Attributes:
+        part: how the table is mapped.
+        place: its number among the parts of its mapping.
+    """
+
+    part: TableMapping
+    place: int
+
+    @cached_property
+    def stage(self) -> sql.Composed:
+        """An empty staging table: a copy of the columns' types, and of nothing else."""
+        return sql.SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA").format(
+            self._staging, _listed(self._names), _table(self.part)
+        )
+
+    @cached_property
+    def copy(self) -> sql.Composed:
+        """COPY into the staging table."""
+        return sql.SQL("COPY {} ({}) FROM STDIN").format(self._staging, _listed(self._names))
+
+    @cached_property
+    def copy_keys(self) -> sql.Composed:
+        """COPY of keys alone into the staging table."""
+        return sql.SQL("COPY {} ({}) FROM STDIN").format(self._staging, _listed(self._keys))
+
+    @cached_property
+    def compare(self) -> sql.Composed:
+        """How many differ in their stamps alone; the keys of those that differ otherwise, by column."""
+        keys = sql.SQL(", ").join(
+            sql.SQL("array_agg({}) FILTER (WHERE differs)").format(composed(each))
+            for each in self.part.read_expressions("c")[: len(self._keys)]
+        )
+        return sql.SQL(
+            "SELECT count(*) FILTER (WHERE NOT differs), {keys} FROM ("
+            " SELECT {key_columns}, t.{revision} IS NULL OR {differs} AS differs"
+            " FROM {staging} s LEFT JOIN {table} t ON {same_key}"
+            " WHERE t.{revision} IS NULL OR {differs} OR t.{stamp} IS DISTINCT FROM s.{stamp}) AS c"
+        ).format(
+            keys=keys,
+            key_columns=sql.SQL(", ").join(sql.SQL("s.{}").format(name) for name in self._keys),
+            revision=sql.Identifier(REVISION_COLUMN),
+            stamp=sql.Identifier(STAMP_COLUMN),
+            differs=sql.SQL("({})").format(sql.SQL(" OR ").join(self._differences())),
+            staging=self._staging,
+            table=_table(self.part),
+            same_key=_same_key("s", self.part, "t", self.part),
+        )
+
+    @cached_property
+    def see_keys(self) -> sql.Composed:
+        """Note the hashes of the staged keys."""
+        return self._see(*_key_hashes("s", self.part))
+
+    @cached_property
+    def see_rows(self) -> sql.Composed:
+        """Note the hashes of the staged rows, without their stamps."""
+        return self._see(*_row_hashes("s", self.part), _sorted_sets("s", self.part))
+
+    def _see(
+        self, first: sql.Composed, second: sql.Composed, beside: sql.Composed | None = None
+    ) -> sql.Composed:
+        return sql.SQL(
+            "INSERT INTO dualstore.verify_seen (run_id, place, piece, position, first, second)"
+            " SELECT %(run)s, %(place)s, %(piece)s, %(position)s, array_agg({}), array_agg({})"
+            " FROM {} s{} HAVING count(*) > 0"
+        ).format(first, second, self._staging, beside or sql.Composed([]))
+
+    @cached_property
+    def drop(self) -> sql.Composed:
+        """Forget what was staged."""
+        return sql.SQL("DROP TABLE {}").format(self._staging)
+
+    @property
+    def _staging(self) -> sql.Identifier:
+        return sql.Identifier("pg_temp", f"dualstore_compared_{self.place}")
+
+    @cached_property
+    def _names(self) -> list[sql.Identifier]:
+        return [sql.Identifier(name) for name in self.part.column_names]
+
+    @cached_property
+    def _keys(self) -> list[sql.Identifier]:
+        return self._names[: len(self.part.key_columns)]
+
+    def _differences(self) -> list[sql.Composed]:
+        """Conditions of which one holds where the contents may differ."""
+        columns = self.part.columns[len(self.part.key_columns) :]
+        overflow = sql.SQL("t.{0} IS DISTINCT FROM s.{0}").format(sql.Identifier(OVERFLOW_COLUMN))
+        return [*map(_difference, columns), overflow]
+
+
+def _difference(column: MappedColumn) -> sql.Composed:
+    """Where a column of `t` may hold another content than that of `s`.
+
+    PostgreSQL's equality of the column's type decides, but for texts, which a collation or citext may call
+    equal though they differ, and `json`, which has none. Sets are equal in any order.
+    """
+    mine, theirs = (_exactly(column, sql.Identifier(alias, column.name)) for alias in "ts")
+    differs = sql.SQL("{} IS DISTINCT FROM {}").format(mine, theirs)
+    if column.codec.type not in _SETS:
+        return differs
+    same_members = sql.SQL("{0} @> {1} AND {1} @> {0} AND cardinality({0}) = cardinality({1})").format(
+        mine, theirs
+    )
+    return sql.SQL("({} AND ({}) IS NOT TRUE)").format(differs, same_members)
+
+
+def _exactly(column: MappedColumn, value: sql.Composable) -> sql.Composable:
+    """A column's value in a type whose equality tells all contents apart."""
+    codec = column.codec
+    if codec.pg_type.removesuffix("[]") in _TEXTS and not codec.cast:
+        return _EXACT_TEXTS.format(value) if codec.pg_type.endswith("[]") else _EXACT_TEXT.format(value)
+    return _AS_TEXT.format(value) if codec.pg_type == "json" else value
+
+
+@dataclass(frozen=True)
+class Scanning:
+    """Reading one SQL table from end to end.
+
+    Attributes:
+        part: how the table is mapped.
+    """
+
+    part: TableMapping
+
+    @cached_property
+    def count(self) -> sql.Composed:
+        """How many rows there are."""
+        return sql.SQL("SELECT count(*) FROM {}").format(_table(self.part))
+
+    @cached_property
+    def unseen(self) -> sql.Composed:
+        """The keys of the rows of which no hash was noted."""
+        first, second = _key_hashes("t", self.part)
+        return sql.SQL(
+            "SELECT {keys} FROM {table} t WHERE NOT EXISTS (SELECT FROM ("
+            " SELECT unnest(first) AS first, unnest(second) AS second FROM dualstore.verify_seen"
+            " WHERE run_id = %(run)s AND place = %(place)s) AS seen"
+            " WHERE seen.first = {first} AND seen.second = {second})"
+        ).format(keys=self._keys, table=_table(self.part), first=first, second=second)
+
+    @cached_property
+    def unmatched(self) -> sql.Composed:
+        """What of the noted hashes is the hash of no row: where it was noted; and the keys of the other rows.
+
+        Both directions in one pass over each side.
+        """
+        first, second = _row_hashes("t", self.part)
+        return sql.SQL(
+            "SELECT {keys}, seen.id FROM (SELECT id, unnest(first) AS first, unnest(second) AS second"
+            " FROM dualstore.verify_seen WHERE run_id = %(run)s AND place = %(place)s) AS seen"
+            " FULL JOIN (SELECT {columns}, {first} AS first, {second} AS second"
+            " FROM {table} t{sorted}) AS t"
+            " ON seen.first = t.first AND seen.second = t.second"
+            " WHERE seen.first IS NULL OR t.first IS NULL"
+        ).format(
+            keys=self._keys,
+            columns=sql.SQL(", ").join(sql.Identifier("t", each.name) for each in self.part.key_columns),
+            first=first,
+            second=second,
+            table=_table(self.part),
+            sorted=_sorted_sets("t", self.part),
+        )
+
+    @cached_property
+    def broken(self) -> sql.Composed:
+        """The keys of the rows that break a rule, and which."""
+        overflow, revision, stamp = (
+            sql.Identifier("t", name) for name in (OVERFLOW_COLUMN, REVISION_COLUMN, STAMP_COLUMN)
+        )
+        twice = [
+            sql.SQL("{} ? {} AND {} IS NOT NULL").format(
+                overflow, sql.Literal(escape(column.attribute)), sql.Identifier("t", column.name)
+            )
+            for column in self.part.columns
+        ]
+        empty = sql.SQL(
+            "jsonb_typeof({0}) <> 'object' OR {0} = '{{}}'"
+            " OR jsonb_path_exists({0}, '$.* ? (@.type() <> \"object\")')"
+        ).format(overflow)
+        rules = {
+            Rule.OVERFLOW: sql.SQL("{} IS NOT NULL AND ({})").format(
+                overflow, sql.SQL(" OR ").join([empty, *twice])
+            ),
+            # As of the beginning of the statement, whose snapshot shows no later revision.
+            Rule.VERSION: sql.SQL(
+                "{0} IS NULL OR {0} > (SELECT last_value FROM dualstore.revision) OR octet_length({1}) <> 16"
+            ).format(revision, stamp),
+        }
+        told = sql.SQL(" ").join(
+            sql.SQL("WHEN {} THEN {}").format(broken, sql.Literal(rule)) for rule, broken in rules.items()
+        )
+        return sql.SQL("SELECT {keys}, CASE {told} END FROM {table} t WHERE ({any})").format(
+            keys=self._keys,
+            told=told,
+            table=_table(self.part),
+            any=sql.SQL(") OR (").join(rules.values()),
+        )
+
+    def also_in(self, other: TableMapping) -> sql.Composed:
+        """The keys that another SQL table holds a row of, too."""
+        return sql.SQL("SELECT {} FROM {} t JOIN {} o ON {}").format(
+            self._keys, _table(self.part), _table(other), _same_key("t", self.part, "o", other)
+        )
+
+    @property
+    def _keys(self) -> sql.Composed:
+        read = self.part.read_expressions("t")[: len(self.part.key_columns)]
+        return sql.SQL(", ").join(map(composed, read))
+
+
+@lru_cache(maxsize=256)
+def comparing(part: TableMapping, place: int) -> Comparing:
+    """The statements for a part, composed once."""
+    return Comparing(part, place)
+
+
+@lru_cache(maxsize=256)
+def scanning(part: TableMapping) -> Scanning:
+    """The statements for a part, composed once."""
+    return Scanning(part)
+
+
+def _table(part: TableMapping) -> sql.Identifier:
+    return sql.Identifier(*filter(None, (part.table.schema, part.table.name)))
+
+
+def _listed(names: list[sql.Identifier]) -> sql.Composed:
+    return sql.SQL(", ").join(names)
+
+
+def _same_key(alias: str, part: TableMapping, other_alias: str, other: TableMapping) -> sql.Composed:
+    return sql.SQL(" AND ").join(
+        sql.SQL("{} = {}").format(sql.Identifier(alias, mine.name), sql.Identifier(other_alias, theirs.name))
+        for mine, theirs in zip(part.key_columns, other.key_columns, strict=True)
+    )
+
+
+def _key_hashes(alias: str, part: TableMapping) -> tuple[sql.Composed, sql.Composed]:
+    """128 bits for a key; keys that PostgreSQL holds equal have the same ones."""
+    keys = [sql.Identifier(alias, column.name) for column in part.key_columns]
+    return _hashed(keys, 0), _hashed(keys, 1)
+
+
+def _row_hashes(alias: str, part: TableMapping) -> tuple[sql.Composed, sql.Composed]:
+    """128 bits for a row without its stamp: rows of equal items in equal columns have the same ones.
+
+    Sets come sorted from `_sorted_sets`, which stands in the same FROM.
+    """
+    values: list[sql.Composable] = [
+        sql.Identifier("sorted", column.name)
+        if column.codec.type in _SETS
+        else _exactly(column, sql.Identifier(alias, column.name))
+        for column in part.columns
+    ]
+    values.append(sql.Identifier(alias, OVERFLOW_COLUMN))
+    return _hashed(values, 0), _hashed(values, 1)
+
+
+def _sorted_sets(alias: str, part: TableMapping) -> sql.Composed:
+    """What joins a row with its sets in the order of their members; sorted once for both hashes."""
+    sets = [column for column in part.columns if column.codec.type in _SETS]
+    if not sets:
+        return sql.Composed([])
+    members = sql.SQL(", ").join(
+        sql.SQL("(SELECT array_agg(m ORDER BY m) FROM unnest({}) AS m) AS {}").format(
+            _exactly(column, sql.Identifier(alias, column.name)), sql.Identifier(column.name)
+        )
+        for column in sets
+    )
+    # OFFSET keeps the planner from pulling it up, which would sort again for each use.
+    return sql.SQL(", LATERAL (SELECT {} OFFSET 0) AS sorted").format(members)
+
+
+def _hashed(values: Sequence[sql.Composable], seed: int) -> sql.Composed:
+    return sql.SQL("hash_record_extended(ROW({}), {})").format(sql.SQL(", ").join(values), sql.Literal(seed))

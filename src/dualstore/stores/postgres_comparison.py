@@ -1,0 +1,365 @@
+"""Items of the other side beside the rows of PostgreSQL: staged, joined, and compared by PostgreSQL itself.
+
+A batch of items is copied into a temporary table and joined with the rows of its keys. PostgreSQL's own
+equality says which are equal; whatever it does not find equal is a candidate, which somebody looks at again.
+Which keys have been seen is kept as hashes, so that the rows without an item can be found afterwards. All of
+it is committed with the piece's checkpoint, so that a piece that is gone on with counts nothing twice.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from hashlib import sha256
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg import sql
+from psycopg.types.json import Jsonb
+from sqlalchemy import Engine
+
+from dualstore.items import Item, Key, KeySchema, key_bytes, key_hash
+from dualstore.mapping import Mapped, TableMapping
+from dualstore.mapping.transcoding import Rejected, Transcoded, read_line
+from dualstore.stores.comparison_sql import Rule, comparing, scanning
+from dualstore.stores.ledger import PieceRow, PieceState, TakenOver
+from dualstore.stores.postgres.faults import Fault, fault_of
+from dualstore.stores.postgres_batch import Batch
+from dualstore.stores.postgres_runs import checkpoint
+from dualstore.stores.postgres_transaction import Cursor, transaction
+
+_SETTINGS = "SELECT set_config('work_mem', '64MB', true), set_config('jit', 'off', true)"
+# A batch costs what its rows cost: without statistics of the staging table the planner may choose to read the
+# whole table for it.
+_BY_INDEX = "SELECT set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)"
+# Reading all of a large table takes hours; no answer for longer is a fault.
+_PATIENCE = timedelta(hours=12)
+# Of a batch whose rows all have to be fetched from a slow disk, one by one.
+_BATCH_PATIENCE = timedelta(minutes=5)
+_PAGE_ROWS = 1000
+
+_NOTE = (
+    "INSERT INTO dualstore.verify_findings AS f (run_id, digest, key, key_hash, piece)"
+    " VALUES (%s, %s, %s, %s, %s) ON CONFLICT (run_id, digest) DO UPDATE SET piece = excluded.piece"
+    " WHERE f.piece IS NULL AND excluded.piece IS NOT NULL"
+)
+# What a second look found equal may still break a rule. A difference stays the one it was, unless two rows of
+# the key are the reason: which of them was looked at is chance.
+_NOTE_JUDGED = (
+    "INSERT INTO dualstore.verify_findings AS f (run_id, digest, key_hash, piece, finding, paths)"
+    " VALUES (%s, %s, %s, -1, %s, %s) ON CONFLICT (run_id, digest) DO UPDATE"
+    " SET finding = excluded.finding, paths = excluded.paths WHERE f.finding IN ('equal', 'stamp')"
+    " OR (f.finding = 'value' AND excluded.finding = 'duplicate')"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What comparing a batch came to.
+
+    Attributes:
+        piece: with its new checkpoint.
+        candidates: how many of its keys did not seem equal.
+        rejected: its lines that are no items.
+    """
+
+    piece: PieceRow
+    candidates: int
+    rejected: Sequence[Rejected] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """A batch of which some items equal no row.
+
+    Attributes:
+        id: its row in `dualstore.verify_seen`.
+        piece: the piece it is of.
+        place: the part of the mapping.
+        position: where it begins in the piece.
+    """
+
+    id: int
+    piece: int
+    place: int
+    position: Mapping[str, Any] | None
+
+
+@dataclass(slots=True)
+class _Found:
+    """What has been found in a batch so far."""
+
+    items: int = 0
+    size_bytes: int = 0
+    stamps_only: int = 0
+    keys: list[Key] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+
+
+class PostgresComparison:
+    """Compares the items of one DynamoDB table with the rows of the SQL tables it is mapped to.
+
+    Nothing is written to these tables, and no lock of theirs is held that a writer would wait for.
+
+    Args:
+        engine: an engine with the psycopg driver.
+        mapping: the table.
+    """
+
+    def __init__(self, engine: Engine, mapping: Mapped) -> None:
+        self._engine = engine
+        self._mapping = mapping
+        self._table = mapping.shape.name
+
+    @property
+    def keys(self) -> KeySchema:
+        """The table's key."""
+        return self._mapping.shape.keys
+
+    def compare(
+        self,
+        piece: PieceRow,
+        blocks: Iterable[tuple[int, Transcoded]],
+        *,
+        position: Mapping[str, Any] | None,
+        lease: timedelta,
+        at_once: bool,
+    ) -> Compared:
+        """Compare a batch with the rows of its keys, and move the piece's checkpoint past it.
+
+        Args:
+            piece: the piece, as this worker's claim or its last batch left it.
+            blocks: the items as rows, each block with the number of the part of the mapping it belongs to.
+            position: where the next batch begins; None where the piece ends with this one.
+            lease: how long the piece is this worker's without another checkpoint.
+            at_once: whether to join the batch with its rows now, by their keys' index. Otherwise hashes of
+                its rows are noted, and `note_unmatched` joins all of them in one go.
+
+        Raises:
+            TakenOver: somebody else has claimed the piece since; nothing was noted.
+            Unavailable: nothing was noted, or, where the reply of COMMIT got lost, perhaps all of it: claim
+                the piece again and go on from where it stands.
+        """
+        of_part: dict[int, list[Transcoded]] = {}
+        for place, block in blocks:
+            of_part.setdefault(place, []).append(block)
+        found = _Found()
+        doing = f"Comparing items of {self._table} with their rows"
+        with transaction(self._engine, doing, patience=_BATCH_PATIENCE) as cursor:
+            cursor.execute(_SETTINGS)
+            cursor.execute(_BY_INDEX)
+            for place, those in of_part.items():
+                self._stage(cursor, place, those, found, compare=at_once)
+                self._see(cursor, piece, place, rows=not at_once)
+            noted = self._note(cursor, piece.run_id, piece.number, found.keys)
+            compared = _advanced(piece, found, noted, position)
+            if not checkpoint(cursor, compared, lease=lease):
+                raise TakenOver(
+                    f"Piece {piece.number} of run {piece.run_id} was taken over by another worker, or its "
+                    "run ended"
+                )
+        return Compared(compared, noted, found.rejected)
+
+    def row_counts(self) -> Sequence[int]:
+        """How many rows each part holds now."""
+        with transaction(self._engine, f"Counting the rows of {self._table}", patience=_PATIENCE) as cursor:
+            return [_count(cursor, scanning(part).count) for part in self._mapping.parts]
+
+    def note_unseen(self, run_id: UUID) -> None:
+        """Note the keys of all rows that no item has been seen for, as candidates.
+
+        It is one statement for each part, which PostgreSQL sorts or hashes on its own disk where it does not
+        fit in memory. Noting a key twice is noting it once, so it can be done again after an interruption.
+        """
+        for place, part in enumerate(self._mapping.parts):
+            for rows in self._pages(scanning(part).unseen, {"run": run_id, "place": place}):
+                keys = [_decoded(part, row) for row in rows]
+                with transaction(self._engine, f"Noting rows of {self._table} without an item") as cursor:
+                    self._note(cursor, run_id, None, keys)
+
+    def note_unmatched(self, run_id: UUID) -> None:
+        """Note the rows that equal no item, as candidates; mark the batches that hold items without a row.
+
+        One join of hashes for each part, which PostgreSQL does on its own disk where it does not fit in
+        memory. It can be done again after an interruption.
+        """
+        for place, part in enumerate(self._mapping.parts):
+            for rows in self._pages(scanning(part).unmatched, {"run": run_id, "place": place}):
+                batches = sorted({row[-1] for row in rows if row[-1] is not None})
+                keys = [_decoded(part, row) for row in rows if row[-1] is None]
+                with transaction(self._engine, f"Noting rows of {self._table} without an equal") as cursor:
+                    self._note(cursor, run_id, None, keys)
+                    cursor.execute(
+                        "UPDATE dualstore.verify_seen SET differs = true WHERE id = ANY(%s) AND NOT differs",
+                        [batches],
+                    )
+
+    def marked(self, run_id: UUID) -> Sequence[Marked]:
+        """The batches that hold items without an equal row, and have not been looked at again."""
+        with transaction(self._engine, f"Reading the batches of run {run_id}") as cursor:
+            cursor.execute(
+                "SELECT id, piece, place, position FROM dualstore.verify_seen WHERE run_id = %s AND differs"
+                " ORDER BY piece, id",
+                [run_id],
+            )
+            return [Marked(*row) for row in cursor]
+
+    def look_again(self, run_id: UUID, marked: Marked, blocks: Iterable[tuple[int, Transcoded]]) -> int:
+        """Compare a batch with its rows once more, by the keys' index; note what differs, and unmark it.
+
+        Returns:
+            How many keys were noted.
+        """
+        found, those = _Found(), [block for place, block in blocks if place == marked.place]
+        doing = f"Comparing items of {self._table} with their rows"
+        with transaction(self._engine, doing, patience=_BATCH_PATIENCE) as cursor:
+            cursor.execute(_SETTINGS)
+            cursor.execute(_BY_INDEX)
+            self._stage(cursor, marked.place, those, found, compare=True)
+            noted = self._note(cursor, run_id, marked.piece, found.keys)
+            cursor.execute("UPDATE dualstore.verify_seen SET differs = false WHERE id = %s", [marked.id])
+        return noted
+
+    def note_broken_rules(self, run_id: UUID) -> None:
+        """Note the rows that break a rule of the bookkeeping, after all that waits has its verdict.
+
+        So a row without an item is called just that, whatever else is wrong with it.
+        """
+        for part in self._mapping.parts:
+            for rows in self._pages(scanning(part).broken, {}):
+                broken = [(_decoded(part, row), Rule(row[-1])) for row in rows]
+                self._note_broken(run_id, broken)
+        for first, second in _pairs(self._mapping.parts):
+            for rows in self._pages(scanning(first).also_in(second), {}):
+                self._note_broken(run_id, [(_decoded(first, row), Rule.DUPLICATE) for row in rows])
+
+    def tidy(self) -> None:
+        """Remove what only runs under way need, of those that have ended."""
+        with transaction(self._engine, f"Tidying up after verifications of {self._table}") as cursor:
+            cursor.execute(
+                "DELETE FROM dualstore.verify_seen USING dualstore.runs WHERE runs.id = run_id"
+                " AND runs.table_name = %s AND runs.state <> 'running'",
+                [self._table],
+            )
+
+    def _stage(
+        self,
+        cursor: Cursor,
+        place: int,
+        blocks: Sequence[Transcoded],
+        found: _Found,
+        *,
+        compare: bool,
+    ) -> None:
+        """Stage items of one part, and find those of them that differ from their rows."""
+        part = self._mapping.parts[place]
+        statements = comparing(part, place)
+        batch = Batch(part, blocks=iter(blocks))
+        cursor.execute(statements.stage)
+        try:
+            with cursor.connection.transaction(), cursor.copy(statements.copy) as copy:
+                batch.write(copy)
+            if compare:
+                row = cursor.execute(statements.compare).fetchone()
+                assert row is not None  # noqa: S101 - an aggregate answers one row
+                stamps_only, *columns = row
+                found.stamps_only += stamps_only
+                found.keys += [
+                    _decoded(part, values) for values in zip(*(each or () for each in columns), strict=True)
+                ]
+        except psycopg.Error as error:
+            if fault_of(error) is not Fault.REFUSED:
+                raise
+            # A value that the SQL types refuse is in no row: each item of the batch is looked at by itself.
+            keys = [self._key(row.item or read_line(part.shape, row.line or b"")) for row in batch.alone()]
+            with cursor.copy(statements.copy_keys) as copy:
+                copy.set_types([column.codec.pg_type for column in part.key_columns])
+                for key in keys:
+                    copy.write_row(part.encode_key(key))
+            found.keys += keys
+        found.rejected += batch.rejected
+        found.items += sum(block.rows + len(block.declined) for block in blocks)
+        found.size_bytes += sum(block.json_bytes for block in blocks)
+
+    def _see(self, cursor: Cursor, piece: PieceRow, place: int, *, rows: bool) -> None:
+        """Note the hashes of what is staged, and where it stands, and forget it."""
+        statements = comparing(self._mapping.parts[place], place)
+        position = (piece.cursor or {}).get("position")
+        cursor.execute(
+            statements.see_rows if rows else statements.see_keys,
+            {
+                "run": piece.run_id,
+                "place": place,
+                "piece": piece.number,
+                "position": None if position is None else Jsonb(position),
+            },
+        )
+        cursor.execute(statements.drop)
+
+    def _note(self, cursor: Cursor, run_id: UUID, piece: int | None, keys: Sequence[Key]) -> int:
+        if not keys:
+            return 0
+        rows = [(run_id, *self._named(key), piece) for key in keys]
+        cursor.executemany(_NOTE, rows)
+        return cursor.rowcount
+
+    def _named(self, key: Key) -> tuple[bytes, bytes, str]:
+        encoded = key_bytes(self.keys, key)
+        return sha256(encoded).digest(), encoded, key_hash(self.keys, key)
+
+    def _note_broken(self, run_id: UUID, broken: Sequence[tuple[Key, Rule]]) -> None:
+        with transaction(self._engine, f"Noting rows of {self._table} that break a rule") as cursor:
+            for key, rule in broken:
+                digest, _, hashed = self._named(key)
+                cursor.execute(_NOTE_JUDGED, [run_id, digest, hashed, rule, Jsonb(list(rule.columns))])
+
+    def _pages(
+        self, statement: sql.Composed, parameters: Mapping[str, Any]
+    ) -> Iterator[Sequence[tuple[Any, ...]]]:
+        """The rows of a query, as of its beginning, in pages of bounded size."""
+        doing = f"Reading the keys of the rows of {self._table}"
+        with transaction(self._engine, doing, patience=_PATIENCE) as cursor:
+            cursor.execute(_SETTINGS)
+            with cursor.connection.cursor("dualstore_rows") as reading:
+                reading.execute(statement, parameters or None)
+                while rows := reading.fetchmany(_PAGE_ROWS):
+                    yield rows
+
+    def _key(self, item: Item) -> Key:
+        return self.keys.key_of(item)
+
+
+def _advanced(
+    piece: PieceRow, found: _Found, candidates: int, position: Mapping[str, Any] | None
+) -> PieceRow:
+    before: Mapping[str, Any] = piece.cursor or {}
+    return replace(
+        piece,
+        state=PieceState.COPIED if position is None else PieceState.COPYING,
+        cursor={
+            "position": None if position is None else dict(position),
+            "stamps_only": before.get("stamps_only", 0) + found.stamps_only,
+        },
+        items=piece.items + found.items,
+        settled=piece.settled + candidates,
+        size_bytes=piece.size_bytes + found.size_bytes,
+        rejected=piece.rejected + len(found.rejected),
+    )
+
+
+def _decoded(part: TableMapping, row: Sequence[Any]) -> Key:
+    """The key whose columns a row begins with."""
+    return {
+        column.attribute: column.decode(value) for column, value in zip(part.key_columns, row, strict=False)
+    }
+
+
+def _count(cursor: Cursor, statement: Any) -> int:
+    row = cursor.execute(statement).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def _pairs(parts: Sequence[TableMapping]) -> Iterator[tuple[TableMapping, TableMapping]]:
+    for number, first in enumerate(parts):
+        for second in parts[number + 1 :]:
+            yield first, second

@@ -1,0 +1,91 @@
+"""The AWS clients that a backfill reads with, made when they are first asked for."""
+
+import threading
+from datetime import timedelta
+from typing import Any, Self
+
+import boto3
+from botocore.config import Config
+
+_CONNECT_SECONDS = 5.0
+_MAX_CONNECTIONS = 64
+
+
+class SourceClients:
+    """Clients of DynamoDB for Scans, of S3 and of CloudWatch; a context manager that closes them.
+
+    S3 and CloudWatch are found as boto3 finds them, by the region and by AWS_ENDPOINT_URL_S3 and
+    AWS_ENDPOINT_URL_CLOUDWATCH. Threads may share the clients.
+
+    Args:
+        endpoint_url: of a DynamoDB stand-in; missing: AWS's own.
+        region: missing: the environment's, as boto3 finds it. So it is with the credentials.
+        read_timeout: for one answer; a Scan of a megabyte takes longer than a read of the application.
+    """
+
+    def __init__(
+        self,
+        *,
+        endpoint_url: str | None = None,
+        region: str | None = None,
+        read_timeout: timedelta = timedelta(seconds=30),
+    ) -> None:
+        self._endpoint_url = endpoint_url
+        self._region = region
+        self._read_timeout = read_timeout
+        self._lock = threading.Lock()
+        self._made: dict[str, Any] = {}
+
+    @classmethod
+    def like(cls, client: Any) -> Self:
+        """Clients for where a DynamoDB client goes."""
+        return cls(endpoint_url=client.meta.endpoint_url, region=client.meta.region_name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            made, self._made = self._made, {}
+        for client in made.values():
+            client.close()
+
+    def scan(self) -> Any:
+        """A DynamoDB client that sends each request once, and whose Scans answer without items."""
+        # One try: a throttled request has to be seen, to read more slowly from then on.
+        retries = Config(retries={"mode": "standard", "total_max_attempts": 1}, parameter_validation=False)
+        return self._client("dynamodb", "scan", retries, endpoint_url=self._endpoint_url)
+
+    def exports(self) -> Any:
+        """A DynamoDB client for what is asked now and then."""
+        retries = Config(retries={"mode": "standard", "total_max_attempts": 5})
+        return self._client("dynamodb", "exports", retries, endpoint_url=self._endpoint_url)
+
+    def s3(self) -> Any:
+        """A client of S3 that leaves checking content to those who know the MD5 of the file."""
+        return self._client(
+            "s3",
+            "s3",
+            Config(
+                retries={"mode": "standard", "total_max_attempts": 5},
+                response_checksum_validation="when_required",
+            ),
+        )
+
+    def cloudwatch(self) -> Any:
+        """A client of CloudWatch."""
+        retries = Config(retries={"mode": "standard", "total_max_attempts": 3})
+        return self._client("cloudwatch", "cloudwatch", retries)
+
+    def _client(self, service: str, purpose: str, config: Config, **options: Any) -> Any:
+        shared = Config(
+            connect_timeout=_CONNECT_SECONDS,
+            read_timeout=self._read_timeout.total_seconds(),
+            max_pool_connections=_MAX_CONNECTIONS,
+            tcp_keepalive=True,
+        )
+        with self._lock:
+            if purpose not in self._made:
+                session: Any = boto3.Session(region_name=self._region)
+                self._made[purpose] = session.client(service, config=shared.merge(config), **options)
+            return self._made[purpose]

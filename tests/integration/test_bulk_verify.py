@@ -1,0 +1,471 @@
+"""The fast comparison on a real PostgreSQL: exactly the planted faults, killed and gone on with anywhere."""
+
+import base64
+import json
+import random
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from boto3.dynamodb.types import Binary
+
+from bulk_sides import BulkSides, bulk_sides, order
+from dualstore.items import Item, Key, KeyAttribute, KeySchema, TableShape, key_hash
+from dualstore.mapping.transcoding import transcoder_of
+from dualstore.operations import DeleteItem, PutItem
+from dualstore.stores.memory import MemoryStore
+from dualstore.stores.postgres_comparison import PostgresComparison
+from dualstore.stores.postgres_findings import PostgresFindings
+from dualstore.stores.postgres_keys import PostgresKeys
+from dualstore.stores.postgres_runs import RunState, TakenOver
+from dualstore.telemetry import DiscrepancyLog
+from dualstore.verify import Finding
+from dualstore.verify.bulk import BulkVerify
+from dualstore.verify.judging import Judge
+
+TABLE = "orders-prod"
+SHAPE = TableShape(TABLE, KeySchema(KeyAttribute("customer", "S"), KeyAttribute("number", "N")))
+DIGITS = "1." + "7" * 36
+AT_ONCE = pytest.mark.parametrize("at_once", [True, False], ids=["at once", "by hashes"])
+
+
+def line(item: Item) -> bytes:
+    """An item as exports have it."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, bytes | Binary):
+            return base64.b64encode(bytes(value)).decode()
+        raise TypeError
+
+    return json.dumps({"Item": item}, default=plain).encode() + b"\n"
+
+
+@dataclass(frozen=True)
+class Lines:
+    blocks: Sequence[bytes]
+    position_after: dict[str, Any] | None
+
+
+@dataclass
+class Export:
+    """Items in pieces, read some lines at a time."""
+
+    lines: Sequence[bytes]
+    pieces_count: int = 3
+    batch: int = 20
+    before_batch: Callable[[], None] = lambda: None
+
+    def parameters(self) -> dict[str, Any]:
+        return {"kind": "test", "tuning": {"batch": self.batch}}
+
+    def pieces(self) -> list[dict[str, Any]]:
+        return [{"piece": number} for number in range(self.pieces_count)]
+
+    def read_raw(
+        self, description: dict[str, Any], position: dict[str, Any] | None, _limits: object
+    ) -> Iterator[Lines]:
+        mine = self.lines[description["piece"] :: self.pieces_count]
+        for start in range((position or {}).get("line", 0), max(len(mine), 1), self.batch):
+            self.before_batch()
+            end = start + self.batch
+            yield Lines(
+                [b"".join(mine[start:end])] if mine else [], {"line": end} if end < len(mine) else None
+            )
+
+
+@pytest.fixture(scope="module")
+def module_sides(postgres_server) -> Iterator[BulkSides]:
+    url = postgres_server.create_database()
+    with bulk_sides(url, MemoryStore({TABLE: SHAPE}), TABLE) as both:
+        yield both
+    postgres_server.drop_database(url)
+
+
+@pytest.fixture
+def sides(module_sides: BulkSides) -> BulkSides:
+    module_sides.empty()
+    for item in list(module_sides.items_on_dynamodb().values()):
+        module_sides.delete(module_sides.key(item))
+    return module_sides
+
+
+def plan(sides: BulkSides, source: Export, **options: Any) -> BulkVerify:
+    judging: dict[str, Any] = {"pause": timedelta(milliseconds=1), "patience": timedelta(seconds=10)}
+    for name in ("repair", "settle", "record", "pause"):
+        if name in options:
+            judging[name] = options.pop(name)
+    return BulkVerify(
+        mapping=sides.mapping,
+        source=source,
+        transcoder=transcoder_of(sides.mapping),
+        comparison=PostgresComparison(sides.engine, sides.mapping),
+        findings=PostgresFindings(sides.engine, sides.mapping.shape.keys),
+        runs=sides.runs,
+        judge=Judge(shape=sides.mapping.shape, dynamodb=sides.dynamodb, postgres=sides.postgres, **judging),
+        **{"workers": 1} | options,
+    )
+
+
+def load(sides: BulkSides, items: Sequence[Item]) -> None:
+    """The same items on both sides, quickly."""
+    sides.put(*items)
+    rows = [sides.mapping.encode(item) for item in items]
+    columns = ", ".join(f'"{name}"' for name in sides.mapping.column_names)
+    with sides.engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        with driver.cursor() as cursor, cursor.copy(f"COPY shop.orders ({columns}) FROM STDIN") as copy:
+            copy.set_types(sides.mapping.pg_types)
+            for row in rows:
+                copy.write_row(row)
+        driver.commit()
+
+
+def export_of(sides: BulkSides, **options: Any) -> Export:
+    items = sides.items_on_dynamodb()
+    return Export([line(items[key]) for key in sorted(items)], **options)
+
+
+@dataclass
+class Planted:
+    """Faults, and what a verification has to say of each."""
+
+    expected: set[tuple[str, Finding, tuple[str, ...]]] = field(default_factory=set)
+
+    def fault(self, sides: BulkSides, item: Item, finding: Finding, *paths: str) -> None:
+        self.expected.add((key_hash(SHAPE.keys, item), finding, paths))
+
+
+def plant(sides: BulkSides) -> Planted:
+    """Every kind of fault, and what looks like one."""
+    items = [order(n, code={"S": f"c{n}"}) for n in range(150)]
+    load(sides, items)
+    planted = Planted()
+    changed = {
+        "changed in the 38th digit": (
+            2,
+            {"total": {"N": DIGITS + "1"}},
+            {"total": {"N": DIGITS + "2"}},
+            "total",
+        ),
+        "swapped, one": (3, {"name": {"S": "three"}}, {"name": {"S": "four"}}, "name"),
+        "swapped, other": (4, {"name": {"S": "four"}}, {"name": {"S": "three"}}, "name"),
+        "null for missing": (5, {"note": {"NULL": True}}, {}, "note"),
+        "missing for null": (6, {}, {"note": {"NULL": True}}, "note"),
+        "NUL": (8, {"name": {"S": "a\x00b"}}, {"name": {"S": "ab"}}, "name"),
+        "cut": (9, {"name": {"S": "abcdef"}}, {"name": {"S": "abcde"}}, "name"),
+        "deep": (10, {}, {"lines": {"L": [{"M": {"price": {"N": "10.50001"}}}]}}, "lines"),
+        "another type": (11, {"name": {"N": "7"}}, {"name": {"S": "7"}}, "name"),
+    }
+    for n, here, there, path in changed.values():
+        sides.put(order(n) | here)
+        sides.mirror(order(n), order(n) | there)
+        planted.fault(sides, order(n), Finding.VALUE, path)
+    harmless = {
+        20: ({"tags": {"SS": ["a", "b"]}}, {"tags": {"SS": ["b", "a"]}}),
+        21: ({"total": {"N": "1"}}, {"total": {"N": "1.0"}}),
+        22: ({"name": {"S": 'tab\there \\ "\n'}}, {"name": {"S": 'tab\there \\ "\n'}}),
+        23: ({"_dsv": {"B": b"x" * 16}}, {"_dsv": {"B": b"y" * 16}}),
+    }
+    for n, (here, there) in harmless.items():
+        sides.put(order(n) | here)
+        sides.mirror(order(n), order(n) | there)
+    sides.mirror(order(1), None)
+    planted.fault(sides, order(1), Finding.MISSING_ON_POSTGRES)
+    sides.mirror(order(1000), order(1000))
+    planted.fault(sides, order(1000), Finding.MISSING_ON_DYNAMODB)
+    last = sides.items_on_dynamodb()[max(sides.items_on_dynamodb())]
+    sides.mirror(last, last | {"name": {"S": "damaged"}})
+    planted.fault(sides, last, Finding.VALUE, "name")
+    return planted
+
+
+def found(verification: Any) -> set[tuple[str, Finding, tuple[str, ...]]]:
+    return {(each.key_hash, each.finding, each.paths) for each in verification.differences}
+
+
+@AT_ONCE
+def test_exactly_the_planted_faults_are_found(sides: BulkSides, at_once):
+    planted = plant(sides)
+
+    verification = plan(sides, export_of(sides), at_once=at_once).run()
+
+    assert found(verification) == planted.expected
+    assert verification.difference_count == len(planted.expected)
+    assert (verification.items_dynamodb, verification.rows_postgres) == (150, 150)
+    assert verification.equal == 150 - (len(planted.expected) - 1)  # one is no item
+    assert (verification.moving, verification.unreadable, verification.proven) == (0, 0, False)
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+class KilledAt:
+    """Ends the process at its n-th exchange with PostgreSQL, before or after it."""
+
+    def __init__(self, engine: sa.Engine, exchange: int) -> None:
+        self._engine = engine
+        self._left = exchange
+
+    def __enter__(self) -> None:
+        sa.event.listen(self._engine, "begin", self._begin)
+        sa.event.listen(self._engine, "commit", self._commit)
+
+    def __exit__(self, *_: object) -> None:
+        sa.event.remove(self._engine, "begin", self._begin)
+        sa.event.remove(self._engine, "commit", self._commit)
+
+    def _begin(self, _connection: object) -> None:
+        self._count()
+
+    def _commit(self, _connection: object) -> None:
+        self._count()
+
+    def _count(self) -> None:
+        self._left -= 1
+        if self._left == 0:
+            raise Killed
+
+
+@AT_ONCE
+def test_a_verification_killed_anywhere_goes_on_and_counts_nothing_twice(sides: BulkSides, at_once):
+    planted = plant(sides)
+    source = export_of(sides)
+    exchange, kills, whole = 1, 0, None
+    while whole is None:
+        # Each attempt goes a little further into the same run, and is killed there.
+        try:
+            with KilledAt(sides.engine, exchange):
+                whole = plan(sides, source, at_once=at_once).run()
+        except Killed:
+            kills += 1
+        exchange += 3
+
+    assert kills > 8
+    assert found(whole) == planted.expected
+    assert (whole.items_dynamodb, whole.equal) == (150, 150 - (len(planted.expected) - 1))
+    with sides.engine.connect() as connection:
+        states = connection.exec_driver_sql("SELECT state FROM dualstore.runs").scalars().all()
+        # Killed when all is done but the tidying up: it is done once more.
+        assert len(states) <= 2
+        assert set(states) == {RunState.FINISHED_WITH_FAILURES}
+        assert connection.exec_driver_sql("SELECT count(*) FROM dualstore.verify_seen").scalar() == 0
+
+
+@AT_ONCE
+def test_writers_at_work_are_never_called_different_and_hide_no_fault(sides: BulkSides, at_once):
+    load(sides, [order(n) for n in range(120)])
+    sides.mirror(order(7), order(7, name={"S": "damaged"}))
+    stop, failures = threading.Event(), []
+
+    def write() -> None:
+        try:
+            while not stop.is_set():
+                for n in range(10, 120, 9):
+                    sides.dual_write(order(n), None)
+                    sides.dual_write(order(n), order(n, name={"S": f"again {stop.is_set()}"}))
+        except BaseException as error:
+            failures.append(error)
+            raise
+
+    source = export_of(sides, before_batch=lambda: stop.wait(0.02))
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        during = plan(sides, source, at_once=at_once, pause=timedelta(seconds=0.5)).run()
+    finally:
+        stop.set()
+        writer.join()
+
+    assert not failures
+    assert found(during) == {(key_hash(SHAPE.keys, order(7)), Finding.VALUE, ("name",))}
+
+
+@AT_ONCE
+def test_random_damage_is_found_key_by_key(sides: BulkSides, at_once):
+    chance = random.Random(7)
+    load(sides, [order(n) for n in range(2000)])
+    damaged = chance.sample(range(2000), 5)
+    with sides.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "UPDATE shop.orders SET name = name || '.' WHERE number = ANY(%s)", (damaged,)
+        )
+
+    verification = plan(sides, export_of(sides, batch=300), at_once=at_once, workers=2).run()
+
+    assert {hashed for hashed, _, _ in found(verification)} == {
+        key_hash(SHAPE.keys, order(n)) for n in damaged
+    }
+    assert (verification.difference_count, verification.equal) == (5, 1995)
+
+
+def test_rows_that_break_the_rules_of_the_bookkeeping_are_found(sides: BulkSides):
+    load(sides, [order(n) for n in range(10)])
+    with sides.engine.begin() as connection:
+        for change, number in (
+            ('dualstore_overflow = dualstore_overflow || \'{"name": {"S": "order 1"}}\'', 1),
+            ("dualstore_revision = 1000000000", 3),
+            ("dualstore_stamp = 'short'", 4),
+        ):
+            connection.exec_driver_sql(f"UPDATE shop.orders SET {change} WHERE number = {number}")
+
+    verification = plan(sides, export_of(sides)).run()
+
+    assert {(hashed, finding) for hashed, finding, _ in found(verification)} == {
+        (key_hash(SHAPE.keys, order(1)), Finding.OVERFLOW),
+        (key_hash(SHAPE.keys, order(3)), Finding.VERSION),
+        (key_hash(SHAPE.keys, order(4)), Finding.VERSION),
+    }
+    assert verification.equal == 7
+
+
+@AT_ONCE
+def test_lines_that_are_no_items_are_counted_as_differences(sides: BulkSides, at_once):
+    load(sides, [order(n) for n in range(10)])
+    export = export_of(sides)
+    export.lines = [*export.lines, b'{"Item": {"customer": {"S": "nobody"}}}\n']
+
+    verification = plan(sides, export, at_once=at_once).run()
+
+    assert (verification.unreadable, verification.difference_count, verification.equal) == (1, 1, 10)
+    assert not verification.proven
+
+
+@AT_ONCE
+def test_repair_settles_what_differs_and_removes_a_row_only_where_its_item_is_gone(sides: BulkSides, at_once):
+    load(sides, [order(n) for n in range(30)])
+    export = export_of(sides)
+    sides.mirror(order(1), None)
+    sides.mirror(order(2), order(2, name={"S": "damaged"}))
+    sides.mirror(order(1000), order(1000))  # on PostgreSQL alone
+    sides.dynamodb.execute(PutItem({"TableName": TABLE, "Item": order(1001)}))  # after the export
+    sides.mirror(order(1001), order(1001))
+    log = DiscrepancyLog()
+
+    verification = plan(
+        sides, export, at_once=at_once, repair=True, settle=sides.settle_all, record=log
+    ).run()
+
+    assert (verification.difference_count, verification.repaired, verification.proven) == (3, 3, True)
+    assert {each.repaired for each in log.records()} == {True}
+    assert {int(item["number"]["N"]) for item in sides.rows_on_postgres().values()} == {*range(30), 1001}
+
+
+def test_an_item_deleted_since_the_export_is_no_difference(sides: BulkSides):
+    load(sides, [order(n) for n in range(10)])
+    export = export_of(sides)
+    key: Key = sides.key(order(3))
+    sides.dynamodb.execute(DeleteItem({"TableName": TABLE, "Key": key}))
+    sides.mirror(order(3), None)
+
+    assert plan(sides, export, at_once=False).run().proven
+
+
+@pytest.fixture
+def short_names(sides: BulkSides) -> Iterator[None]:
+    """A rule of the team's own, which goes wherever the type of the column does."""
+    with sides.engine.begin() as connection:
+        connection.exec_driver_sql("CREATE DOMAIN shop.short AS text CHECK (length(value) < 20)")
+        connection.exec_driver_sql("ALTER TABLE shop.orders ALTER name TYPE shop.short")
+    yield
+    with sides.engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE shop.orders ALTER name TYPE text")
+        connection.exec_driver_sql("DROP DOMAIN shop.short")
+
+
+@AT_ONCE
+@pytest.mark.usefixtures("short_names")
+def test_an_item_that_no_row_can_hold_is_missing_and_hides_nothing_beside_it(sides: BulkSides, at_once):
+    load(sides, [order(n) for n in range(10)])
+    sides.put(order(4, name={"S": "too long for a name of ours"}))
+    sides.mirror(order(4), None)
+    sides.mirror(order(5), order(5, name={"S": "damaged"}))
+
+    verification = plan(sides, export_of(sides, pieces_count=1), at_once=at_once).run()
+
+    assert found(verification) == {
+        (key_hash(SHAPE.keys, order(4)), Finding.MISSING_ON_POSTGRES, ()),
+        (key_hash(SHAPE.keys, order(5)), Finding.VALUE, ("name",)),
+    }
+    assert verification.equal == 8
+
+
+@AT_ONCE
+def test_a_worker_whose_piece_was_taken_over_notes_nothing(sides: BulkSides, at_once):
+    load(sides, [order(n) for n in range(5)])
+    sides.mirror(order(2), order(2, name={"S": "damaged"}))
+    verify, source = plan(sides, export_of(sides, pieces_count=1)), export_of(sides)
+    run = sides.runs.start("verify", TABLE, {}, planned=source.pieces())
+    late = sides.runs.claim(run.id, 0)
+    sides.runs.claim(run.id, 0)
+    blocks = [(0, verify.transcoder.block(b"".join(source.lines)))]
+
+    with pytest.raises(TakenOver):
+        verify.comparison.compare(late, blocks, position=None, lease=timedelta(0), at_once=at_once)
+
+    with sides.engine.connect() as connection:
+        for table in ("verify_seen", "verify_findings"):
+            assert connection.exec_driver_sql(f"SELECT count(*) FROM dualstore.{table}").scalar() == 0
+
+
+def test_a_sample_is_of_different_rows_and_all_of_a_small_table_are_in_it(sides: BulkSides):
+    load(sides, [order(n) for n in range(300)])
+    chosen = PostgresKeys(sides.engine, sides.mapping)
+
+    some = chosen.sample(50, chance=random.Random(1))
+    others = chosen.sample(50, chance=random.Random(2))
+
+    numbers = [{int(key["number"]["N"]) for key in keys} for keys in (some, others)]
+    assert [len(each) for each in numbers] == [50, 50]
+    assert numbers[0] != numbers[1]
+    assert len(chosen.sample(1000, chance=random.Random(3))) == 300
+
+
+def test_recent_keys_are_those_written_and_deleted_since_a_revision(sides: BulkSides):
+    load(sides, [order(n) for n in range(20)])
+    since = sides.load.draw_revision()
+    sides.dual_write(order(3), order(3, name={"S": "again"}))
+    sides.dual_write(order(4), None)
+
+    pages = list(PostgresKeys(sides.engine, sides.mapping).changed_since(since))
+
+    assert {int(key["number"]["N"]) for page in pages for key in page} == {3, 4}
+
+
+def test_recent_keys_are_told_by_the_time_in_their_stamps(sides: BulkSides):
+    load(sides, [order(n) for n in range(20)])
+    moment = datetime(2026, 1, 31, tzinfo=UTC)
+    for n, hours in ((5, -1), (6, 1)):
+        milliseconds = int((moment + timedelta(hours=hours)).timestamp() * 1000)
+        stamp = milliseconds.to_bytes(6, "big") + b"\x70" + b"\x00" * 9
+        sides.mirror(order(n), order(n, _dsv={"B": stamp}))
+
+    pages = list(PostgresKeys(sides.engine, sides.mapping).changed_since(moment))
+
+    assert {int(key["number"]["N"]) for page in pages for key in page} == {6}
+
+
+def test_an_empty_source_and_an_empty_table_are_equal(sides: BulkSides):
+    verification = plan(sides, Export([])).run()
+
+    assert (verification.items_dynamodb, verification.equal, verification.success_rate) == (0, 0, 1.0)
+    assert verification.proven
+
+
+def test_no_key_and_no_value_stays_behind(sides: BulkSides):
+    load(sides, [order(n) for n in range(10)])
+    sides.mirror(order(2), order(2, name={"S": "secret"}))
+
+    plan(sides, export_of(sides)).run()
+
+    with sides.engine.connect() as connection:
+        kept = connection.exec_driver_sql("SELECT * FROM dualstore.verify_findings").all()
+        result = connection.exec_driver_sql("SELECT result FROM dualstore.runs").scalar()
+    assert len(kept) == 1
+    for text in ("secret", "customer", "order 2"):
+        assert text not in str(kept)
+        assert text not in str(result)

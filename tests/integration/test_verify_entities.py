@@ -1,0 +1,127 @@
+"""The fast comparison of a DynamoDB table in several SQL tables: duplicates, and items of no entity."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from dualstore import schema
+from dualstore.control import PostgresRole
+from dualstore.items import Item, key_hash
+from dualstore.mapping import SplitMapping
+from dualstore.mapping.transcoding import transcoder_of
+from dualstore.operations import PutItem
+from dualstore.stores.base import NOTHING
+from dualstore.stores.memory import MemoryStore
+from dualstore.stores.postgres import PostgresStore
+from dualstore.stores.postgres_comparison import PostgresComparison
+from dualstore.stores.postgres_control import PostgresControl
+from dualstore.stores.postgres_findings import PostgresFindings
+from dualstore.stores.postgres_runs import PostgresRuns
+from dualstore.verify import BulkVerify, Finding, Judge, Verification
+from equivalence.entities import mapping as mapping_of
+
+TABLE = "things"
+
+
+@dataclass(frozen=True)
+class Lines:
+    blocks: Sequence[bytes]
+    position_after: None = None
+
+
+@dataclass(frozen=True)
+class Items:
+    items: Sequence[Item]
+
+    def parameters(self) -> dict[str, Any]:
+        return {"kind": "test"}
+
+    def pieces(self) -> list[dict[str, Any]]:
+        return [{}]
+
+    def read_raw(self, _description: object, _position: object, _limits: object) -> Iterator[Lines]:
+        yield Lines([b"".join(json.dumps({"Item": item}).encode() + b"\n" for item in self.items)])
+
+
+@dataclass(frozen=True)
+class Entities:
+    """A split table on both sides."""
+
+    mapping: SplitMapping
+    engine: sa.Engine
+    dynamodb: MemoryStore
+    postgres: PostgresStore
+
+    def put(self, item: Item, *, postgres: Item | None) -> None:
+        self.dynamodb.execute(PutItem({"TableName": TABLE, "Item": item}))
+        if postgres is not None:
+            key = self.mapping.shape.keys.key_of(item)
+            assert self.postgres.write_settled(TABLE, key, postgres, seen=NOTHING, epoch=1)
+
+    def verify(self, items: Sequence[Item], *, at_once: bool) -> Verification:
+        return BulkVerify(
+            mapping=self.mapping,
+            source=Items(items),
+            transcoder=transcoder_of(self.mapping),
+            comparison=PostgresComparison(self.engine, self.mapping),
+            findings=PostgresFindings(self.engine, self.mapping.shape.keys),
+            runs=PostgresRuns(self.engine),
+            judge=Judge(
+                shape=self.mapping.shape,
+                dynamodb=self.dynamodb,
+                postgres=self.postgres,
+                pause=timedelta(milliseconds=1),
+            ),
+            at_once=at_once,
+            workers=1,
+        ).run()
+
+
+@pytest.fixture
+def entities(postgres_url) -> Iterator[Entities]:
+    mapping = mapping_of(TABLE)
+    engine = sa.create_engine(postgres_url)
+    schema.upgrade(engine)
+    for part in mapping.parts:
+        part.table.create(engine)
+    PostgresControl(engine).raise_fence(TABLE, epoch=1, role=PostgresRole.MIRROR)
+    yield Entities(
+        mapping, engine, MemoryStore({TABLE: mapping.shape}), PostgresStore(engine, {TABLE: mapping})
+    )
+    engine.dispose()
+
+
+def thing(sort: str, **attributes: Any) -> Item:
+    return {"pk": {"S": "acme"}, "sk": {"S": sort}} | attributes
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["at once", "by hashes"])
+def test_each_entity_is_compared_with_its_own_table(entities: Entities, at_once):
+    items = [
+        *(thing(f"CRED#{n}", owner={"S": "o"}, rank={"N": str(n)}) for n in range(5)),
+        *(thing(f"USER#{n}", kind={"S": "user"}, rank={"N": f"{n}.5"}) for n in range(5)),
+        *(thing(f"z{n}", kind={"S": "event"}, owner={"S": "o"}) for n in range(5)),
+        *(thing(f"rest{n}", label={"S": "l"}) for n in range(3)),
+    ]
+    damaged, lost, twice = items[1], items[6], items[11]
+    for item in items:
+        there = {**item, "rank": {"N": "77"}} if item is damaged else item
+        entities.put(item, postgres=None if item is lost else there)
+    credentials = entities.mapping.parts[0]
+    with entities.engine.begin() as connection:
+        connection.execute(credentials.table.insert().values(pk="acme", sk=twice["sk"]["S"]))
+
+    verification = entities.verify(items, at_once=at_once)
+
+    keys = entities.mapping.shape.keys
+    assert {(each.key_hash, each.finding) for each in verification.differences} == {
+        (key_hash(keys, damaged), Finding.VALUE),
+        (key_hash(keys, lost), Finding.MISSING_ON_POSTGRES),
+        (key_hash(keys, twice), Finding.DUPLICATE),
+    }
+    assert (verification.items_dynamodb, verification.unmapped) == (18, 3)
