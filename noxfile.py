@@ -29,6 +29,7 @@ IN_THE_WHEEL = {
     "the Alembic environment": "dualstore/schema/migrations/env.py",
     "an Alembic migration": "dualstore/schema/migrations/versions/*.py",
     "the service of the demo": "dualstore/examples/airports/models.py",
+    "the schema of plans": "dualstore/rollout/migration-plan.schema.json",
     "the guard of the servers": "dualstore/testing/servers/guard.py",
     "the licence": "*.dist-info/licenses/LICENSE",
 }
@@ -48,6 +49,31 @@ def tests(session: nox.Session) -> None:
     if _build_accelerator(session):
         required["DUALSTORE_REQUIRE_ACCELERATOR"] = "1"
     session.run("python", "-m", "pytest", "-n", WORKERS, *session.posargs, env=required)
+
+
+@nox.session(name="backfill-kill", default=False)
+def backfill_kill(session: nox.Session) -> None:
+    """Workers and coordinators of a backfill killed at every step, on more items than `tests` has."""
+    session.install("-e", EXTRAS, *group("test"))
+    _fetch_dynoxide(session)
+    required = {"DUALSTORE_REQUIRE_SERVERS": "1", "DUALSTORE_KILL_ITEMS": "5000"}
+    path = "tests/integration/test_backfill_processes.py"
+    session.run("python", "-m", "pytest", "-n0", path, *session.posargs, env=required)
+
+
+@nox.session(default=False)
+def entities(session: nox.Session) -> None:
+    """The whole contract on a table in several SQL tables, and many histories of one."""
+    session.install("-e", EXTRAS, *group("test"))
+    _fetch_dynoxide(session)
+    env = {
+        "DUALSTORE_CONTRACT_EVERYTHING": "1",
+        "DUALSTORE_ENTITY_EXAMPLES": "500",
+        "DUALSTORE_REQUIRE_SERVERS": "1",
+    }
+    session.run("python", "-m", "pytest", "tests/contract", "-k", "entities", *session.posargs, env=env)
+    path = "tests/equivalence/test_entities_against_memory.py"
+    session.run("python", "-m", "pytest", "--timeout=0", path, *session.posargs, env=env)
 
 
 @nox.session
@@ -149,9 +175,17 @@ def simulate(session: nox.Session) -> None:
 
 @nox.session
 def mutants(session: nox.Session) -> None:
-    """Takes away one rule of the protocol after the other; writes docs/explanation/mutants.md."""
+    """Takes away rule after rule; writes docs/explanation/mutants.md (not with `-- --scenario counting`)."""
     session.install("-e", ".", *group("test"))
     session.run("python", "-m", "replication.page", *session.posargs, env={"PYTHONPATH": "tests"})
+
+
+@nox.session
+def planted(session: nox.Session) -> None:
+    """Plants faults in the PostgreSQL store, which the equivalence kit must catch; writes their page."""
+    session.install("-e", EXTRAS, *group("test"))
+    _fetch_dynoxide(session)
+    session.run("python", "-m", "equivalence.planted", *session.posargs, env={"PYTHONPATH": "tests"})
 
 
 @nox.session
@@ -160,6 +194,15 @@ def soak(session: nox.Session) -> None:
     session.install("-e", EXTRAS, *group("test"))
     _fetch_dynoxide(session)
     session.run("python", "-m", "soak", *session.posargs, env={"PYTHONPATH": "tests"})
+
+
+@nox.session
+def rollout(session: nox.Session) -> None:
+    """A migration plan under traffic, its runner killed before and after the act of every step."""
+    session.install("-e", EXTRAS, *group("test"))
+    _fetch_dynoxide(session)
+    env = {"DUALSTORE_PLAN_KILLS": "all", "DUALSTORE_REQUIRE_SERVERS": "1"}
+    session.run("python", "-m", "pytest", "tests/integration/test_plan.py", *session.posargs, env=env)
 
 
 @nox.session

@@ -119,6 +119,18 @@ PANELS = [
         "Find who writes before live.",
     ),
     Panel(
+        "Backfill",
+        worst(
+            Series(names.BACKFILL_RATE),
+            Series(names.BACKFILL_ITEMS),
+            Series(names.BACKFILL_PIECES_LEFT),
+            Series(names.BACKFILL_QUARANTINED),
+            Series(names.BACKFILL_READ_UNITS),
+        ),
+        "short",
+        "Of the run, by all who work on it; what is in quarantine was not loaded.",
+    ),
+    Panel(
         "Stage",
         worst(Series(names.STAGE)),
         "short",
@@ -132,6 +144,12 @@ PANELS = [
         ],
         "short",
         "In percent; the gate is 1 where PostgreSQL, the mirror, may be read.",
+    ),
+    Panel(
+        "Items of no entity",
+        rate(Series(names.UNMAPPED_ITEMS)),
+        "ops",
+        "Of tables in several SQL tables: what nobody has a model for is kept in one for the rest.",
     ),
     Panel(
         "Grants and flags",

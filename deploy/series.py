@@ -12,12 +12,12 @@ from dualstore.telemetry.names import ATTRIBUTES, Kind, Metric
 TABLES, WINDOW = '=~"$table"', "$__rate_interval"
 """What Grafana puts in: the tables that are chosen, and a window that suits the zoom."""
 
-_UNITS = {"s": "_seconds", "%": "_percent"}
+_UNITS = {"s": "_seconds", "%": "_percent", "{item}/s": "_per_second"}
 
 
 def prometheus_name(metric: Metric, suffix: str = "") -> str:
     """A metric's name in Prometheus: its unit and, of a counter, `_total` are part of it."""
-    unit = "" if metric.unit.startswith("{") else _UNITS[metric.unit]
+    unit = "" if re.fullmatch(r"\{\w+\}", metric.unit) else _UNITS[metric.unit]
     total = "_total" if metric.kind is Kind.COUNTER else ""
     return metric.name.replace(".", "_") + unit + total + suffix
 

@@ -1,9 +1,10 @@
-"""A boto3-client-shaped object whose item operations are routed."""
+"""A boto3-client-shaped object, and a boto3 resource, whose item operations are routed."""
 
 from collections.abc import Callable
 from typing import Any
 
 from botocore import xform_name
+from botocore.awsrequest import AWSResponse
 
 from dualstore.errors import UnsupportedOperation
 from dualstore.operations import OPERATIONS, Response
@@ -30,10 +31,7 @@ class RoutedClient:
 
     def __getattr__(self, name: str) -> Any:
         if name in _STATEMENTS:
-            raise UnsupportedOperation(
-                f"{name} speaks PartiQL, which dualstore does not route; use the item operations "
-                f"({', '.join(_ITEM_OPERATIONS)})"
-            )
+            raise _unsupported(name)
         operation = _ITEM_OPERATIONS.get(name)
         return getattr(self._client, name) if operation is None else self._call(name, operation)
 
@@ -54,6 +52,49 @@ class RoutedClient:
 
         call.__name__ = method
         return call
+
+
+def route_resource(resource: Any, router: Router) -> Any:
+    """Let a router answer a boto3 resource, `boto3.resource("dynamodb")`, about the tables that it serves.
+
+    boto3's own code stays on both ends: `Table`, its conditions and Python types, batch writers, paginators.
+    botocore sends nothing where somebody answers its event `before-call`.
+
+    Args:
+        resource: changed, and everything that is made from it; of no other use.
+        router: carries out what it serves.
+
+    Returns:
+        The resource.
+    """
+    events = resource.meta.client.meta.events
+
+    def keep(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
+        context[_REQUEST] = params
+
+    def answer(model: Any, context: dict[str, Any], **_: Any) -> tuple[AWSResponse, Response] | None:
+        name = model.name
+        if xform_name(name) in _STATEMENTS:
+            raise _unsupported(xform_name(name))
+        request = context[_REQUEST]
+        if name not in OPERATIONS or not router.serves(_tables_of(name, request)):
+            return None
+        return AWSResponse("", 200, {}, None), router.execute(name, request)
+
+    # Last: boto3's own handlers turn Python's types into DynamoDB's first.
+    events.register_last("before-parameter-build.dynamodb", keep)
+    events.register("before-call.dynamodb", answer)
+    return resource
+
+
+_REQUEST = "dualstore_request"
+
+
+def _unsupported(method: str) -> UnsupportedOperation:
+    return UnsupportedOperation(
+        f"{method} speaks PartiQL, which dualstore does not route; use the item operations "
+        f"({', '.join(_ITEM_OPERATIONS)})"
+    )
 
 
 def _tables_of(operation: str, request: dict[str, Any]) -> frozenset[str]:

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -35,6 +36,7 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 LogicalName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 ImportPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")]
 
+_PROTECTED_MODES = {"require", "verify-ca", "verify-full"}
 _POSTGRES_SCHEMES = ("postgresql+psycopg://", "postgresql://", "postgres://")
 
 
@@ -53,6 +55,18 @@ def _protected_url(url: str) -> str:
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+def _obstacle_to_tokens(url: str) -> str | None:
+    parts = urlsplit(url)
+    modes = parse_qs(parts.query).get("sslmode", ["require"])
+    if not parts.username:
+        return "the URL must name a user"
+    if parts.password is not None:
+        return "take the password out of the URL"
+    if modes[-1] not in _PROTECTED_MODES:
+        return "the URL's sslmode must be require, verify-ca or verify-full"
+    return None
 
 
 def _with_driver(url: SecretStr) -> str:
@@ -76,6 +90,7 @@ class PostgresSettings(_Section):
     Attributes:
         reader_url: of read replicas, which then answer eventually consistent reads where PostgreSQL is the
             authority.
+        iam: whether to sign in to RDS, Aurora or RDS Proxy with tokens of IAM.
     """
 
     url: Annotated[SecretStr, AfterValidator(_postgres_url)]
@@ -85,6 +100,14 @@ class PostgresSettings(_Section):
     pool_timeout_seconds: PositiveFloat = 1.0
     connect_timeout_seconds: PositiveFloat = 2.0
     statement_timeout_seconds: PositiveFloat = 2.0
+    iam: bool = False
+
+    @model_validator(mode="after")
+    def _tokens_fit(self) -> "PostgresSettings":
+        for url in (self.url, self.reader_url) if self.iam else ():
+            if url is not None and (obstacle := _obstacle_to_tokens(url.get_secret_value())):
+                raise ValueError(f"iam = true signs in with tokens of IAM: {obstacle}")
+        return self
 
     @property
     def sqlalchemy_url(self) -> str:
@@ -188,8 +211,8 @@ class ShadowSettings(_Section):
     recheck_pause_seconds: PositiveFloat = 0.2
     against: Literal["other", "same"] = "other"
     latency_limit_seconds: PositiveFloat = 1.0
-    batch_keys: Annotated[int, Field(ge=1, le=100)] = 25
-    linger_seconds: Annotated[float, Field(ge=0)] = 0.025
+    batch_keys: Annotated[int, Field(ge=1, le=100)] = 50
+    linger_seconds: Annotated[float, Field(ge=0)] = 0.1
     plain_keys: bool = False
     retention_days: PositiveFloat = 30.0
     discrepancies_per_table: PositiveInt = 10_000
@@ -230,6 +253,136 @@ class BreakerSettings(_Section):
     probes: PositiveInt = 3
 
 
+class BackfillSettings(_Section):
+    """`[backfill]`: what is kept of items that cannot be loaded, and how much PostgreSQL has to bear.
+
+    Attributes:
+        quarantine: whether the item is kept as it came, encrypted, or not at all.
+        quarantine_key: a key of Fernet, with which it is encrypted; set it in the environment.
+        replication_lag_seconds: loading pauses while a replica lags by more; 0: it does not.
+        lock_wait_seconds: it pauses while a session waits longer for a lock; 0: it does not.
+        latency_p99_ms: it pauses while the application's operations on PostgreSQL take longer.
+        free_bytes: how much room PostgreSQL has, where nothing else can tell.
+        db_instance: the RDS or Aurora instance whose room CloudWatch tells.
+    """
+
+    quarantine: Literal["plain", "encrypted", "redacted"] = "plain"
+    quarantine_key: SecretStr | None = None
+    replication_lag_seconds: NonNegativeFloat = 10.0
+    lock_wait_seconds: NonNegativeFloat = 1.0
+    latency_p99_ms: PositiveFloat | None = None
+    free_bytes: PositiveInt | None = None
+    db_instance: Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9-]*$")] | None = None
+
+
+class MonitorSettings(_Section):
+    """`[monitor]`: how often `dualstore monitor` looks, and what each process watches by itself.
+
+    Attributes:
+        window_seconds: figures are judged in stretches of this length.
+        windows: so many of the last windows have to speak for an alarm.
+        of: which are looked at; an alarm ends when none of them keeps it up.
+        look_seconds: the pause between two looks.
+        guard: whether a process by itself stops to ask PostgreSQL, the mirror, while its own figures are bad.
+        guard_error_percent: the share of its dialled reads that fail, in a window, from which it does.
+        guard_mismatch_percent: the share of its compared reads that differ, from which it does.
+        guard_samples: a window of fewer reads says nothing.
+    """
+
+    window_seconds: PositiveFloat = 20.0
+    windows: PositiveInt = 3
+    of: PositiveInt = 5
+    look_seconds: PositiveFloat = 5.0
+    guard: bool = True
+    guard_error_percent: Percent = 20.0
+    guard_mismatch_percent: Percent = 5.0
+    guard_samples: PositiveInt = 50
+
+    @model_validator(mode="after")
+    def _windows_are_there(self) -> "MonitorSettings":
+        if self.windows > self.of:
+            raise ValueError("windows must not be more than `of`, the windows that are looked at")
+        if self.window_seconds * self.of > 240:  # noqa: PLR2004 - figures are folded after five minutes
+            raise ValueError("window_seconds times `of` must be at most 240: older figures are added up")
+        return self
+
+
+class AlertSettings(_Section):
+    """`[alerts]`: who is told by `dualstore monitor`. Secrets are named by environment variable.
+
+    Attributes:
+        log: whether Python's logging is told.
+        sns_topic_arn: a topic of SNS.
+        webhook_url_variable: the variable that holds a webhook's URL, as Slack gives it.
+        pagerduty_key_variable: the variable that holds a routing key of PagerDuty's Events API v2.
+        call: a function that is given each alert, as `package.module:name`.
+        timeout_seconds: for one try at one alert.
+        again_minutes: after so long an alert that is still open is told again.
+    """
+
+    log: bool = True
+    sns_topic_arn: str | None = None
+    webhook_url_variable: str | None = None
+    pagerduty_key_variable: str | None = None
+    call: ImportPath | None = None
+    timeout_seconds: PositiveFloat = 5.0
+    again_minutes: PositiveFloat = 60.0
+
+
+class SignalSettings(_Section):
+    """One of `[tables.<name>.monitor.signals]`: what is not named stays as it is by default.
+
+    Attributes:
+        enter: a window that is surely above this speaks for an alarm.
+        leave: a window that is not above this speaks for its end.
+        samples: a window of fewer says nothing.
+        rolls_back: whether an alarm takes traffic off PostgreSQL.
+    """
+
+    enter: float | None = None
+    leave: float | None = None
+    samples: PositiveInt | None = None
+    rolls_back: bool | None = None
+
+
+class CloudWatchSettings(_Section):
+    """One of `[[tables.<name>.monitor.cloudwatch]]`: a metric that is read beside the fleet's figures.
+
+    Attributes:
+        name: of the signal, for `signals` and alerts.
+        namespace: as `AWS/DynamoDB`.
+        metric: as `ReadThrottleEvents`.
+        dimensions: as `{TableName = "orders-prod"}`.
+        statistic: of the last minute that there is any of.
+        enter: above this it speaks for an alarm.
+        leave: not above this it speaks for its end.
+        rolls_back: whether an alarm takes traffic off PostgreSQL.
+    """
+
+    name: LogicalName
+    namespace: str
+    metric: str
+    dimensions: dict[str, str] = Field(default_factory=dict)
+    statistic: Literal["Average", "Sum", "Maximum", "Minimum", "SampleCount"] = "Average"
+    enter: float
+    leave: float
+    rolls_back: bool = False
+
+
+class TableMonitorSettings(_Section):
+    """`[tables.<name>.monitor]`: when figures of one table are alarms, and what is done then.
+
+    Attributes:
+        rollback: whether reads go back by one step of the dial, all at once, or an alarm is told only.
+        signals: by name, thresholds that differ from the default.
+        cloudwatch: metrics that are read beside the fleet's figures.
+    """
+
+    rollback: Literal["step", "zero", "none"] = "step"
+    signals: dict[str, SignalSettings] = {}
+    cloudwatch: tuple[CloudWatchSettings, ...] = ()
+
+
 class CohortSettings(_Section):
     """`[tables.<name>.cohorts]`: cohorts whose reads do not go by the percentage; `always_off` wins.
 
@@ -263,12 +416,27 @@ class TableShadowSettings(_Section):
     normalise: ImportPath | None = None
 
 
+class EntitySettings(_Section):
+    """One of `[[tables.<name>.entities]]`: a model with a SQL table of its own, of several behind one table.
+
+    Attributes:
+        model: the PynamoDB model, as `package.module:Name`.
+        row: its SQLAlchemy model.
+        where: which items are the model's, in a form of `dualstore.mapping.Entity`.
+    """
+
+    model: ImportPath
+    row: ImportPath
+    where: dict[str, Any] = Field(default_factory=lambda: {"discriminator": True})
+
+
 class TableSettings(_Section):
     """`[tables.<name>]`: one table, by its logical name.
 
     Attributes:
         model: the PynamoDB model, as `package.module:Name`.
         row: the SQLAlchemy model, or None where the table has none of its own.
+        entities: the models, where several have SQL tables of their own behind one DynamoDB table.
         physical_name: the DynamoDB table's name, where it is not the one in the model.
         mirroring: whether callers wait for the mirror, too.
         ttl_attribute: the attribute by which items expire, where DynamoDB does not tell.
@@ -285,9 +453,15 @@ class TableSettings(_Section):
     static: StaticFlagSettings = StaticFlagSettings()
     cohorts: CohortSettings = CohortSettings()
     shadow: TableShadowSettings = TableShadowSettings()
+    monitor: TableMonitorSettings = TableMonitorSettings()
+    entities: tuple[EntitySettings, ...] = ()
 
     @model_validator(mode="after")
     def _is_found(self) -> "TableSettings":
+        if self.entities and (self.model or self.row):
+            raise ValueError("model and row belong into its entities, where it has several")
+        if self.entities:
+            return self
         if self.model is None and self.physical_name is None:
             raise ValueError('needs model = "package.module:Model", or physical_name where there is no model')
         return self
@@ -302,7 +476,10 @@ class Configuration(_Section):
     control: ControlSettings = ControlSettings()
     shadow: ShadowSettings = ShadowSettings()
     breaker: BreakerSettings = BreakerSettings()
+    backfill: BackfillSettings = BackfillSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
+    monitor: MonitorSettings = MonitorSettings()
+    alerts: AlertSettings = AlertSettings()
     tables: dict[LogicalName, TableSettings] = Field(default_factory=dict)
 
 

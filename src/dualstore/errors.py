@@ -3,7 +3,9 @@
 ```
 DualStoreError
 ├── ConfigurationError        the configuration, a model or a mapping is wrong; found before any I/O
-│   └── MappingError          a SQL model cannot hold the items of its DynamoDB table
+│   ├── MappingError          a SQL model cannot hold the items of its DynamoDB table
+│   ├── UnusableSource        what a backfill is to copy from is damaged, incomplete, or of another table
+│   └── BackfillRefused       a backfill would be unsafe now; nothing has been started
 ├── RequestRejected           a store refuses an operation as DynamoDB would (code, message, reasons)
 ├── UnsupportedOperation      an operation that dualstore does not carry out, and what to use instead
 ├── Unavailable               retry later: nothing is known to be lost
@@ -14,6 +16,7 @@ DualStoreError
 │   ├── WritesPaused          writes wait while the authority moves, and have waited long enough
 │   ├── AuthorityMoved        PostgreSQL is not the authority at this epoch (any more, or yet)
 │   └── OutcomeUnknown        the authority may or may not have carried out a write
+├── RunHalted                 a backfill was ended before its end: by a person, or by a limit
 ├── IllegalTransition         a stage or dial was asked for that may not follow the present one
 └── SchemaError               the `dualstore` schema is missing, older or newer than this version
 ```
@@ -38,6 +41,17 @@ class ConfigurationError(DualStoreError):
 
 class MappingError(ConfigurationError):
     """A SQL model cannot hold the items of its DynamoDB table."""
+
+
+class UnusableSource(ConfigurationError):
+    """What a backfill is to copy from is not what it has to be; reading it again does not help.
+
+    It is damaged, incomplete, of another table, or too old. The message names the file and what to do.
+    """
+
+
+class BackfillRefused(ConfigurationError):  # noqa: N818 - named for what happened
+    """A backfill would be unsafe now, so none was started; the message lists all reasons, and what to do."""
 
 
 class RequestRejected(DualStoreError):  # noqa: N818 - a refusal is an answer of the store, not a fault
@@ -108,6 +122,10 @@ class AuthorityMoved(Unavailable):
 
 class OutcomeUnknown(Unavailable):
     """The authority may or may not have carried out a write: its reply never came."""
+
+
+class RunHalted(DualStoreError):  # noqa: N818 - named for what happened
+    """A backfill was ended before its end, by a person or by a limit; the message says how to go on."""
 
 
 class IllegalTransition(DualStoreError):  # noqa: N818 - named for what was asked

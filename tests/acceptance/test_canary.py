@@ -41,10 +41,13 @@ HOLDS_KEYS: Mapping[str, str] = {
     "dualstore.outbox.key": "whoever brings DynamoDB after PostgreSQL reads the row by it",
     "dualstore.outbox.sent_image": "holds the item, and so its key",
     "dualstore.run_pieces.cursor": "where a backfill or verification goes on: DynamoDB's LastEvaluatedKey",
+    "dualstore.quarantine.key": "the key to settle once its item fits",
+    "dualstore.quarantine.item": "the item as it came, for whoever has to find out why it did not fit",
     "the journal": "the keys to settle, where PostgreSQL could not be told of them",
 }
 HOLDS_VALUES: Mapping[str, str] = {
     "dualstore.outbox.sent_image": "an attempt whose reply is missing is repeated with the same item",
+    "dualstore.quarantine.item": "by choice: encrypted or redacted, it holds none",
 }
 
 

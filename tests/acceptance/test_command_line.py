@@ -3,6 +3,7 @@
 import json
 import textwrap
 from contextlib import suppress
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -114,7 +115,20 @@ def test_a_table_is_migrated_by_commands_alone(service):
     differing = run("verify", "cities")
     assert (differing.exit_code, "1 different" in differing.output) == (1, True), differing.output
     assert "Graz" not in differing.output, "a key is named by its hash only"
-    assert run("verify", "cities", "--repair").exit_code == 0
+    would = run("verify", "cities", "--dry-run")
+    assert (would.exit_code, "would write again from the authority: 1 key(s)" in would.output) == (1, True)
+    sampled = run("verify", "cities", "--sample", "5")
+    assert (sampled.exit_code, "1 different" in sampled.output) == (1, True), sampled.output
+    assert run("verify", "cities", "--recent", "0").exit_code == 1
+    assert run("verify", "cities", "--recent", "yesterday").exit_code == 2
+    assert run("verify", "cities", "--sample", "5", "--counts-only").exit_code == 2
+    mended = run("verify", "cities", "--repair", "--threshold", "100", "--report", "report.json")
+    assert mended.exit_code == 0, mended.output
+    assert "as it was written" in run("verify", "--check-report", "report.json").output
+    report = json.loads(Path("report.json").read_text())
+    assert (report["counts"]["different"], report["counts"]["repaired"], report["passed"]) == (1, 1, True)
+    Path("report.json").write_text(json.dumps(report | {"passed": False}))
+    assert run("verify", "--check-report", "report.json").exit_code == 1
     assert run("repair", "cities").exit_code == 0
 
 

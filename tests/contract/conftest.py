@@ -1,6 +1,7 @@
 """Every store in turn, each with empty tables of its own for every test."""
 
 import contextlib
+import os
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from contract.divergences import divergence
 from contract.tables import TableUnderTest
 from dualstore.control import ControlRecord
 from dualstore.items import TableShape, without_stamps
-from dualstore.mapping import TableMapping, unmapped_table
+from dualstore.mapping import Mapped, unmapped_table
 from dualstore.operations import Operation, Response
 from dualstore.schema import create_unmapped, upgrade
 from dualstore.stages import Side, Stage
@@ -24,7 +25,11 @@ from dualstore.stores.postgres import PostgresStore, triggers
 from dualstore.stores.postgres_control import PostgresControl
 
 STORES = ("memory", "dynamodb", "postgres", "postgres_mapped", "postgres_authority")
-MIRRORS = ("memory", "postgres", "postgres_mapped")
+MIRRORS = ("memory", "postgres", "postgres_mapped", "postgres_entities")
+# Several SQL tables behind one are another form of the statements that read and write rows, not of what is
+# evaluated: they run what reads and writes rows by default, and all of it in `nox -s entities`.
+ROWS = frozenset({"indexes", "scans", "transactions"})
+EVERYTHING = "DUALSTORE_CONTRACT_EVERYTHING"
 
 
 @dataclass(frozen=True)
@@ -69,16 +74,17 @@ def postgres_engine(postgres_server: Any) -> Iterator[sa.Engine]:
     postgres_server.drop_database(url)
 
 
-def postgres(engine: sa.Engine, mapping: Callable[[str, str], TableMapping]) -> Subject:
+def postgres(engine: sa.Engine, mapping: Callable[[str, str], Mapped]) -> Subject:
     """PostgreSQL, with tables mapped in one way."""
-    tables: dict[str, TableMapping] = {}
+    tables: dict[str, Mapped] = {}
 
     def create(kind: str, name: str) -> None:
         tables[name] = mapping(kind, name)
         create_unmapped(engine, tables[name])
 
     def drop(name: str) -> None:
-        tables.pop(name).table.drop(engine)
+        for part in tables.pop(name).parts:
+            part.table.drop(engine)
 
     return Subject(PostgresStore(engine, tables), create, drop, fence=PostgresControl(engine))
 
@@ -91,6 +97,11 @@ def postgres_subject(postgres_engine: sa.Engine) -> Subject:
 @pytest.fixture(scope="session")
 def postgres_mapped_subject(postgres_engine: sa.Engine) -> Subject:
     return postgres(postgres_engine, models.mapping)
+
+
+@pytest.fixture(scope="session")
+def postgres_entities_subject(postgres_engine: sa.Engine) -> Subject:
+    return postgres(postgres_engine, models.split)
 
 
 class AsAuthority:
@@ -119,7 +130,7 @@ def _unstamped(answer: Any) -> Any:
 @pytest.fixture(scope="session")
 def postgres_authority_subject(postgres_engine: sa.Engine) -> Subject:
     """Where every write goes through the fence, the triggers and the outbox."""
-    tables: dict[str, TableMapping] = {}
+    tables: dict[str, Mapped] = {}
     control = PostgresControl(postgres_engine)
 
     def create(kind: str, name: str) -> None:
@@ -153,7 +164,7 @@ def subject(request: pytest.FixtureRequest) -> Subject:
     """The store that this test runs on; marked where a stand-in is known to differ from AWS."""
     kind = request.param
     engine = request.getfixturevalue("dynamodb_server").engine if kind == "dynamodb" else kind
-    reason = divergence(engine.removesuffix("_mapped"), request.node)
+    reason = divergence(engine.removesuffix("_mapped").removesuffix("_entities"), request.node)
     if reason:
         request.applymarker(pytest.mark.xfail(reason=f"{engine}: {reason}", strict=True))
     found: Subject = request.getfixturevalue(f"{kind}_subject")
@@ -190,5 +201,8 @@ def things(table: Callable[[str], TableUnderTest]) -> TableUnderTest:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run each test on every store that can take it."""
     if "subject" in metafunc.fixturenames:
-        stores = MIRRORS if metafunc.module.__name__.endswith("mirror") else STORES
+        module = metafunc.module.__name__.rpartition("test_")[2]
+        stores = MIRRORS if module.endswith("mirror") else STORES
+        if module in ROWS or (EVERYTHING in os.environ and stores is STORES):
+            stores = (*stores, "postgres_entities")
         metafunc.parametrize("subject", stores, indirect=True)

@@ -14,7 +14,15 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase
 
 from contract.shapes import INCLUDED
-from dualstore.mapping import Mirrored, TableMapping, map_table
+from dualstore.mapping import (
+    Entity,
+    EntityTable,
+    Mirrored,
+    SplitMapping,
+    TableMapping,
+    map_table,
+    split_table,
+)
 
 _BINARY = partial(pynamo.BinaryAttribute, legacy_encoding=False)
 _ATTRIBUTES = {"S": pynamo.UnicodeAttribute, "N": pynamo.NumberAttribute, "B": _BINARY}
@@ -82,6 +90,36 @@ def _indexes() -> dict[str, Any]:
 
 def mapping(kind: str, name: str) -> TableMapping:
     """One kind of table under a physical name, mapped to a SQL table of the same name."""
+    return _mapping(kind, name, name, _OTHERS)
+
+
+# Which items are whose, and which of the attributes have columns. Many items are of no entity, and many
+# updates of the suite make an item another's.
+_ENTITIES: tuple[tuple[Entity, frozenset[str]], ...] = (
+    (Entity.by_attribute("n", 0, 5, 10), frozenset(_OTHERS)),
+    (Entity.by_attribute("n", 1, 4, 6, 7), frozenset({"b", "rank", "owner", "s", "colour"})),
+    (Entity(prefixes=(("pk", "q"),)), frozenset({"label", "n"})),
+    (Entity.by_attribute("a", 1), frozenset({"a", "ss", "label"})),
+)
+
+
+def split(kind: str, name: str) -> SplitMapping:
+    """One kind of table under a physical name, in three SQL tables and one for the rest."""
+    entities = _ENTITIES if _KEYS[kind]["pk"] == "S" else (*_ENTITIES[:2], _ENTITIES[3])
+    return split_table(
+        name,
+        [
+            EntityTable(
+                f"entity {number}",
+                entity,
+                _mapping(kind, name, f"{name}-{number}", {each: _OTHERS[each] for each in sorted(columns)}),
+            )
+            for number, (entity, columns) in enumerate(entities[:3])
+        ],
+    )
+
+
+def _mapping(kind: str, name: str, sql_name: str, others: dict[str, tuple[Any, Any]]) -> TableMapping:
     keys = _KEYS[kind]
     model = type(
         "Thing",
@@ -89,7 +127,7 @@ def mapping(kind: str, name: str) -> TableMapping:
         {
             "Meta": type("Meta", (), {"table_name": name}),
             **_key(*keys.items()),
-            **{attribute: type_(null=True) for attribute, (type_, _) in _OTHERS.items()},
+            **{attribute: type_(null=True) for attribute, (type_, _) in others.items()},
             **(_indexes() if kind == "things" else {}),
         },
     )
@@ -98,9 +136,9 @@ def mapping(kind: str, name: str) -> TableMapping:
         "ThingRow",
         (Mirrored, base),
         {
-            "__tablename__": name,
+            "__tablename__": sql_name,
             **{key: sa.Column(_COLUMNS[type_], primary_key=True) for key, type_ in keys.items()},
-            **{attribute: sa.Column(type_, nullable=True) for attribute, (_, type_) in _OTHERS.items()},
+            **{attribute: sa.Column(type_, nullable=True) for attribute, (_, type_) in others.items()},
         },
     )
     return map_table(kind, model, row)

@@ -1,6 +1,6 @@
 """What would make a mapping faster or safer, short of an error."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -65,20 +65,16 @@ def constraint_notes(place: str, table: sa.Table) -> Iterator[str]:
             )
 
 
-def missing_indexes(mapping: TableMapping) -> list[str]:
-    """The secondary indexes of DynamoDB that no SQL index serves.
+def missing_indexes(mapping: TableMapping, names: Iterable[str]) -> Iterator[str]:
+    """The secondary indexes of DynamoDB, of those named, that no index of the SQL table serves.
 
     Args:
-        mapping: a table's mapping.
+        mapping: of the SQL table.
+        names: of the indexes.
 
     Returns:
-        For each, a sentence that says what to add. Queries by such an index are answered all the
-        same, by reading the whole SQL table.
+        For each, a sentence that says what to add.
     """
-    return list(_missing_indexes(mapping))
-
-
-def _missing_indexes(mapping: TableMapping) -> Iterator[str]:
     present = [
         [column.name for column in columns]
         for columns in (
@@ -91,8 +87,8 @@ def _missing_indexes(mapping: TableMapping) -> Iterator[str]:
             ),
         )
     ]
-    for index in mapping.shape.indexes.values():
-        yield from _index_advice(mapping, index, present)
+    for name in names:
+        yield from _index_advice(mapping, mapping.shape.indexes[name], present)
 
 
 def _index_advice(mapping: TableMapping, index: Index, present: Sequence[Sequence[str]]) -> Iterator[str]:

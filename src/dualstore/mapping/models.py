@@ -232,6 +232,7 @@ def unmapped_table(
     *,
     table_name: str | None = None,
     metadata: sa.MetaData | None = None,
+    beside: TableMapping | None = None,
 ) -> TableMapping:
     """Map a DynamoDB table that has no SQL model: the key in columns, all else in the overflow.
 
@@ -240,6 +241,8 @@ def unmapped_table(
         shape: its shape in DynamoDB.
         table_name: the SQL table's name; the logical name if not given.
         metadata: where the SQL table is to be registered; a fresh one if not given.
+        beside: another mapping of the same DynamoDB table, whose SQL schema and types of key columns are to
+            be this one's, too.
 
     Raises:
         MappingError: the name is too long for PostgreSQL.
@@ -250,11 +253,17 @@ def unmapped_table(
             f"table {logical_name!r}: PostgreSQL cuts names after {_IDENTIFIER_SIZE_BYTES} bytes: "
             "give a shorter table_name"
         )
+    types = (
+        [_KEY_TYPES[attribute.type][0] for attribute in shape.keys.attributes]
+        if beside is None
+        else [column.column.type for column in beside.key_columns]
+    )
     columns = [
-        sa.Column(column_name, _KEY_TYPES[attribute.type][0], primary_key=True, autoincrement=False)
-        for column_name, attribute in zip(("partition_key", "sort_key"), shape.keys.attributes, strict=False)
+        sa.Column(column_name, type_, primary_key=True, autoincrement=False)
+        for column_name, type_ in zip(("partition_key", "sort_key"), types, strict=False)
     ]
-    table = sa.Table(name, metadata or sa.MetaData(), *columns, *bookkeeping_columns())
+    schema = None if beside is None else beside.table.schema
+    table = sa.Table(name, metadata or sa.MetaData(), *columns, *bookkeeping_columns(), schema=schema)
     mapped = []
     for attribute, column in zip(shape.keys.attributes, columns, strict=True):
         codec = codec_for(attribute.type, column.type)

@@ -105,6 +105,15 @@ class TableMapping:
     def __repr__(self) -> str:
         return f"<TableMapping {self.logical_name}: {self.shape.name} in {self.table.fullname}>"
 
+    @property
+    def parts(self) -> tuple["TableMapping", ...]:
+        """The SQL tables that hold the items: this one. `SplitMapping` has several."""
+        return (self,)
+
+    def place_of(self, item: Item) -> int:  # noqa: ARG002 - every item is in the one part
+        """The number of the part that holds an item."""
+        return 0
+
     @cached_property
     def key_columns(self) -> tuple[MappedColumn, ...]:
         """The partition key's column and, where there is one, the sort key's."""

@@ -1,16 +1,26 @@
 """Comparing both sides of a table in bounded memory, correct while both take writes; repair by settling."""
 
+from dualstore.verify.bulk import BulkVerify
 from dualstore.verify.findings import Difference, Finding, Verification, compare_sides
+from dualstore.verify.judging import Judge
+from dualstore.verify.keyed import KeyedVerify
 from dualstore.verify.run import Ledger, SeenKeys, Verify
 from dualstore.verify.tally import VerifyProgress
+from dualstore.verify.validating import Validation, avalidate, validate
 
 __all__ = [
+    "BulkVerify",
     "Difference",
     "Finding",
+    "Judge",
+    "KeyedVerify",
     "Ledger",
     "SeenKeys",
+    "Validation",
     "Verification",
     "Verify",
     "VerifyProgress",
+    "avalidate",
     "compare_sides",
+    "validate",
 ]

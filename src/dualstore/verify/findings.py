@@ -1,9 +1,10 @@
 """What a verification finds: differences that hold no values, and the counts around them."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 from uuid import UUID
 
 from dualstore.items import STAMP, Item, Key, canonical, items_equal, without_stamps
@@ -23,11 +24,22 @@ class Finding(StrEnum):
     MISSING_ON_DYNAMODB = "missing_on_dynamodb"
     EXPIRED = "expired"
     """A row whose time has passed: DynamoDB may have deleted its item, and the row is yet to be swept."""
+    MOVING = "moving"
+    """The key did not hold still for long enough to be judged."""
+    OVERFLOW = "overflow"
+    """A row whose overflow is no map of attributes, or holds one that has its own column."""
+    VERSION = "version"
+    """A row whose revision or stamp is none that dualstore gave."""
+    DUPLICATE = "duplicate"
+    """A key with rows in two SQL tables."""
 
     @property
     def is_difference(self) -> bool:
         """Whether an application could tell the sides apart."""
-        return self not in {Finding.EQUAL, Finding.STAMP, Finding.EXPIRED}
+        return self not in _NO_DIFFERENCE
+
+
+_NO_DIFFERENCE = frozenset({Finding.EQUAL, Finding.STAMP, Finding.EXPIRED, Finding.MOVING})
 
 
 def compare_sides(dynamodb: Item | None, postgres: Item | None) -> Finding:
@@ -138,8 +150,11 @@ class Verification:
         repaired: how many of them are equal since they were settled.
         moving: keys that did not hold still for long enough to be judged.
         expired: rows without an item, whose time to live has passed; they are no differences.
+        unreadable: lines of the source that are no items; they count as differences.
+        unmapped: rows that no entity of the mapping matches; they are no differences.
         started: when the verification began.
         finished: when it ended.
+        context: what whoever started it wanted to find again, as it was then.
     """
 
     run_id: UUID
@@ -153,14 +168,28 @@ class Verification:
     repaired: int
     moving: int
     expired: int = 0
+    unreadable: int = 0
+    unmapped: int = 0
     started: datetime
     finished: datetime
+    context: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def success_rate(self) -> float:
         """The share of the keys compared that were found equal, before any repair; 1.0 for no keys."""
         compared = self.equal + self.difference_count + self.moving
         return self.equal / compared if compared else 1.0
+
+    def passes(self, threshold: float) -> bool:
+        """Whether enough of the keys are equal: the success rate, once repairs count, reaches a threshold.
+
+        Args:
+            threshold: a share; with 1.0 every key has to be known to be equal.
+        """
+        if threshold >= 1.0:
+            return self.proven
+        compared = self.equal + self.difference_count + self.moving
+        return not compared or (self.equal + self.repaired) / compared >= threshold
 
     @property
     def proven(self) -> bool:

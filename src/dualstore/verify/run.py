@@ -1,30 +1,26 @@
 """A full comparison of both sides of a table, in both directions, while both take writes."""
 
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
-from dualstore.errors import ConfigurationError, DualStoreError, Unavailable
-from dualstore.items import Item, Key, TableShape, key_bytes, key_hash
-from dualstore.mapping.expiry import has_expired
+from dualstore.errors import DualStoreError
+from dualstore.items import Item, Key, TableShape, key_bytes
 from dualstore.stores.base import NOTHING, Mirror, Store
-from dualstore.stores.bulk import each_segment, patiently
+from dualstore.stores.bulk import each_segment
 from dualstore.stores.postgres_runs import Run, RunState
-from dualstore.stores.scan import read_page, transient_as_unavailable
-from dualstore.telemetry import Discrepancy, DiscrepancySink, Finder
-from dualstore.telemetry.discrepancies import current_trace_id
-from dualstore.verify.findings import Finding, Observation, Verification, observe_pair
-from dualstore.verify.recheck import Candidate, Sides, Verdict, recheck
+from dualstore.stores.scan import read_page
+from dualstore.telemetry import DiscrepancySink
+from dualstore.verify.bulk import KIND, summary
+from dualstore.verify.findings import Finding, Verification, observe_pair
+from dualstore.verify.judging import Judge
+from dualstore.verify.recheck import Candidate
 from dualstore.verify.tally import Tally, VerifyProgress
 
-KIND = "verify"
-OPERATION = "Verify"
-"""What discrepancies name as the operation that saw them."""
 _KEYS_AT_ONCE = 500
 _CANDIDATES_AT_ONCE = 1000
 
@@ -58,7 +54,7 @@ class Ledger(Protocol):
         """Record a new run."""
         ...
 
-    def finish(self, run: Run, state: RunState, result: dict[str, Any]) -> None:
+    def finish(self, run: Run, state: RunState, result: Mapping[str, Any]) -> object:
         """Record how a run ended."""
         ...
 
@@ -117,8 +113,7 @@ class Verify:
             SchemaError: the bookkeeping schema is missing or of another version.
             Unavailable: a database was away for longer than `patience`.
         """
-        if self.repair and self.settle is None:
-            raise ConfigurationError("a verification that repairs needs `settle`")
+        self.judge.check()
         self.runs.check()
         run = self.runs.start(KIND, self.shape.name, {"segments": self.segments, "repair": self.repair})
         started = datetime.now(UTC)
@@ -135,8 +130,24 @@ class Verify:
             started=started,
             finished=datetime.now(UTC),
         )
-        self.runs.finish(run, RunState.FINISHED, _summary(verification))
+        self.runs.finish(run, RunState.FINISHED, summary(verification))
         return verification
+
+    @property
+    def judge(self) -> Judge:
+        """What gives keys their verdicts."""
+        return Judge(
+            shape=self.shape,
+            dynamodb=self.dynamodb,
+            postgres=self.postgres,
+            settle=self.settle,
+            repair=self.repair,
+            record=self.record,
+            ttl_attribute=self.ttl_attribute,
+            rounds=self.rounds,
+            pause=self.pause,
+            patience=self.patience,
+        )
 
     def _compare(self, run_id: UUID) -> tuple[Tally, int]:
         tally = Tally(segments=self.segments, differences_kept=self.differences_kept, progress=self.progress)
@@ -156,7 +167,7 @@ class _Comparison:
         self._plan = plan
         self._run_id = run_id
         self._keys = plan.shape.keys
-        self._sides = Sides(plan.shape, plan.dynamodb, plan.postgres, self._has_expired)
+        self._judge = plan.judge
         self._seen = seen
         self._tally = tally
 
@@ -174,52 +185,9 @@ class _Comparison:
         self._tally.segment_done()
 
     def judge(self, candidates: Sequence[Candidate]) -> None:
-        """Look at candidates again until each has a verdict; repair where that is asked for."""
-        if not candidates:
-            return
-        verdicts = self._patiently(lambda: list(self._recheck(candidates)))
-        different: list[tuple[Key, Observation]] = []
-        for verdict in verdicts:
-            if verdict.observation is None:
-                self._tally.moving()
-            elif verdict.observation.finding is Finding.EXPIRED:
-                self._tally.expired()
-            elif verdict.observation.finding.is_difference:
-                different.append((verdict.key, verdict.observation))
-            else:
-                self._tally.equal(stamps_only=verdict.observation.finding is Finding.STAMP)
-        repaired = self._repaired([key for key, _ in different])
-        for key, observation in different:
-            done = key_bytes(self._keys, key) in repaired
-            self._record(key, observation, repaired=done)
-            self._tally.differs(self._keys, key, observation, repaired=done)
-
-    def _record(self, key: Key, observation: Observation, *, repaired: bool) -> None:
-        now = datetime.now(UTC)
-        assert observation.kind is not None  # noqa: S101 - it is a difference
-        discrepancy = Discrepancy(
-            table=self._plan.shape.name,
-            key_hash=key_hash(self._keys, key),
-            operation=OPERATION,
-            kind=observation.kind,
-            paths=observation.paths,
-            first_seen=now,
-            last_seen=now,
-            versions=observation.versions,
-            finder=Finder.VERIFY,
-            trace_id=current_trace_id(),
-            run_id=self._run_id,
-            repaired=repaired,
-            key=key_bytes(self._keys, key),
-        )
-        self._patiently(lambda: self._plan.record(discrepancy))
-
-    def _has_expired(self, item: Item) -> bool:
-        attribute = self._plan.ttl_attribute
-        return attribute is not None and has_expired(item, attribute, now=time.time())
-
-    def _recheck(self, candidates: Sequence[Candidate]) -> Iterator[Verdict]:
-        return recheck(self._sides, candidates, rounds=self._plan.rounds, pause=self._plan.pause)
+        """Look at candidates again until each has a verdict, and count the verdicts."""
+        for judged in self._judge.judge(candidates, run_id=self._run_id):
+            self._tally.judged(self._keys, judged)
 
     def _chunks(self, segment: int) -> Iterator[Sequence[Item]]:
         """The items of a segment, page after page, a bounded number at once."""
@@ -255,46 +223,5 @@ class _Comparison:
         self._tally.compared(items=len(items), equal=len(items) - len(candidates))
         return candidates
 
-    def _repaired(self, keys: Sequence[Key]) -> frozenset[bytes]:
-        """Settle keys that differ, if that is asked for, and look at them again; those that are equal now."""
-        settle = self._plan.settle
-        if not keys or not self._plan.repair or settle is None:
-            return frozenset()
-        # What fails, as where the SQL table refuses a row, goes on differing.
-        with (
-            suppress(Unavailable),
-            transient_as_unavailable(f"Settling keys of table {self._plan.shape.name}"),
-        ):
-            settle(keys)
-        again = self._patiently(lambda: list(self._sides.observe(keys)))
-        return frozenset(
-            key_bytes(self._keys, key) for key, observation in again if not observation.finding.is_difference
-        )
-
     def _patiently(self, call: Callable[[], T]) -> T:
-        return patiently(lambda _attempt: call(), self._plan.patience)
-
-
-def _summary(verification: Verification) -> dict[str, Any]:
-    """The result as the ledger keeps it: counts, and the differences without their keys."""
-    return {
-        "items_dynamodb": verification.items_dynamodb,
-        "rows_postgres": verification.rows_postgres,
-        "equal": verification.equal,
-        "stamps_only": verification.stamps_only,
-        "difference_count": verification.difference_count,
-        "repaired": verification.repaired,
-        "moving": verification.moving,
-        "expired": verification.expired,
-        "success_rate": verification.success_rate,
-        "seconds": (verification.finished - verification.started).total_seconds(),
-        "differences": [
-            {
-                "key_hash": each.key_hash,
-                "class": each.finding,
-                "paths": list(each.paths),
-                "repaired": each.repaired,
-            }
-            for each in verification.differences
-        ],
-    }
+        return self._judge.patiently(call)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from dualstore.items import Key, KeySchema, key_hash
-from dualstore.verify.findings import Difference, Observation, Verification
+from dualstore.items import KeySchema, key_hash
+from dualstore.verify.findings import Difference, Finding, Verification
+from dualstore.verify.judging import Judged
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,40 +63,34 @@ class Tally:
             self._equal += equal
             self._report()
 
-    def equal(self, *, stamps_only: bool) -> None:
-        """A candidate turned out equal."""
+    def judged(self, keys: KeySchema, judged: Judged) -> None:
+        """A candidate has its verdict."""
+        seen = judged.observation
         with self._lock:
-            self._equal += 1
-            self._stamps_only += stamps_only
-            self._report()
-
-    def moving(self) -> None:
-        """A candidate could not be judged."""
-        with self._lock:
-            self._moving += 1
-            self._report()
-
-    def expired(self) -> None:
-        """A candidate is a row whose time to live has passed."""
-        with self._lock:
-            self._expired += 1
-
-    def differs(self, keys: KeySchema, key: Key, observation: Observation, *, repaired: bool) -> None:
-        """A candidate is truly different; it may have been repaired since."""
-        with self._lock:
-            self._difference_count += 1
-            self._repaired += repaired
-            if len(self._differences) < self._kept:
-                self._differences.append(
+            if seen is None:
+                self._moving += 1
+            elif seen.finding is Finding.EXPIRED:
+                self._expired += 1
+            elif seen.finding.is_difference:
+                self._differs(
                     Difference(
-                        key_hash(keys, key),
-                        observation.finding,
-                        observation.paths,
-                        repaired=repaired,
-                        key=key,
+                        key_hash(keys, judged.key),
+                        seen.finding,
+                        seen.paths,
+                        repaired=judged.repaired,
+                        key=judged.key,
                     )
                 )
+            else:
+                self._equal += 1
+                self._stamps_only += seen.finding is Finding.STAMP
             self._report()
+
+    def _differs(self, difference: Difference) -> None:
+        self._difference_count += 1
+        self._repaired += difference.repaired
+        if len(self._differences) < self._kept:
+            self._differences.append(difference)
 
     def segment_done(self) -> None:
         """A segment has been compared."""

@@ -5,14 +5,15 @@ many times faster, and declines the others, which then go the exact way.
 """
 
 from dualstore.errors import ConfigurationError
-from dualstore.mapping.tables import TableMapping
+from dualstore.mapping.splits import Mapped, SplitMapping
 from dualstore.mapping.transcoding.accelerated import AcceleratedTranscoder
 from dualstore.mapping.transcoding.exact import Reason, Rejected, Unreadable, read_line, read_lines
 from dualstore.mapping.transcoding.pure import PureTranscoder
 from dualstore.mapping.transcoding.rows import Transcoded, TranscodedPage, Transcoder
+from dualstore.mapping.transcoding.split import SplitTranscoder
 
 
-def transcoder_of(mapping: TableMapping, *, accelerated: bool | None = None) -> Transcoder:
+def transcoder_of(mapping: Mapped, *, accelerated: bool | None = None) -> Transcoder:
     """The transcoder of a table.
 
     Args:
@@ -22,6 +23,9 @@ def transcoder_of(mapping: TableMapping, *, accelerated: bool | None = None) -> 
     Raises:
         ConfigurationError: the accelerator was asked for, and there is none for this version.
     """
+    if isinstance(mapping, SplitMapping):
+        parts = [transcoder_of(part, accelerated=accelerated) for part in mapping.parts]
+        return SplitTranscoder(mapping, parts)
     if accelerated is False:
         return PureTranscoder(mapping)
     try:
@@ -37,6 +41,7 @@ __all__ = [
     "PureTranscoder",
     "Reason",
     "Rejected",
+    "SplitTranscoder",
     "Transcoded",
     "TranscodedPage",
     "Transcoder",

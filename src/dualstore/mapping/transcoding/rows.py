@@ -15,6 +15,8 @@ class Transcoded:
         declined: the numbers, from 0, of the items that the text does not hold: the exact path takes them.
         json_bytes: the size of the block as it came.
         lines: the items as they came, all of them, each as a line `{"Item":{…}}`; made when it is called.
+        parts: where the items go to several SQL tables: the number of each part and what goes there. The
+            text is in the parts then, and `text` is empty.
     """
 
     text: bytes
@@ -22,6 +24,11 @@ class Transcoded:
     declined: Sequence[int]
     json_bytes: int
     lines: Callable[[], Sequence[bytes]]
+    parts: Sequence[tuple[int, "Transcoded"]] = ()
+
+    def by_part(self) -> Sequence[tuple[int, "Transcoded"]]:
+        """What goes to each SQL table, by the number of its part."""
+        return self.parts or ((0, self),)
 
     def declined_lines(self) -> Sequence[bytes]:
         """The items that the text does not hold."""
