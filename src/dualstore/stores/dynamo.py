@@ -17,6 +17,7 @@ from dualstore.items import TableShape, table_shape_from_description
 from dualstore.operations import OPERATIONS, Operation, Response
 from dualstore.stages import Side
 from dualstore.stores.dynamo_replies import read_items_fast
+from dualstore.stores.dynamo_whole import refuse_half_answers
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ def dynamo_clients(
         url = None if own_host else endpoint_url
         made = session.client(service, endpoint_url=url, config=shared.merge(retries))
         read_items_fast(made)
+        refuse_half_answers(made)
         return made
 
     return DynamoClients(
@@ -135,6 +137,8 @@ class DynamoStore:
     side = Side.DYNAMODB
 
     def __init__(self, *, reads: Any, writes: Any) -> None:
+        refuse_half_answers(reads)
+        refuse_half_answers(writes)
         self._reads = reads
         self._call: Mapping[type[Operation], Any] = {
             operation: getattr(reads if operation.reads else writes, xform_name(name))
