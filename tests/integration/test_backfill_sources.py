@@ -82,6 +82,23 @@ def test_an_export_alone_is_refused_since_it_would_bring_deleted_items_back(
     assert sides.rows_on_postgres().keys() - sides.items_on_dynamodb().keys()
 
 
+def test_keys_to_catch_up_with_are_claimed_once_everything_else_is_copied_or_given_up(sides: BulkSides):
+    runs = sides.runs
+    planned = [{"catch_up": True}, {"file": "a"}, {"file": "b", "catch_up": False}]
+    run = runs.start("backfill", TABLE, {}, planned=planned)
+
+    def claimed(worker):
+        return runs.claim_next(run.id, worker=worker, lease=timedelta(minutes=1))
+
+    one, two = claimed("one"), claimed("two")
+    assert (one.number, two.number) == (1, 2)
+    assert claimed("three") is None
+    sides.load.load_blocks(sides.load.piece(one), (), position=None, reject=pytest.fail)
+    assert claimed("one") is None
+    runs.fail(two, "damaged", attempts=1, backoff=timedelta(0))
+    assert claimed("one").number == 0
+
+
 def test_lines_are_copied_and_bad_ones_put_aside_with_their_place(sides: BulkSides, source, tmp_path):
     sides.put(*(order(n) for n in range(20)))
     path = tmp_path / "orders.jsonl"

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 from uuid import UUID, uuid4
 
@@ -56,7 +56,8 @@ class MemoryRuns:
         planned: Sequence[Mapping[str, Any]] = (),
         pieces: int = 0,
     ) -> Run:
-        run = Run(uuid4(), kind, table, RunState.RUNNING, dict(parameters))
+        began = datetime.fromtimestamp(len(self._runs), UTC)  # in their order, as PostgreSQL's one clock says
+        run = Run(uuid4(), kind, table, RunState.RUNNING, dict(parameters), started_at=began)
         self._runs[run.id] = run
         for number, description in enumerate((*planned, *(None,) * pieces)):
             row = PieceRow(run.id, number, 0, PieceState.PENDING, None, 0, 0, 0, 0, description=description)
@@ -65,6 +66,10 @@ class MemoryRuns:
 
     def find(self, run_id: UUID) -> Run | None:
         return self._runs.get(run_id)
+
+    def latest(self, kind: str, table: str) -> Run | None:
+        runs = (run for run in self._runs.values() if (run.kind, run.table) == (kind, table))
+        return next(iter(reversed(list(runs))), None)
 
     def latest_unfinished(self, kind: str, table: str) -> Run | None:
         unfinished = (
@@ -126,10 +131,13 @@ class MemoryRuns:
         self._look_at_fence(row)
         return self.claim(row.run_id, row.number, worker=row.worker, lease=lease)
 
-    def claim_next(self, run_id: UUID, *, worker: str, lease: timedelta) -> PieceRow | None:
+    def claim_next(
+        self, run_id: UUID, *, worker: str, lease: timedelta, only: int | None = None
+    ) -> PieceRow | None:
         if self._runs[run_id].state is not RunState.RUNNING:
             return None
-        for row in self._of(run_id):
+        rows = [row for row in self._of(run_id) if only in {None, row.number}]
+        for row in rows:
             free = self._until.get((run_id, row.number), 0.0) <= self.now() or row.worker == worker
             if row.description is not None and row.state in _UNFINISHED and free:
                 return self.claim(run_id, row.number, worker=worker, lease=lease)

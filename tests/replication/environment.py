@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -15,7 +15,7 @@ from stamina.instrumentation import get_on_retry_hooks, set_on_retry_hooks
 from dualstore.backfill import crew
 from dualstore.backfill import run as backfill_run
 from dualstore.replication import deferred, expiry, journal, registry, repair, shards
-from dualstore.store import copying, table
+from dualstore.store import copying, guarding, table
 from dualstore.stores import semantics
 from dualstore.stores.memory import outbox, store
 from dualstore.verify import judging as verify_judging
@@ -52,7 +52,7 @@ def _small(_item: Any) -> int:
 
 # Which of several processes takes which entry first is the scheduler's choice, not chance.
 _ORDERLY = SimpleNamespace(sample=_in_order, uniform=lambda low, high: (low + high) / 2)
-_REPLACED: tuple[tuple[ModuleType, str, Any], ...] = (
+_REPLACED: tuple[tuple[Any, str, Any], ...] = (
     (journal, "SHARDS", 1),  # sixteen queries of an empty partition took half of a history's time
     (journal, "random", _ORDERLY),
     (journal, "time", SIMULATED_TIME),
@@ -66,6 +66,9 @@ _REPLACED: tuple[tuple[ModuleType, str, Any], ...] = (
     (store, "time", SIMULATED_TIME),
     (table, "time", SIMULATED_TIME),
     (table, "_PAUSE_SECONDS", 0.5),  # twenty looks a second are of no use here
+    # Drift, room and load are a real database's matters, and no part of the protocol.
+    (copying, "load_aware", lambda *_: lambda: None),
+    (guarding.BackfillGuard, "reasons", lambda *_, **__: iter(())),
     (verify_judging, "time", SIMULATED_TIME),
     (verify_judging, "recheck", partial(verify_judging.recheck, sleep=SIMULATED_TIME.sleep)),
     (verify_run, "each_segment", _in_this_thread),

@@ -13,8 +13,23 @@ from replication.simulation import tape
 
 # Of the scenarios with whole processes, each of which takes ten times as long as one of a single key, fewer.
 _SCHEDULES = {True: 200, False: 30}
-# Those that may need thousands of schedules are looked for by `nox -s mutants`.
-_QUICKLY_FOUND = [mutant for mutant in MUTANTS if mutant.within < 5_000]
+# Those that take from twenty seconds to minutes to be found are looked for by `nox -s mutants`.
+_LONG_LOOKED_FOR = frozenset(
+    {
+        "a mirror is not read while a process mirrors late",
+        "and until stream, journal and dirty keys are",
+        "and under the same token (without the second look)",
+        "the authority's writes check epoch and role",
+        "updates and deletes are conditional on the predecessor stamp",
+        "a grant counts from before it was asked for",
+        "a closed record grants no read",
+        "creations are conditional on absence",
+        "the old record decides the move",
+    }
+)
+_QUICKLY_FOUND = [
+    mutant for mutant in MUTANTS if mutant.within < 5_000 and mutant.removed not in _LONG_LOOKED_FOR
+]
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -35,6 +50,10 @@ def test_every_invariant_holds_under_schedules_of_hypothesis(name: str, choices:
 @pytest.mark.parametrize("mutant", _QUICKLY_FOUND, ids=lambda mutant: f"{mutant.rule}: {mutant.removed}")
 def test_without_a_mechanism_an_invariant_breaks(mutant: Mutant) -> None:
     assert mutant.found_after(range(mutant.within)) is not None
+
+
+def test_what_is_left_to_nox_is_there() -> None:
+    assert {mutant.removed for mutant in MUTANTS} >= _LONG_LOOKED_FOR
 
 
 def test_a_schedule_is_played_again_exactly() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from dualstore.backfill.sources import Description, Limits, Source
 from dualstore.errors import ConfigurationError
+from dualstore.mapping.transcoding import Transcoded
 from dualstore.stores.places import is_s3
 from dualstore.stores.postgres_trial import TrialLoad
 
@@ -93,6 +94,11 @@ class Preflight:
     def postgres_bytes(self) -> int | None:
         """What rows and indexes will take; None where nobody knows how many there are."""
         return self._of_all(self.table_bytes + self.index_bytes)
+
+    @property
+    def index_share(self) -> float:
+        """The share of the indexes in what is on PostgreSQL."""
+        return self.index_bytes / max(1, self.table_bytes + self.index_bytes)
 
     @property
     def source_bytes(self) -> int | None:
@@ -218,6 +224,21 @@ def look(
     )
 
 
+def first_blocks(source: Source, trial: TrialLoad) -> Sequence[Transcoded]:
+    """The items of the first batch of a source that has some, transcoded.
+
+    Args:
+        source: what would be copied.
+        trial: whose transcoder is taken.
+    """
+    for piece in source.pieces():
+        for batch in source.read(piece, None, trial.transcoder, Limits()):
+            blocks = list(batch.blocks)
+            if any(block.rows for block in blocks):
+                return blocks
+    return ()
+
+
 def _spread(pieces: Sequence[Description], most: int) -> Sequence[Description]:
     """At most so many pieces, evenly spread."""
     step = max(1, math.ceil(len(pieces) / most))
@@ -276,16 +297,13 @@ def _expected(
     """How many items there are: counted, told, or by the size of files."""
     if whole:
         return sums["items"]
-    if source.expected_items is not None:
+    if source.expected_items:  # DynamoDB says 0 of a table that was filled in the last six hours
         return max(source.expected_items - settled, sums["items"])
-    sizes = [piece.get("bytes") for piece in pieces]
-    plain = all(
-        size is not None and not str(piece.get("file", ".gz")).endswith(".gz")
-        for size, piece in zip(sizes, pieces, strict=True)
-    )
-    if not plain or not sums["json_bytes"]:
+    plain = not any(str(piece.get("file", ".gz")).endswith(".gz") for piece in pieces)
+    size: int = sum(piece.get("bytes") or 0 for piece in pieces)
+    if not plain or not size or not sums["json_bytes"]:
         return None
-    return max(sums["items"], round(sum(filter(None, sizes)) * sums["items"] / sums["json_bytes"]))
+    return max(sums["items"], round(size * sums["items"] / sums["json_bytes"]))
 
 
 def _s3_requests(pieces: Sequence[Description]) -> int:

@@ -18,8 +18,8 @@ from dualstore.stores.postgres_upkeep import TOMBSTONE_RETENTION
 DUAL_WRITES = "dual writes"
 """The kind of the run that records when all processes had first confirmed that they mirror every write."""
 
-BYTES_PER_TABLE_BYTE = 2.0
-"""PostgreSQL's bytes, with primary key, bookkeeping columns and WAL that is kept, for one of DynamoDB's."""
+BYTES_PER_TABLE_BYTE = 2.2
+"""PostgreSQL's for one of DynamoDB's: 2.1 were measured of items of 230 bytes with two indexes."""
 STAGING_BYTES = 128 * 1024 * 1024
 """What one worker needs for temporary tables and files: a batch of 8 MB, and the sort of its merge."""
 _SPARE = 1.1
@@ -138,9 +138,16 @@ class Room:
     temporary_bytes: int
 
     @classmethod
-    def of(cls, table_bytes: int, *, workers: int) -> "Room":
-        """What a table of DynamoDB needs, by its size there; a preflight measures it better."""
-        return cls(round(table_bytes * BYTES_PER_TABLE_BYTE), workers * STAGING_BYTES)
+    def of(cls, table_bytes: int, *, workers: int, there: int = 0) -> "Room":
+        """What a table of DynamoDB needs, by its size there; a preflight measures it better.
+
+        Args:
+            table_bytes: its size on DynamoDB.
+            workers: how many copy.
+            there: what its SQL tables take already.
+        """
+        rows_bytes = max(0, round(table_bytes * BYTES_PER_TABLE_BYTE) - there)
+        return cls(rows_bytes, workers * STAGING_BYTES)
 
     def lacks(self, free: FreeStorage | None) -> Iterator[str]:
         """Why the copy does not fit.

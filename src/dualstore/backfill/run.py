@@ -22,6 +22,7 @@ from dualstore.stores.postgres_upkeep import TOMBSTONE_RETENTION
 from dualstore.stores.scan import read_items
 
 KIND = "backfill"
+_CATCH_UP = "catch-up"
 _FIRST_REVISION = "first_revision"
 _TUNING = frozenset({"tuning", "expected_items"})
 """Parameters of a source that say how it is read, not what."""
@@ -160,6 +161,11 @@ class Backfill:
         if found is not None and (found.kind, found.table, found.state) == (KIND, table, RunState.RUNNING):
             if found.parameters.get("epoch") == epoch:
                 return self._joined(found)
+            if self.equipment.straight and not found.parameters.get("straight"):
+                raise ConfigurationError(
+                    f"an ordinary backfill of {table} is under way ({found.id}), so nothing can be copied "
+                    "straight; go on with it, or end it with `dualstore backfill cancel`"
+                )
             runs.finish(found, RunState.ABANDONED, {"reason": "dual writes were interrupted"})
             if self.resume is not None:
                 raise ConfigurationError(
@@ -192,6 +198,11 @@ class Backfill:
     def _started(self, epoch: int | None) -> Run:
         """A new run: one piece for each of the source's, and one for the rows from before."""
         equipment = self.equipment
+        if equipment.source.kind == _CATCH_UP:
+            raise ConfigurationError(
+                f"incremental exports alone do not hold the history of {equipment.shape.name}: give the full "
+                "export that they follow as well, and both in one run"
+            )
         self.preflight()
         if equipment.straight:
             equipment.load.check_straight()

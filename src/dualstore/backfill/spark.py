@@ -7,6 +7,7 @@ every write checks the claim. Where another attempt holds the piece, a task wait
 
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -134,7 +135,8 @@ def _equipment(opening: Opening, run_id: UUID) -> Equipment:
 
 def shipped(name: str) -> Path:
     """Where a file is on this executor that the driver has sent."""
-    from pyspark import SparkFiles  # noqa: PLC0415 - an optional dependency
+    # Optional, as below.
+    from pyspark import SparkFiles  # noqa: PLC0415  # pyright: ignore[reportMissingImports]
 
     return Path(SparkFiles.get(name))
 
@@ -149,11 +151,16 @@ def spark_context(table: str) -> Iterator[Any]:
         ConfigurationError: PySpark is not installed.
     """
     try:
-        from pyspark import SparkConf, SparkContext  # noqa: PLC0415 - an optional dependency
+        from pyspark import (  # noqa: PLC0415 - an optional dependency  # pyright: ignore[reportMissingImports]
+            SparkConf,
+            SparkContext,
+        )
     except ImportError:
         raise ConfigurationError("--engine spark needs PySpark: pip install 'dualstore[spark]'") from None
-    conf = SparkConf().setAppName(f"dualstore backfill {table}").setIfMissing("spark.master", "local[*]")
-    context = SparkContext.getOrCreate(conf)
+    if "PYSPARK_GATEWAY_PORT" not in os.environ:  # not by `spark-submit`: workers are to be as this process
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    # No master is set: `spark-submit` knows it, and takes all cores of the machine where nobody has said it.
+    context = SparkContext.getOrCreate(SparkConf().setAppName(f"dualstore backfill {table}"))
     try:
         yield context
     finally:

@@ -190,6 +190,7 @@ class _Hold:
     def __init__(self, equipment: Equipment, piece: Piece) -> None:
         self.piece = piece
         self._equipment = equipment
+        self._failures = piece.row.failures
         self._batches: Iterator[Batch] | None = None
 
     def close(self) -> None:
@@ -211,18 +212,22 @@ class _Hold:
             self.close()
             row = equipment.runs.reclaim(self.piece.row, lease=equipment.lease)
             self.piece = equipment.load.piece(row)
+            self._failures = row.failures + attempt - 1
         if self.piece.read_to_the_end:
             return
         if self.piece.unsettled:
             self.piece = equipment.settled(self.piece, self.piece.unsettled)
             return
         if self._batches is None:
-            self._batches = self._read(self.piece.row.failures + attempt - 1)
+            self._batches = self._read(self._failures)
         batch = next(self._batches, None)
         if batch is not None and _says_nothing(batch, self.piece):
             equipment.runs.renew(self.piece.row, lease=equipment.lease)
             return
         self.piece = self._loaded(batch)
+        if self._failures:  # it got on: what comes next is read in greater batches again
+            self._failures //= 2
+            self.close()
 
     def _read(self, failures: int) -> Iterator[Batch]:
         equipment = self._equipment

@@ -14,15 +14,19 @@ from typing import Any, NoReturn
 import click
 
 from dualstore.backfill import BackfillProgress, BackfillResult, Crew, Threads
+from dualstore.backfill.preflight import Prices
 from dualstore.backfill.progress import progress_of
 from dualstore.backfill.quarantine import QuarantineLimit
 from dualstore.backfill.sources import ScanTuning, Source, SourceContext, source_from
 from dualstore.backfill.worker import PACE, QUARANTINE_LIMIT
+from dualstore.cli.copy_extras import limits_of, say, spark_if, told_of_indexes, without_indexes
 from dualstore.cli.copy_progress import Shown, lines_of, shown_as
+from dualstore.cli.looking import look_first, report_indexes
 from dualstore.cli.running import command, config_option, opened
 from dualstore.errors import ConfigurationError
 from dualstore.store import DualStore
 from dualstore.store.copying import Copying, CopyOrder, processes
+from dualstore.store.sparking import spark_crew
 from dualstore.stores.ledger import Run, RunState
 from dualstore.telemetry import BackfillSeen
 
@@ -62,6 +66,13 @@ table_argument = click.argument("table")
     "--read-units-per-second", type=click.FloatRange(min=0, min_open=True), help="The most, of all workers."
 )
 @click.option(
+    "--pause-on-alarm",
+    "pause_on_alarms",
+    multiple=True,
+    metavar="NAME",
+    help="Read nothing while this CloudWatch alarm rings; may be given again.",
+)
+@click.option(
     "--max-rows-per-second",
     type=click.FloatRange(min=0, min_open=True),
     help="The most, of all workers on all machines; also changes that of a run that is under way.",
@@ -83,6 +94,53 @@ table_argument = click.argument("table")
 @click.option(
     "--taken-at", type=click.DateTime(_TIMES), help="When what files or standard input hold was read, in UTC."
 )
+@click.option("--dry-run", is_flag=True, help="Read all and try it on temporary tables; write nothing.")
+@click.option("--sample", metavar="SHARE", help="The same with a share, as 1%, of the items.")
+@click.option(
+    "--price-read-units",
+    type=float,
+    default=Prices().million_read_units,
+    show_default=True,
+    help="USD for a million read units.",
+)
+@click.option(
+    "--price-s3-requests",
+    type=float,
+    default=Prices().thousand_s3_requests,
+    show_default=True,
+    help="USD for a thousand GETs.",
+)
+@click.option(
+    "--max-replication-lag",
+    type=float,
+    metavar="SECONDS",
+    help="Pause while a replica lags by more; 0: never.",
+)
+@click.option(
+    "--max-lock-wait",
+    type=float,
+    metavar="SECONDS",
+    help="Pause while a session waits longer for a lock; 0: never.",
+)
+@click.option(
+    "--max-p99",
+    type=float,
+    metavar="MS",
+    help="Pause while the application's p99 on PostgreSQL is higher; 0: never.",
+)
+@click.option("--report-indexes", is_flag=True, help="Say what --drop-indexes would save; write nothing.")
+@click.option(
+    "--drop-indexes",
+    is_flag=True,
+    help="Drop indexes and foreign keys, and put them back when all is copied.",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "spark"]),
+    default="local",
+    show_default=True,
+    help="Processes here, or the executors of the Spark job that this command is the driver of.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Progress as lines of JSON.")
 @config_option
 @command
@@ -90,21 +148,36 @@ def run(table: str, *, config: Path, as_json: bool, **options: Any) -> bool:
     """Copy the history of TABLE, go on where that was interrupted, or help a run that is under way."""
     settings = {name: value for name in (PACE, QUARANTINE_LIMIT) if (value := options[name]) is not None}
     QuarantineLimit.of(options["max_quarantine"])
-    with _terminated_as_interrupted(), opened(config) as store, store.source_clients() as clients:
+    with (
+        _terminated_as_interrupted(),
+        opened(config) as store,
+        store.source_clients() as clients,
+        spark_if(options, table) as spark,
+    ):
         migrated = store.table(table)
         tuning = ScanTuning(
             segments=options["segments"],
             read_units_per_second=options["read_units_per_second"],
             workers=options["workers"],
+            pause_on_alarms=options["pause_on_alarms"],
         )
-        context = SourceContext(migrated.served.shape, clients)
+        context = SourceContext(migrated.served.shape, clients, clients.identity_of(migrated.physical))
         taken_at = _in_utc(options["taken_at"])
         source = source_from(options["sources"], context, scan=tuning, taken_at=taken_at)
-        with shown_as(table, as_json=as_json) as shown:
+        if options["report_indexes"]:
+            report_indexes(migrated, source)
+            return True
+        if options["dry_run"] or options["sample"] is not None:
+            return look_first(migrated, source, options, as_json=as_json)
+        options["load_limits"] = limits_of(store.options.load_limits, options)
+        aside = partial(without_indexes, migrated, drops=options["drop_indexes"])
+        with shown_as(table, as_json=as_json) as shown, told_of_indexes(migrated):
             result = migrated.backfill(
                 order=CopyOrder(
                     source=source,
-                    crew=partial(_crew, config, table, source, options),
+                    crew=lambda epoch: aside(_crew(config, table, source, options, epoch=epoch, spark=spark)),
+                    workers=options["workers"],
+                    load_limits=options["load_limits"],
                     straight=options["straight"],
                     settings=settings,
                     dual_writes_since=_in_utc(options["dual_writes_since"]),
@@ -203,18 +276,33 @@ def retry_quarantine(table: str, *, config: Path) -> bool:
     return not done.refused and not done.without_key
 
 
-def _crew(config: Path, table: str, source: Source, options: Mapping[str, Any], epoch: int) -> Crew:
-    """Processes; one worker alone, and one that reads standard input, works in this process."""
-    if options["workers"] == 1 or source.kind == "stdin":
+@backfill.command("restore-indexes")
+@table_argument
+@config_option
+@command
+def restore_indexes(table: str, *, config: Path) -> None:
+    """Put back the indexes and foreign keys of TABLE that a backfill has set aside, exactly as they were."""
+    with opened(config) as store:
+        there = store.table(table).indexes_aside.restore(restored=partial(say, table, "put back"))
+    if not there:
+        click.echo(f"{table}: no index or foreign key is set aside")
+
+
+def _crew(
+    config: Path, table: str, source: Source, options: Mapping[str, Any], *, epoch: int, spark: Any
+) -> Crew:
+    """Processes or Spark; one worker alone, and one that reads standard input, works in this process."""
+    if spark is None and (options["workers"] == 1 or source.kind == "stdin"):
         return Threads(1)
-    return processes(
-        config,
-        table,
-        workers=options["workers"],
-        epoch=epoch,
-        parameters=dict(source.parameters()),
-        straight=options["straight"],
-    )
+    shared = {
+        "epoch": epoch,
+        "parameters": dict(source.parameters()),
+        "straight": options["straight"],
+        "load_limits": options["load_limits"],
+    }
+    if spark is not None:
+        return spark_crew(spark, config, table, **shared)
+    return processes(config, table, workers=options["workers"], **shared)
 
 
 def _measured(store: DualStore, table: str, shown: Shown) -> Shown:

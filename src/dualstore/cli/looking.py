@@ -1,15 +1,14 @@
 """What `dualstore backfill` says before it copies: what would not fit, sizes, time, cost, and indexes."""
 
 import json
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from dualstore.backfill.preflight import Preflight, Prices, look, share_of
+from dualstore.backfill.preflight import Preflight, Prices, first_blocks, look, share_of
 from dualstore.backfill.refusals import gigabytes
 from dualstore.backfill.sources import Source
 from dualstore.cli.running import console
@@ -62,57 +61,52 @@ def report_indexes(migrated: MigratedTable, source: Source) -> None:
     for each in there:
         shown.add_row(each.name, "" if each.is_key else gigabytes(each.size_bytes), each.definition)
     console().print(shown)
-    costs = TrialLoad(migrated.copying.engine, migrated.mapping).index_costs(source)
+    trial = TrialLoad(migrated.copying.engine, migrated.mapping)
+    costs = trial.index_costs(first_blocks(source, trial))
     for line in _told(table, costs, source.expected_items):
         click.echo(line)
 
 
-def _told(table: str, costs: IndexCosts, expected_items: int | None) -> Sequence[str]:
-    per_item = (
+def _told(table: str, costs: IndexCosts, expected_items: int | None) -> Iterator[str]:
+    yield (
         f"{table}: of {costs.items:,} items tried, each took {costs.kept_us:.1f} µs to insert with these "
         f"indexes, {costs.dropped_us:.1f} µs without, and {costs.rebuilt_us:.1f} µs to build them afterwards"
     )
-    if expected_items is None:
-        return [per_item]
-    saved = (costs.kept_us - costs.dropped_us - costs.rebuilt_us) * expected_items / 1e6
-    verb = "saves" if saved > 0 else "costs"
-    return [
-        per_item,
-        f"{table}: for about {expected_items:,} items, dropping and rebuilding {verb} {_short(abs(saved))} of "
-        "one worker's time; more is saved where the indexes outgrow memory, and foreign keys are not counted",
-    ]
-
-
-def _lines(table: str, found: Preflight, obstacles: Sequence[str]) -> Sequence[str]:
-    """A look in plain text."""
-    whole = "all" if found.share >= 1 else f"a sample of {found.share:.3%} or more"
-    lines = [
-        f"{table}: {found.items:,} items read ({whole}"
-        f"{'' if found.expected_items is None else f', of about {found.expected_items:,}'}), "
-        f"{found.fitting:,} fit; nothing was written"
-    ]
-    problems = list(found.problems.items())
-    lines += [f"  {count:,} do not: {problem}" for problem, count in problems[:_SHOWN_PROBLEMS]]
-    if len(problems) > _SHOWN_PROBLEMS:
-        lines.append(f"  and {len(problems) - _SHOWN_PROBLEMS:,} other reasons")
-    if found.not_tried:
-        lines.append(f"  not tried: {', '.join(found.not_tried)}")
-    if found.keys_to_settle:
-        lines.append(f"  {found.keys_to_settle:,} records of incremental exports, whose keys are settled")
-    if found.postgres_bytes is not None and found.source_bytes is not None and found.items:
-        indexes = found.index_bytes / max(1, found.table_bytes + found.index_bytes)
-        lines.append(
-            f"  size: {gigabytes(found.source_bytes)} as JSON, {gigabytes(found.postgres_bytes)} on "
-            f"PostgreSQL, {indexes:.0%} of it indexes; WAL comes on top"
+    if expected_items is not None:
+        saved = (costs.kept_us - costs.dropped_us - costs.rebuilt_us) * expected_items / 1e6
+        yield (
+            f"{table}: for about {expected_items:,} items, dropping and rebuilding "
+            f"{'saves' if saved > 0 else 'costs'} {_short(abs(saved))} of one worker's time; more is saved "
+            "where the indexes outgrow memory, and foreign keys are not counted"
         )
-    lines.append(f"  time: {_time(found)}")
+
+
+def _lines(table: str, found: Preflight, obstacles: Sequence[str]) -> Iterator[str]:
+    """A look in plain text."""
+    share = "all" if found.share >= 1 else f"a sample of {found.share:.3%} or more"
+    of_how_many = "" if found.expected_items is None else f" of about {found.expected_items:,}"
+    yield f"{table}: {found.items:,} items read ({share}{of_how_many}), {found.fitting:,} fit; none written"
+    problems = list(found.problems.items())
+    yield from (f"  {count:,} do not: {problem}" for problem, count in problems[:_SHOWN_PROBLEMS])
+    if len(problems) > _SHOWN_PROBLEMS:
+        yield f"  and {len(problems) - _SHOWN_PROBLEMS:,} other reasons"
+    if found.not_tried:
+        yield f"  not tried: {', '.join(found.not_tried)}"
+    if found.keys_to_settle:
+        yield f"  {found.keys_to_settle:,} records of incremental exports, whose keys are settled"
+    if found.postgres_bytes is not None and found.source_bytes is not None:
+        yield (
+            f"  size: {gigabytes(found.source_bytes)} as JSON, {gigabytes(found.postgres_bytes)} on "
+            f"PostgreSQL, {found.index_share:.0%} of it indexes; WAL comes on top"
+        )
+    yield f"  time: {_time(found)}"
     if found.dollars is not None:
-        lines.append(
-            f"  cost of reading: {found.all_read_units or 0:,} read units, {found.s3_requests:,} S3 requests, "
-            f"about {found.dollars:,.2f} USD (at {found.prices.million_read_units:g} a million units and "
+        yield (
+            f"  reading: {found.all_read_units or 0:,} read units, {found.s3_requests:,} S3 requests, "
+            f"{found.dollars:,.2f} USD ({found.prices.million_read_units:g} a million units, "
             f"{found.prices.thousand_s3_requests:g} a thousand requests)"
         )
-    return [*lines, *(f"  would be refused: {each}" for each in obstacles)]
+    yield from (f"  would be refused: {each}" for each in obstacles)
 
 
 def _time(found: Preflight) -> str:
@@ -124,7 +118,7 @@ def _time(found: Preflight) -> str:
 
 
 def _json(table: str, found: Preflight, obstacles: Sequence[str]) -> dict[str, Any]:
-    expected: timedelta | None = found.expected_time
+    expected = found.expected_time
     return {
         "table": table,
         "share": found.share,
@@ -137,7 +131,7 @@ def _json(table: str, found: Preflight, obstacles: Sequence[str]) -> dict[str, A
         "keys_to_settle": found.keys_to_settle,
         "json_bytes": found.source_bytes,
         "postgres_bytes": found.postgres_bytes,
-        "index_share": found.index_bytes / max(1, found.table_bytes + found.index_bytes),
+        "index_share": found.index_share,
         "items_per_second": found.items_per_second,
         "expected_seconds": None if expected is None else expected.total_seconds(),
         "read_units": found.all_read_units,

@@ -5,14 +5,18 @@ from importlib.metadata import version
 import click
 
 from dualstore.cli.backfill import backfill
+from dualstore.cli.dashboard import dashboard
 from dualstore.cli.demonstrate import demo
+from dualstore.cli.dev import dev
 from dualstore.cli.dial import dial
 from dualstore.cli.discrepancies import discrepancies
+from dualstore.cli.doctor import doctor
 from dualstore.cli.export import export
 from dualstore.cli.init import init
 from dualstore.cli.monitor import monitor
 from dualstore.cli.plan import plan
 from dualstore.cli.relay import relay
+from dualstore.cli.report import report
 from dualstore.cli.schema import schema
 from dualstore.cli.serve import serve
 from dualstore.cli.status import status
@@ -36,7 +40,10 @@ for each in (
     init,
     plan,
     schema,
+    doctor,
     status,
+    report,
+    dashboard,
     dial,
     stop,
     monitor,
@@ -47,5 +54,6 @@ for each in (
     discrepancies,
     relay,
     serve,
+    dev,
 ):
     main.add_command(each)

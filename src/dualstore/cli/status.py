@@ -1,27 +1,38 @@
-"""`dualstore status`: where every table stands, in words."""
+"""`dualstore status`: one screen that says, in words, where a whole migration stands."""
 
 import json
+import sys
 import time
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
-from dualstore.cli.fleet import Shown, document, evidence_shown, fleet_shown, looked_at
-from dualstore.cli.running import command, config_option, console, opened
-from dualstore.control import ControlRecord
+from dualstore.cli.fleet import evidence_shown, fleet_shown
+from dualstore.cli.running import UNAVAILABLE, command, config_option, console, opened
+from dualstore.rollout.gates import Judgement
+from dualstore.rollout.screens import Picture, Shown, TablePicture, gather, tables_document, words
 from dualstore.stages import Side
-from dualstore.store import TableStatus
-from dualstore.stores.base import OutboxDepth
+from dualstore.store import DualStore
 
 _TABLE_HEADINGS = (
-    *("table", "stage", "reads from PostgreSQL", "gate"),
+    *("table", "stage", "reads from PostgreSQL", "compared", "gate"),
     *("in doubt", "suspects", "outbox", "relay"),
 )
 _PROCESS_HEADINGS = ("table", "process", "version", "last seen", "has taken the last decision")
+_GATE_HEADINGS = ("table", "gate", "says", "saw", "asked", "what to do")
+_STYLES = {
+    Judgement.MET: "green",
+    Judgement.NOT_YET: "yellow",
+    Judgement.NOT_MET: "bold red",
+    Judgement.NOT_ASKED: "dim",
+}
 
 
 @click.command()
@@ -30,96 +41,132 @@ _PROCESS_HEADINGS = ("table", "process", "version", "last seen", "has taken the 
 @config_option
 @command
 def status(*, config: Path, as_json: bool, watch: float | None) -> None:
-    """Show where every table stands, what all processes did and saw, and who took the last decision."""
+    """Show where every table stands, what all processes did and saw, and what the next gate asks.
+
+    Works with one of the databases out of reach: it says which, and shows what the other one knows.
+    """
     with opened(config) as store:
-        while True:
-            tables = looked_at(store)
-            if as_json:
-                click.echo(json.dumps([document(each) for each in tables]))
-            else:
-                if watch is not None:
-                    click.clear()
-                _print(tables)
-            if watch is None:
-                return
-            time.sleep(watch)
+        if watch is None:
+            picture = gather(store)
+            _once(picture, as_json=as_json)
+            if any(each.shown is None for each in picture.tables):
+                sys.exit(UNAVAILABLE)
+        elif as_json or not console().is_terminal:
+            while True:
+                _once(gather(store), as_json=as_json)
+                time.sleep(watch)
+        else:
+            _watch(store, watch)
 
 
-def _print(tables: Sequence[Shown]) -> None:
-    statuses = [each.status for each in tables]
-    console().print(_tables_shown(statuses))
-    if any(each.fleet and each.fleet.worked for each in tables):
-        console().print(fleet_shown(tables))
-    for shown in tables:
-        click.echo(evidence_shown(shown))
-    console().print(_processes_shown(statuses))
-    for shown in tables:
-        for problem in shown.flag_problems:
-            click.echo(f"{shown.status.logical}: {problem}")
-    for each in statuses:
-        if each.record.stopped is not None:
-            click.echo(f"{each.logical}: reads from PostgreSQL and comparisons are {each.record.stopped}")
-        for kind, seen in sorted(each.rogues.items()):
-            click.echo(
-                f"{each.logical}: {seen.count:,} change(s) in DynamoDB passed dualstore by ({kind}); last "
-                f"{seen.last_at:%Y-%m-%d %H:%M:%S} UTC, of key {seen.key_hash}"
-            )
-        if each.refusal is not None:
-            click.echo(f"{each.logical}: {each.refusal}")
+def _once(picture: Picture, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(tables_document(picture)))
+    else:
+        console().print(Group(*screen(picture)))
 
 
-def _tables_shown(statuses: Sequence[TableStatus]) -> Table:
-    shown = Table(box=SIMPLE_HEAD)
-    for heading in _TABLE_HEADINGS:
-        shown.add_column(heading)
-    for each in statuses:
+def _watch(store: DualStore, seconds: float) -> None:
+    """Show a screen that changes, until interrupted."""
+    try:
+        with Live(console=console(), screen=True, auto_refresh=False, vertical_overflow="crop") as live:
+            while True:
+                live.update(Group(*screen(gather(store))), refresh=True)
+                time.sleep(seconds)
+    except KeyboardInterrupt:
+        return
+
+
+def screen(picture: Picture) -> Iterator[RenderableType]:
+    """The screen, part by part; what is wrong comes first."""
+    at = f"{picture.taken_at:%Y-%m-%d %H:%M:%S} UTC, dualstore {picture.version}"
+    yield Text(at, style="dim")
+    for problem in words.problems(picture):
+        yield Text(problem, style="yellow")
+    yield _tables_shown(picture.tables)
+    shown = [each.shown for each in picture.tables if each.shown is not None]
+    for each in picture.tables:
+        yield from _said_of(each)
+    if any(each.fleet and each.fleet.worked for each in shown):
+        yield fleet_shown(shown)
+    for one in shown:
+        yield Text(evidence_shown(one))
+    if any(each.gates for each in picture.tables):
+        yield _gates_shown(picture.tables)
+    for plan in picture.plans:
+        yield Text(words.plan(plan), style="yellow" if plan.halted else "")
+    yield _processes_shown(shown)
+
+
+def _said_of(table: TablePicture) -> Iterator[Text]:
+    """What a table has besides: dials, what is pending, runs, differences, alerts, rollbacks."""
+    if table.shown is not None:
+        status = table.shown.status
+        yield Text(f"{table.name}: {words.dials(status.record)}; {words.pending(status)}")
+    for run in table.runs:
+        yield Text(f"{table.name}: {words.run(run)}")
+    for each in table.discrepancies:
+        last = words.moment(each.last_seen)
+        yield Text(
+            f"{table.name}: {each.keys:,} key(s) with open discrepancies, {each.kind}, by {each.finder}, "
+            f"last {last}",
+            style="yellow",
+        )
+    if table.quarantined:
+        yield Text(f"{table.name}: {table.quarantined:,} item(s) in quarantine", style="yellow")
+    for alert in table.alerts:
+        if alert.is_open:
+            since = words.moment(alert.opened_at)
+            yield Text(f"{table.name}: alert since {since}: {alert.summary}", style="bold red")
+    for back in table.rollbacks[:1]:
+        when = words.moment(back.at)
+        yield Text(f"{table.name}: last rolled back {when} by {back.by}: {back.reason}: {back.outcome}")
+
+
+def _tables_shown(tables: Sequence[TablePicture]) -> Table:
+    shown = _headed(_TABLE_HEADINGS)
+    for each in tables:
         shown.add_row(*_table_row(each))
     return shown
 
 
-def _table_row(status: TableStatus) -> tuple[str, ...]:
+def _table_row(table: TablePicture) -> tuple[str, ...]:
+    if table.shown is None:
+        return (table.name, words.position(table), *("?" for _ in _TABLE_HEADINGS[2:]))
+    status = table.shown.status
     record = status.record
     dirty = "PostgreSQL does not answer" if status.dirty_keys is None else f"{status.dirty_keys:,} dirty"
     decided_by_dynamodb = record.authority is Side.DYNAMODB
     return (
-        status.logical,
-        status.position,
-        _reads(record),
+        table.name,
+        words.position(table),
+        words.reads(record),
+        f"{record.effective_dials.effective_shadow_percent(record.stage):g} %",
         record.gate if decided_by_dynamodb else "-",
         f"{dirty}, {status.journal_keys:,} in the journal" if decided_by_dynamodb else dirty,
         str(len(record.suspects)),
-        _outbox(status.outbox),
-        "not caught up, or none" if status.stream_lag is None else f"{_age(status.stream_lag)} behind",
+        words.outbox(status.outbox),
+        words.relay(status),
     )
 
 
-def _reads(record: ControlRecord) -> str:
-    if record.authority is Side.POSTGRES:
-        return "all"
-    if record.stopped is not None:
-        return "stopped"
-    return f"{record.dials.postgres_read_percent:g} %" + ("" if record.loaded else ", not loaded")
+def _gates_shown(tables: Sequence[TablePicture]) -> Table:
+    whose = sorted({each.gates_of for each in tables if each.gates})
+    shown = _headed(_GATE_HEADINGS, title=f"gates, by {', '.join(whose)}")
+    for table in tables:
+        for gate in table.gates:
+            if gate.judgement is not Judgement.NOT_ASKED:
+                says = Text(gate.judgement, style=_STYLES[gate.judgement])
+                shown.add_row(table.name, gate.gate, says, gate.saw, gate.limit, gate.remedy)
+    return shown
 
 
-def _outbox(depth: OutboxDepth | None) -> str:
-    if depth is None:
-        return "?"
-    waiting = depth.entries - depth.second_looks - depth.refused
-    parts = [f"{waiting:,} waiting"] if waiting or not depth.entries else []
-    parts += [f"{depth.refused:,} refused by DynamoDB"] if depth.refused else []
-    parts += [f"{depth.second_looks:,} to be looked at once more"] if depth.second_looks else []
-    parts += [f"oldest {_age(depth.oldest_age)}"] if depth.oldest_age else []
-    return ", ".join(parts)
-
-
-def _processes_shown(statuses: Sequence[TableStatus]) -> Table:
-    shown = Table(box=SIMPLE_HEAD)
-    for heading in _PROCESS_HEADINGS:
-        shown.add_column(heading)
-    for each in statuses:
-        for process in sorted(each.processes, key=lambda process: process.label):
+def _processes_shown(tables: Sequence[Shown]) -> Table:
+    shown = _headed(_PROCESS_HEADINGS)
+    for each in tables:
+        for process in sorted(each.status.processes, key=lambda process: process.label):
             shown.add_row(
-                each.logical,
+                each.status.logical,
                 process.label,
                 process.version,
                 f"{datetime.fromtimestamp(process.seen_at, UTC):%H:%M:%S} UTC",
@@ -128,5 +175,8 @@ def _processes_shown(statuses: Sequence[TableStatus]) -> Table:
     return shown
 
 
-def _age(duration: timedelta) -> str:
-    return f"{duration.total_seconds():.1f} s"
+def _headed(headings: Sequence[str], *, title: str | None = None) -> Table:
+    shown = Table(box=SIMPLE_HEAD, title=title, title_justify="left")
+    for heading in headings:
+        shown.add_column(heading)
+    return shown

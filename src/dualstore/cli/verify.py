@@ -68,6 +68,9 @@ _CHOICES = ("sample", "recent", "keys", "discrepancies", "counts_only")
     "--items-per-second", type=click.FloatRange(min=0, min_open=True), help="The most to read and compare."
 )
 @click.option(
+    "--rows-per-second", type=click.FloatRange(min=0, min_open=True), help="The most, from PostgreSQL."
+)
+@click.option(
     "--threshold",
     type=click.FloatRange(min=0, max=100),
     default=DEFAULT_THRESHOLD * _PERCENT,
@@ -114,6 +117,7 @@ def _verify(store: DualStore, table: MigratedTable, clients: SourceClients, opti
             repair=options["repair"],
             workers=options["workers"],
             items_per_second=options["items_per_second"],
+            rows_per_second=options["rows_per_second"],
             progress=lambda done: bar.update(
                 task,
                 completed=done.items,

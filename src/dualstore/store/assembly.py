@@ -20,7 +20,7 @@ from dualstore.bind import bind_model, unbind_table
 from dualstore.client import RoutedClient, route_resource
 from dualstore.config import PostgresSettings, import_object, load
 from dualstore.control import ControlRecord, Stop
-from dualstore.errors import ConfigurationError, DualStoreError
+from dualstore.errors import ConfigurationError, DualStoreError, Unavailable
 from dualstore.flags import FlagSource, flags_of
 from dualstore.mapping import Entity, Mapped, SplitMapping, map_table, shape_of_model, unmapped_table
 from dualstore.mapping.expiry import ttl_attribute_of_model
@@ -188,7 +188,7 @@ class DualStore:
             limits=self.options.breaker,
             arn_of=OwnArns(bookkeeping.arn),
         )
-        self._guard = None if self.options.guard is None else self._guarding(self.options.guard)
+        self._read_guard = None if self.options.guard is None else self._guarding(self.options.guard)
 
     @classmethod
     def from_config(
@@ -264,8 +264,8 @@ class DualStore:
         self._shadow.close()
         self._deferred.close()
         self._maintenance.close()
-        if self._guard is not None:
-            self._guard.close()
+        if self._read_guard is not None:
+            self._read_guard.close()
         self._reporting.close()
         self._agent.close(finish=self._recorded_all)
         for physical in self._served:
@@ -574,7 +574,26 @@ class DualStore:
                 return table.physical
         self._require_configured(name)
         model, _, physical = self._configured[name]
+        if entities := self._configured_entities.get(name):
+            model = entities[0].model
         return physical or (name if model is None else shape_of_model(model).name)
+
+    def names(self) -> Mapping[str, str]:
+        """Every table that is bound or configured, logical name to physical; no database is asked."""
+        known = {table.served.logical for table in self._tables.values()} | self._configured.keys()
+        return {name: self._physical(name) for name in sorted(known)}
+
+    def control_records(self) -> Mapping[Side, Mapping[str, ControlRecord] | DualStoreError]:
+        """What each database keeps of all tables, by physical name, or that it does not answer."""
+        found: dict[Side, Mapping[str, ControlRecord] | DualStoreError] = {}
+        for side, home in self._agent.homes.items():
+            try:
+                found[side] = home.read_all()
+            except DualStoreError as error:
+                found[side] = error
+            except (ClientError, BotoCoreError) as error:
+                found[side] = Unavailable(type(error).__name__)
+        return found
 
     def tables(self) -> list[MigratedTable]:
         """Every table that is bound or that the configuration names."""
@@ -731,8 +750,8 @@ class DualStore:
             self._agent.start()
             if self.options.registers:
                 self._maintenance.start()
-                if self._guard is not None:
-                    self._guard.start()
+                if self._read_guard is not None:
+                    self._read_guard.start()
                 self._reporting.start()
         return table
 

@@ -30,7 +30,7 @@ from dualstore.backfill.sources import Source, SourceContext, source_of
 from dualstore.errors import ConfigurationError
 from dualstore.items import Key, TableShape
 from dualstore.mapping import Mapped
-from dualstore.replication.settle import settle
+from dualstore.replication.settle import settle, settle_many
 from dualstore.stores.base import Mirror, Store
 from dualstore.stores.ledger import Run, RunState, Wish
 from dualstore.stores.postgres_load import PostgresLoad
@@ -125,6 +125,7 @@ class Copying:
             runs=self.runs,
             quarantine=self.quarantine,
             settle=partial(self._settle, epoch=epoch),
+            settle_many=partial(settle_many, self.mirror, self.authority, self.shape, epoch=epoch),
             straight=straight,
             admission=admission or load_aware(self.engine, self.shape.name, self.load_limits),
         )

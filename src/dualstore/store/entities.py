@@ -160,9 +160,7 @@ class Gathering:
 
     def _asked(self) -> Mapping[type[Model], Entity]:
         by_discriminator = [
-            model
-            for model, (_, where, _) in self._members.items()
-            if where is None or where.discriminator
+            model for model, (_, where, _) in self._members.items() if where is None or where.discriminator
         ]
         asked = {model: where for model, (_, where, _) in self._members.items() if where is not None}
         return asked | discriminated(by_discriminator)

@@ -13,7 +13,12 @@ from dualstore.backfill.load_limits import LoadLimits
 from dualstore.backfill.refusals import Room, drifted, uncovered, without_columns
 from dualstore.backfill.sources import Source
 from dualstore.mapping import Mapped
-from dualstore.stores.free_storage import FreeStorage, free_by_cloudwatch, free_on_this_machine
+from dualstore.stores.free_storage import (
+    FreeStorage,
+    free_by_cloudwatch,
+    free_on_this_machine,
+    size_of,
+)
 from dualstore.stores.source_clients import SourceClients
 
 
@@ -61,12 +66,13 @@ class BackfillGuard:
             yield from uncovered(source, since)
         yield from drifted(engine)
         yield from without_columns(engine, mapping)
-        yield from self._without_room(workers)
+        yield from self._without_room(engine, mapping, workers)
 
-    def _without_room(self, workers: int) -> Iterator[str]:
+    def _without_room(self, engine: sqlalchemy.Engine, mapping: Mapped, workers: int) -> Iterator[str]:
         size = self.table_bytes()
         if size is not None:
-            yield from Room.of(size, workers=workers).lacks(self.free())
+            there = size_of(engine, [part.table for part in mapping.parts])
+            yield from Room.of(size, workers=workers, there=there).lacks(self.free())
 
 
 def table_bytes(client: Any, table: str) -> int | None:

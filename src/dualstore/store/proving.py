@@ -9,12 +9,14 @@ from typing import Any, Protocol
 import sqlalchemy
 
 from dualstore import schema
+from dualstore.errors import ConfigurationError
 from dualstore.items import Key
 from dualstore.mapping import Mapped
 from dualstore.mapping.transcoding import transcoder_of
 from dualstore.store.evidence import upper_bound
 from dualstore.stores.postgres_comparison import PostgresComparison
 from dualstore.stores.postgres_findings import PostgresFindings
+from dualstore.stores.postgres_fingerprints import fingerprints_of
 from dualstore.stores.postgres_keys import PostgresKeys
 from dualstore.stores.postgres_mapped import register
 from dualstore.stores.postgres_runs import PostgresRuns
@@ -48,7 +50,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class ProofOrder:
-    """Which keys are to be compared. Without a source and without keys: all, by the store's own Scan.
+    """Which keys are to be compared: those of a source, or some.
 
     Attributes:
         source: read all items from here, and compare them at the speed of COPY, resumably.
@@ -58,6 +60,7 @@ class ProofOrder:
         repair: settle what differs.
         workers: how many threads.
         items_per_second: the most items to read per second from the source, or None for no limit.
+        rows_per_second: the most rows to read per second from PostgreSQL to take their fingerprints, or None.
         progress: called now and then.
     """
 
@@ -68,7 +71,16 @@ class ProofOrder:
     repair: bool = False
     workers: int = 2
     items_per_second: float | None = None
+    rows_per_second: float | None = None
     progress: Callable[[VerifyProgress], None] = lambda _: None
+
+    @property
+    def proves_the_present(self) -> bool:
+        """Whether finding no difference means that there is none now.
+
+        An export says what was: where a row equals it, the item may have changed since, and the row not.
+        """
+        return self.mode == "full" and self.source is not None and self.source.kind == "scan"
 
     @property
     def mode(self) -> str:
@@ -99,10 +111,15 @@ class Proving:
         """Compare what the order asks for.
 
         Raises:
-            ConfigurationError: the source cannot be read as a whole.
+            ConfigurationError: the source cannot be read as a whole, or there is nothing to compare.
             SchemaError: the bookkeeping schema or the SQL table is missing.
             Unavailable: a side was away for too long; run it again to go on.
         """
+        if order.source is None and order.mode == "full":
+            raise ConfigurationError(
+                f"which keys of {self.logical} are to be compared? Give a source to read all items from, or "
+                "keys, a sample, or a moment"
+            )
         runs = PostgresRuns(self.engine)
         runs.check()
         register(self.engine, self.mapping)
@@ -119,6 +136,7 @@ class Proving:
             source=order.source,
             transcoder=transcoder_of(self.mapping),
             comparison=PostgresComparison(self.engine, self.mapping),
+            fingerprints=fingerprints_of(self.engine, self.mapping),
             findings=PostgresFindings(self.engine, self.mapping.shape.keys),
             runs=runs,
             judge=self.judge,
@@ -126,6 +144,7 @@ class Proving:
             at_once=order.source.kind == "scan",
             workers=order.workers,
             items_per_second=order.items_per_second,
+            rows_per_second=order.rows_per_second,
             progress=order.progress,
         ).run()
 

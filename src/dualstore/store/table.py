@@ -15,6 +15,7 @@ from dualstore.backfill import BackfillProgress, BackfillResult
 from dualstore.backfill.indexes import IndexesAside
 from dualstore.backfill.quarantine import Retried
 from dualstore.backfill.refusals import mirrored_since, recorded, refuse
+from dualstore.backfill.run import KIND as BACKFILL
 from dualstore.backfill.sources import Source
 from dualstore.backfill.worker import PACE
 from dualstore.control import ControlRecord, Gate, Phase, ProcessEntry, Stop
@@ -38,7 +39,7 @@ from dualstore.store.proving import ProofOrder, Proving
 from dualstore.store.status import ProcessStatus, TableStatus, stream_lag
 from dualstore.stores.discrepancies import PostgresDiscrepancies
 from dualstore.stores.postgres_indexes import PostgresIndexes
-from dualstore.stores.postgres_runs import PostgresRuns
+from dualstore.stores.postgres_runs import PostgresRuns, Run
 from dualstore.stores.postgres_verify import PostgresSeenKeys
 from dualstore.stores.quarantine import Form, Seal, seal_of
 from dualstore.stores.streams import Checkpoints
@@ -391,7 +392,7 @@ class MigratedTable:
         A page that is being loaded may bring a row back that was deleted meanwhile, until the run's end.
         """
         if self._record().mirrors_every_key:
-            self._decide(lambda _: {"loaded": False})
+            self._decide(lambda _: {"loaded": False, "verified": False})
         return self.confirm_dualwrite()
 
     def _declare_loaded(self, since: int | None) -> None:
@@ -437,8 +438,7 @@ class MigratedTable:
             progress=progress,
         ).run()
         if verification.proven:
-            self._decide(lambda record: _proven(record, before))
-            self._discrepancies.mark_all_repaired(self.physical, before=verification.started)
+            self._declare_proven(verification, lambda _: before)
         return verification
 
     def prove(self, order: ProofOrder) -> Verification:
@@ -453,11 +453,20 @@ class MigratedTable:
             SchemaError: the `dualstore` schema is missing.
         """
         verification = self.proving(repair=order.repair).run(order)
-        if order.mode == "full" and verification.proven:
+        if order.proves_the_present and verification.proven:
             # A comparison that was gone on with has proved what was true when it began.
-            self._decide(lambda record: _proven(record, _seen_before(record, verification.context)))
-            self._discrepancies.mark_all_repaired(self.physical, before=verification.started)
+            self._declare_proven(verification, lambda now: _seen_before(now, verification.context))
         return verification
+
+    def _declare_proven(
+        self, verification: Verification, before: Callable[[ControlRecord], ControlRecord]
+    ) -> None:
+        """Note that both sides were found equal; a copy that began meanwhile may have changed that since."""
+        runs = PostgresRuns(self._engine)
+        mine, copied = runs.find(verification.run_id), runs.latest(BACKFILL, self.physical)
+        undisturbed = copied is None or (mine is not None and _began_before(copied, mine))
+        self._decide(lambda record: _proven(record, before(record), undisturbed=undisturbed))
+        self._discrepancies.mark_all_repaired(self.physical, before=verification.started)
 
     def proving(self, *, repair: bool = False) -> Proving:
         """What compares both sides of the table.
@@ -628,6 +637,12 @@ class MigratedTable:
         return [entry for entry in entries if self.physical in entry.confirmed]
 
 
+def _began_before(one: Run, other: Run) -> bool:
+    assert one.started_at is not None  # noqa: S101 - a run of the ledger has been started
+    assert other.started_at is not None  # noqa: S101
+    return one.started_at < other.started_at
+
+
 def _seen_before(record: ControlRecord, context: Mapping[str, Any]) -> ControlRecord:
     """The record as a verification saw it when it began, as far as `_proven` asks for it."""
     return replace(
@@ -638,10 +653,10 @@ def _seen_before(record: ControlRecord, context: Mapping[str, Any]) -> ControlRe
     )
 
 
-def _proven(record: ControlRecord, before: ControlRecord) -> dict[str, object]:
+def _proven(record: ControlRecord, before: ControlRecord, *, undisturbed: bool) -> dict[str, object]:
     """What a verification that began under the record `before` has proved: later suspicions are left."""
+    holds = undisturbed and before.loaded and record.loaded
     return {
         "suspects": record.suspects - before.suspects,
-        "verified": record.verified
-        or (before.loaded and record.loaded and record.mirrored_since == before.mirrored_since),
+        "verified": record.verified or (holds and record.mirrored_since == before.mirrored_since),
     }

@@ -1,13 +1,14 @@
 """How much room a PostgreSQL has, where anybody can tell: by CloudWatch, or on this machine's disk."""
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
-from sqlalchemy import Engine
+from sqlalchemy import Engine, Table
 
 from dualstore.errors import ConfigurationError, Unavailable
 from dualstore.stores.postgres_transaction import transaction
@@ -56,7 +57,7 @@ def free_by_cloudwatch(cloudwatch: Any, instance: str) -> FreeStorage:
                 MetricName=metric,
                 Dimensions=[{"Name": "DBInstanceIdentifier", "Value": instance}],
                 StartTime=now - _LATELY,
-                EndTime=now,
+                EndTime=now + _PERIOD,
                 Period=int(_PERIOD.total_seconds()),
                 Statistics=["Minimum"],
             )["Datapoints"]
@@ -75,6 +76,25 @@ def free_by_cloudwatch(cloudwatch: Any, instance: str) -> FreeStorage:
         f"backfill.db_instance: CloudWatch has neither {' nor '.join(_METRICS)} of an instance {instance}: "
         "correct the identifier (of Aurora, the writer instance's)"
     )
+
+
+def size_of(engine: Engine, tables: Sequence[Table]) -> int:
+    """What SQL tables and their indexes take already, in bytes; 0 of what is not there.
+
+    Args:
+        engine: PostgreSQL.
+        tables: the tables.
+    """
+    quote = engine.dialect.identifier_preparer.format_table
+    names = [quote(table) for table in tables]
+    with transaction(engine, "Looking how large the SQL tables are") as cursor:
+        cursor.execute(
+            "SELECT coalesce(sum(pg_total_relation_size(to_regclass(name))), 0)::bigint"
+            " FROM unnest(%s::text[]) AS name",
+            [names],
+        )
+        (size,) = cursor.fetchone() or (0,)
+    return int(size)
 
 
 def free_on_this_machine(engine: Engine) -> FreeStorage | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 import sqlalchemy as sa
@@ -115,7 +115,7 @@ class PostgresIndexes:
             for schema, name in tables:
                 table = {"table": self._name(schema, name)}
                 keys = connection.execute(sa.text(_FOREIGN_KEYS), table)
-                found += [Removable(*row, is_key=True) for row in keys]
+                found += [replace(Removable(*row), is_key=True) for row in keys]
                 found += [Removable(*row) for row in connection.execute(sa.text(_INDEXES), table)]
         return found
 

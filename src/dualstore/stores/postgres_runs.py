@@ -72,6 +72,11 @@ _CLAIM_NEXT = (
     " AND (lease_until IS NULL OR lease_until < clock_timestamp() OR worker = %(worker)s)"
     " AND (not_before IS NULL OR not_before < clock_timestamp())"
     " AND (%(only)s::int IS NULL OR piece = %(only)s)"
+    # A key that is settled before its item is loaded may leave nothing behind that keeps the item out.
+    " AND ((description -> 'catch_up') IS DISTINCT FROM 'true' OR NOT EXISTS ("
+    " SELECT FROM dualstore.run_pieces AS first WHERE first.run_id = %(run)s AND first.shared"
+    " AND first.state IN ('pending', 'copying')"
+    " AND (first.description -> 'catch_up') IS DISTINCT FROM 'true'))"
     " AND EXISTS (SELECT FROM dualstore.runs WHERE id = %(run)s AND state = 'running' AND wish = 'go')"
     " ORDER BY failures, piece LIMIT 1 FOR UPDATE SKIP LOCKED"
     f") RETURNING {_PIECE_FIELDS}"
@@ -165,7 +170,8 @@ class PostgresRuns:
             kind: of the run.
             table: the physical DynamoDB name.
             parameters: what a process needs in order to join it; no secret.
-            planned: the descriptions of the pieces that anybody may claim, numbered from 0.
+            planned: the descriptions of the pieces that anybody may claim, numbered from 0. Those with a
+                member `catch_up` that is true are claimed once all others are copied or given up.
             pieces: how many more there are, numbered after them, that only `claim` takes.
         """
         run = Run(uuid4(), kind, table, RunState.RUNNING, dict(parameters))
@@ -280,7 +286,7 @@ class PostgresRuns:
             row = _found(cursor.execute(_TOTALS, [run_id]).fetchone(), run_id)
         *sums, workers, seconds = row[10:]
         seen = tuple(WorkerSeen(*each) for each in workers)
-        return Totals(*(_run(row[:10]), *sums, seen, seconds))
+        return Totals(*(_run(row[:10]), *sums, seen, seconds))  # pyright: ignore[reportCallIssue] - the columns of _TOTALS
 
     def claim(
         self, run_id: UUID, number: int, *, worker: str | None = None, lease: timedelta = timedelta(0)
@@ -416,6 +422,16 @@ class PostgresRuns:
         return None if row is None else _run(row)
 
 
+_CHECKPOINT = (
+    "UPDATE dualstore.run_pieces SET state = %(state)s, cursor = %(cursor)s, items = %(items)s,"
+    " inserted = %(inserted)s, settled = %(settled)s, bytes = %(bytes)s, rejected = %(rejected)s,"
+    " read_units = %(read_units)s, seconds = %(seconds)s, rate = %(rate)s, error = NULL, failures = 0,"
+    " lease_until = CASE WHEN %(ended)s THEN NULL ELSE clock_timestamp() + %(lease)s::interval END,"
+    " transaction_id = pg_current_xact_id()::text::bigint, updated_at = clock_timestamp()"
+    f"{_FENCED}"
+)
+
+
 def checkpoint(
     cursor: Cursor,
     piece: PieceRow,
@@ -438,12 +454,7 @@ def checkpoint(
         was written, and nothing of the transaction may be.
     """
     cursor.execute(
-        "UPDATE dualstore.run_pieces SET state = %(state)s, cursor = %(cursor)s, items = %(items)s,"
-        " inserted = %(inserted)s, settled = %(settled)s, bytes = %(bytes)s, rejected = %(rejected)s,"
-        " read_units = %(read_units)s, seconds = %(seconds)s, rate = %(rate)s, error = NULL, failures = 0,"
-        " lease_until = CASE WHEN %(ended)s THEN NULL ELSE clock_timestamp() + %(lease)s::interval END,"
-        " transaction_id = pg_current_xact_id()::text::bigint, updated_at = clock_timestamp()"
-        f"{_FENCED}{'' if guard is None else f' AND EXISTS ({guard})'}",
+        _CHECKPOINT + ("" if guard is None else f" AND EXISTS ({guard})"),  # pyright: ignore[reportArgumentType] - a constant
         dict(values or {})
         | _fence(piece)
         | {

@@ -1,8 +1,9 @@
 """Trying rows on a SQL table without touching it: on temporary tables like it, all of it rolled back."""
 
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from psycopg import sql
@@ -16,6 +17,11 @@ from dualstore.stores.postgres_staging import LoadStatements
 from dualstore.stores.postgres_transaction import Cursor, transaction
 
 _ALWAYS = "SELECT WHERE %(epoch)s IS NOT NULL"
+_TRIAL_INDEXES = """
+SELECT relname, pg_get_indexdef(indexrelid) FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+ WHERE indrelid = to_regclass(%s) AND NOT indisunique AND NOT indisprimary
+   AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid)
+"""
 _SIZES = "SELECT pg_table_size({trial}), pg_indexes_size({trial})"
 # What CREATE TABLE … (LIKE … INCLUDING ALL) leaves out; dualstore's own triggers only take notes.
 _LEFT_OUT = """
@@ -35,24 +41,25 @@ class _Trial(LoadStatements):
     @cached_property
     def table(self) -> sql.Identifier:
         """The temporary table."""
-        return sql.Identifier("pg_temp", self._trial_name)
+        return sql.Identifier("pg_temp", self.trial_name)
 
     @cached_property
     def begin(self) -> sql.Composed:
         """See `LoadStatements.begin`."""
         staging = LoadStatements(self.mapping, self.guard, place=self.place)
         trial = sql.SQL("; CREATE TEMPORARY TABLE {} (LIKE {} INCLUDING ALL) ON COMMIT DROP").format(
-            sql.Identifier(self._trial_name), staging.table
+            sql.Identifier(self.trial_name), staging.table
         )
         return sql.Composed([staging.begin, trial])
 
     @cached_property
     def sizes(self) -> sql.Composed:
         """How large the temporary table and its indexes have become."""
-        return sql.SQL(_SIZES).format(trial=sql.Literal(f"pg_temp.{self._trial_name}"))
+        return sql.SQL(_SIZES).format(trial=sql.Literal(f"pg_temp.{self.trial_name}"))
 
     @property
-    def _trial_name(self) -> str:
+    def trial_name(self) -> str:
+        """The temporary table's name."""
         return f"dualstore_trial_{self.place}"
 
 
@@ -75,6 +82,23 @@ class Tried:
     rejected: Sequence[Rejected]
     table_bytes: int
     index_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class IndexCosts:
+    """What the indexes that a copy can do without cost, measured on some items.
+
+    Attributes:
+        items: how many.
+        kept_us: microseconds to insert an item with all indexes.
+        dropped_us: the same without those.
+        rebuilt_us: microseconds for each item to build those afterwards.
+    """
+
+    items: int
+    kept_us: float
+    dropped_us: float
+    rebuilt_us: float
 
 
 class _UndoneError(Exception):
@@ -124,10 +148,59 @@ class TrialLoad(PostgresLoad):
             items=sum(block.rows + len(block.declined) for block in batch.sent) + len(rejected),
             fitting=fitting,
             json_bytes=sum(block.json_bytes for block in batch.sent),
-            rejected=batch.rejected,
+            rejected=[self._told(each) for each in batch.rejected],
             table_bytes=table_bytes,
             index_bytes=index_bytes,
         )
+
+    def _told(self, rejected: Rejected) -> Rejected:
+        """A refusal in the names of the real table; those of its indexes are made of it."""
+        detail = rejected.detail
+        for trial in self._trials:
+            detail = detail.replace(trial.trial_name, trial.mapping.table.name)
+        return replace(rejected, detail=detail)
+
+    def index_costs(self, blocks: Sequence[Transcoded]) -> IndexCosts:
+        """Measure on some blocks what dropping and rebuilding indexes changes.
+
+        Args:
+            blocks: as for `load_blocks`; items that the transcoder declines are left out.
+        """
+        items = 0
+        kept = dropped = rebuilt = 0.0
+        with (
+            suppress(_UndoneError),
+            transaction(self._engine, f"Trying the indexes of {self._table}") as cursor,
+        ):
+            for place, trial in enumerate(self._trials):
+                some = [part for block in blocks for at, part in block.by_part() if at == place]
+                cursor.execute(trial.begin, prepare=False)
+                items += self._copy(cursor, trial.copy, Batch(trial.mapping, blocks=iter(some)))
+                measured = self._index_seconds(cursor, trial)
+                kept, dropped, rebuilt = kept + measured[0], dropped + measured[1], rebuilt + measured[2]
+            raise _UndoneError
+        each = 1e6 / max(1, items)
+        return IndexCosts(items, kept * each, dropped * each, rebuilt * each)
+
+    def _index_seconds(self, cursor: Cursor, trial: _Trial) -> tuple[float, float, float]:
+        """How long inserting takes with all indexes and without those, and building them then."""
+
+        def inserting() -> float:
+            began = time.monotonic()
+            cursor.execute(trial.insert, self._parameters)
+            return time.monotonic() - began
+
+        kept = inserting()
+        cursor.execute(_TRIAL_INDEXES, [trial.table.as_string(None)])
+        indexes = cursor.fetchall()
+        for name, _ in indexes:
+            cursor.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier("pg_temp", name)))
+        cursor.execute(sql.SQL("TRUNCATE {}").format(trial.table))
+        dropped = inserting()
+        began = time.monotonic()
+        for _, definition in indexes:
+            cursor.execute(definition.encode())
+        return kept, dropped, time.monotonic() - began
 
     def _sizes(self, cursor: Cursor) -> tuple[int, int]:
         table_bytes = index_bytes = 0

@@ -23,12 +23,14 @@ _STREAM_RETENTION = timedelta(hours=24)
 # The journal's times are by its writers' own clocks.
 _CLOCK_SKEW = timedelta(hours=1)
 
+# What a run copies may be as old, when it starts, as tombstones are kept (`Source.covers`).
 # What is not known to have been read of a stream is no older than its records are kept. A stream that nobody
 # follows any more keeps nothing for ever: its records are gone, too.
 _HORIZON = """
 SELECT least(
     clock_timestamp() - %(retention)s,
-    (SELECT min(started_at) FROM dualstore.runs WHERE table_name = %(table)s AND state = 'running'),
+    (SELECT min(started_at) - %(retention)s FROM dualstore.runs
+      WHERE table_name = %(table)s AND state = 'running'),
     (SELECT min(since) FROM dualstore.dirty WHERE table_name = %(table)s),
     (SELECT min(greatest(coalesce(caught_up_at, updated_at - %(stream)s), clock_timestamp() - 2 * %(stream)s))
        FROM dualstore.stream_shards WHERE table_name = %(table)s AND state = 'open'),

@@ -1,12 +1,19 @@
 """The AWS clients that a backfill reads with, made when they are first asked for."""
 
+import re
 import threading
 from datetime import timedelta
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
 
+from dualstore.stores.dynamo_exports import TableIdentity, table_identity
+from dualstore.stores.dynamo_whole import refuse_half_answers
+
+# AWS, "Endpoints and quotas for Amazon DynamoDB": also with account ids, dual stack, FIPS and in China.
+_AT_AWS = re.compile(r"\.(amazonaws\.com(\.cn)?|api\.aws|api\.amazonwebservices\.com\.cn)$")
 _CONNECT_SECONDS = 5.0
 _MAX_CONNECTIONS = 64
 
@@ -61,6 +68,17 @@ class SourceClients:
         retries = Config(retries={"mode": "standard", "total_max_attempts": 5})
         return self._client("dynamodb", "exports", retries, endpoint_url=self._endpoint_url)
 
+    def identity_of(self, table: str) -> TableIdentity | None:
+        """Which table it is that goes by a name; None at a stand-in, whose ARNs no export has.
+
+        Raises:
+            ConfigurationError: there is none, or it may not be described.
+            Unavailable: DynamoDB does not answer.
+        """
+        client = self.exports()
+        host = urlsplit(client.meta.endpoint_url).hostname or ""
+        return table_identity(client, table) if _AT_AWS.search(host) else None
+
     def s3(self) -> Any:
         """A client of S3 that leaves checking content to those who know the MD5 of the file."""
         return self._client(
@@ -88,4 +106,6 @@ class SourceClients:
             if purpose not in self._made:
                 session: Any = boto3.Session(region_name=self._region)
                 self._made[purpose] = session.client(service, config=shared.merge(config), **options)
+                if service == "dynamodb":
+                    refuse_half_answers(self._made[purpose])
             return self._made[purpose]

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from dualstore.backfill.blocks import Readable
@@ -165,6 +165,11 @@ def _check_taken(taken_at: datetime | None, since: datetime, tombstones_since: d
         raise UnusableSource(
             "nobody says when these lines were read from the table: give the time at which reading them "
             "began (`--taken-at`), which has to be after every write began to be mirrored"
+        )
+    if taken_at > datetime.now(UTC) + MARGIN:
+        raise UnusableSource(
+            f"the lines cannot be of {taken_at.isoformat()}, which is to come: give the time with its offset "
+            "from UTC (`--taken-at`)"
         )
     for moment, what in ((since, "every write is mirrored"), (tombstones_since, "deletions are remembered")):
         if moment is not None and taken_at < moment + MARGIN:

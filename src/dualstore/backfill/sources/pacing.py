@@ -84,10 +84,11 @@ class ReadPace:
         with self._lock:
             now = self._clock()
             self._rise()
-            measured = self._measured_units / max(1.0, now - self._measured_from)
-            before = max(self._rate if self._rate is not None else measured, _LEAST_UNITS_PER_SECOND)
-            self._rate = max(_LEAST_UNITS_PER_SECOND, before * _BACK_OFF)
-            self._step = before * (1 - _BACK_OFF) / _RECOVERY_SECONDS
+            if self._rate is not None or self._measured_units:  # else nobody knows yet what it can bear
+                measured = self._measured_units / max(1.0, now - self._measured_from)
+                before = max(self._rate if self._rate is not None else measured, _LEAST_UNITS_PER_SECOND)
+                self._rate = max(_LEAST_UNITS_PER_SECOND, before * _BACK_OFF)
+                self._step = before * (1 - _BACK_OFF) / _RECOVERY_SECONDS
             self._measured_units, self._measured_from = 0.0, now
             pause = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2.0**self._refusals)
             self._refusals += 1

@@ -190,6 +190,12 @@ class ScanSource:
                 if self._clock() - paused_since > _PATIENCE_SECONDS:
                     raise
                 continue
+            except Unavailable:
+                if not group.parts:
+                    raise
+                yield group  # however often pages fail, each that has come is passed by
+                group = _Group(group.position_after)
+                continue
             paused_since = self._clock()
             part = part_of(page)
             self._pace.spent(part.read_units, items=part.items)

@@ -192,6 +192,9 @@ def test_throttling_is_waited_out_and_reading_slows_down(source, clock, table):
     raw = list(scan.read_raw(piece, None, Limits()))
     assert sorted(numbers(block for batch in raw for block in batch.blocks)) == list(range(ITEMS))
     assert clock.now > 0
+    assert scan.units_per_second is None  # nobody knows yet what the table can bear
+    table.refusals = ["ThrottlingException"]
+    list(scan.read_raw(piece, None, Limits()))
     assert scan.units_per_second is not None
 
 

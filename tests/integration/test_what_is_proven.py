@@ -1,0 +1,106 @@
+"""What a copy and a verification may declare of a table: loaded, verified, nothing suspect."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dualstore import Stage
+from dualstore.backfill.sources import SourceContext, source_from
+from dualstore.errors import ConfigurationError, UnusableSource
+from dualstore.flags import StaticFlags
+from dualstore.store.copying import CopyOrder
+from dualstore.store.proving import ProofOrder
+from dualstore.store.table import MigratedTable
+from dualstore.stores.source_clients import SourceClients
+from exports import incremental_export
+from integration.deployment import Deployment
+
+ITEMS = 12
+
+
+def item(number: int) -> dict[str, Any]:
+    return {"pk": {"S": f"p{number}"}, "sk": {"N": "1"}, "name": {"S": f"n{number}"}}
+
+
+def source_of(table: MigratedTable, *places: Path | str, taken_at: datetime | None = None) -> Any:
+    context = SourceContext(table.copying.shape, SourceClients())
+    return source_from(tuple(map(str, places)), context, taken_at=taken_at)
+
+
+@pytest.fixture
+def table(deployment: Deployment) -> Any:
+    """A table with a history, at `dualwrite`."""
+    model, row = deployment.table()
+    name = model.Meta.table_name
+    for number in range(ITEMS):
+        deployment.dynamodb.put_item(TableName=name, Item=item(number))
+    flags = StaticFlags()
+    with deployment.store(flags) as store:
+        store.bind(model, row)
+        flags.set(name, stage=Stage.DUALWRITE)
+        migrated = store.table(name)
+        migrated.wait_until(lambda record: record.stage is Stage.DUALWRITE)
+        yield migrated
+
+
+def test_increments_alone_are_no_history(table: MigratedTable, tmp_path: Path) -> None:
+    begin = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
+    change = ({"pk": {"S": "p1"}, "sk": {"N": "1"}}, None, item(1))
+    export = incremental_export(
+        table.physical, [[change]], begin=begin, end=begin + timedelta(hours=2), number=1
+    )
+    source = source_of(table, export.write(tmp_path))
+    with pytest.raises(ConfigurationError, match="give the full export"):
+        table.backfill(order=CopyOrder(source=source))
+    assert not table.status().record.loaded
+
+
+def test_a_copy_that_begins_takes_back_what_was_proven_before(table: MigratedTable) -> None:
+    table.backfill(segments=1, workers=1)
+    assert table.verify().proven
+    assert table.status().record.verified
+    table.backfill(segments=1, workers=1)
+    record = table.status().record
+    assert (record.loaded, record.verified) == (True, False)
+
+
+def test_lines_of_a_time_to_come_are_refused(table: MigratedTable, tmp_path: Path) -> None:
+    lines = tmp_path / "items.jsonl"
+    lines.write_text('{"Item": {"pk": {"S": "gone"}, "sk": {"N": "1"}}}\n')
+    source = source_of(table, lines, taken_at=datetime.now(UTC) + timedelta(hours=2))
+    with pytest.raises(UnusableSource, match="which is to come"):
+        table.backfill(order=CopyOrder(source=source))
+
+
+def test_some_keys_prove_nothing_of_the_others(table: MigratedTable) -> None:
+    table.backfill(segments=1, workers=1)
+    found = table.prove(ProofOrder(keys=[{"pk": {"S": "p1"}, "sk": {"N": "1"}}]))
+    assert found.proven
+    assert not table.status().record.verified
+
+
+def test_equal_to_what_was_is_not_equal_to_what_is(table: MigratedTable, tmp_path: Path) -> None:
+    table.backfill(segments=1, workers=1)
+    table.suspect("a-process-that-died")
+    lines = tmp_path / "items.jsonl"
+    scanned = table.prove(ProofOrder(source=source_of(table, "scan")))
+    assert scanned.proven
+    assert not table.status().record.suspects
+    table.suspect("another")
+    written = [f'{{"Item": {each}}}' for each in map(_json, map(item, range(ITEMS)))]
+    lines.write_text("\n".join(written) + "\n")
+    found = table.prove(ProofOrder(source=source_of(table, lines)))
+    assert found.difference_count == 0
+    record = table.status().record
+    assert (record.verified, record.suspects) == (False, {"another"})
+
+
+def test_an_order_without_keys_and_source_is_refused(table: MigratedTable) -> None:
+    with pytest.raises(ConfigurationError, match="which keys"):
+        table.prove(ProofOrder())
+
+
+def _json(value: dict[str, Any]) -> str:
+    return str(value).replace("'", '"')
