@@ -46,6 +46,7 @@ from dualstore.stores.postgres import PostgresStore
 from dualstore.stores.postgres_comparison import PostgresComparison
 from dualstore.stores.postgres_control import PostgresControl
 from dualstore.stores.postgres_findings import PostgresFindings
+from dualstore.stores.postgres_fingerprints import PostgresFingerprints
 from dualstore.stores.postgres_runs import PostgresRuns
 from dualstore.testing.servers import PostgresServer
 from dualstore.verify import BulkVerify, Judge, Verification
@@ -102,6 +103,7 @@ def plan(engine: sa.Engine, paths: tuple[str, ...], *, accelerated: bool) -> Bul
             postgres=PostgresStore(engine, {TABLE: MAPPING}),
         ),
         at_once=False,
+        fingerprints=PostgresFingerprints(engine, MAPPING) if accelerated else None,
         workers=1,
         differences_kept=1_000_000,
     )

@@ -9,15 +9,13 @@
  * output outlives a `reserve`: spans are offsets. Nothing here keeps a reference to the input.
  */
 
-#define PY_SSIZE_T_CLEAN
-#define Py_LIMITED_API 0x030B0000 /* one wheel for Python 3.11 and everything after it */
-#include <Python.h>
+#include "fingerprints.h" /* before the others: it includes Python.h */
 
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define INTERFACE 1 /* dualstore.mapping.transcoding.accelerated asks for exactly this one */
+#define INTERFACE 2 /* dualstore.mapping.transcoding.accelerated asks for exactly this one */
 
 enum { MAX_LEVELS = 32, STAMP_SIZE = 16, MOMENT_SIZE = 31, FEW_MEMBERS = 16 };
 
@@ -1212,7 +1210,8 @@ static int fill_module(PyObject *module) {
     if (type == NULL) return -1;
     int added = PyModule_AddType(module, (PyTypeObject *)type);
     Py_DECREF(type);
-    return added < 0 ? -1 : PyModule_AddIntConstant(module, "INTERFACE", INTERFACE);
+    if (added < 0 || add_fingerprints(module) < 0) return -1;
+    return PyModule_AddIntConstant(module, "INTERFACE", INTERFACE);
 }
 
 static PyModuleDef_Slot module_slots[] = {
@@ -1223,7 +1222,7 @@ static PyModuleDef_Slot module_slots[] = {
 static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "dualstore_accelerator",
-    .m_doc = "DynamoDB-JSON as text for PostgreSQL's COPY, for dualstore.mapping.transcoding.",
+    .m_doc = "DynamoDB-JSON as text for PostgreSQL's COPY, and fingerprints of such text.",
     .m_size = 0,
     .m_slots = module_slots,
 };

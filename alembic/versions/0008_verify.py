@@ -161,10 +161,15 @@ def _create_seen() -> None:
         sa.Column("differs", sa.Boolean, nullable=False, server_default=sa.false()),
         sa.Column("first", ARRAY(sa.BigInteger), nullable=False),
         sa.Column("second", ARRAY(sa.BigInteger), nullable=False),
+        sa.Column("of_rows", sa.Boolean, nullable=False, server_default=sa.false()),
+        sa.Column("sum_first", sa.BigInteger),
+        sa.Column("sum_second", sa.BigInteger),
+        sa.Column("unmatched_first", ARRAY(sa.BigInteger)),
+        sa.Column("unmatched_second", ARRAY(sa.BigInteger)),
         sa.PrimaryKeyConstraint("id", name="pk_verify_seen"),
         _of_run("verify_seen"),
         schema=SCHEMA,
-        comment="Hashes of the keys or items that a verification has seen on DynamoDB, until it ends",
+        comment="Hashes of the keys, items or rows that a verification has seen, until it ends",
     )
     op.create_index("ix_verify_seen_run_id_place", "verify_seen", ["run_id", "place"], schema=SCHEMA)
     # Hashes do not get smaller by compression.
@@ -191,7 +196,7 @@ def _create_findings() -> None:
         _of_run("verify_findings"),
         schema=SCHEMA,
         comment=(
-            "Keys that a verification looks at again, and its verdicts; the key is forgotten with the verdict"
+            "Keys that a verification looks at again, and its verdicts; a key is forgotten with its verdict"
         ),
     )
     op.create_index(

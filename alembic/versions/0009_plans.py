@@ -54,7 +54,7 @@ def upgrade() -> None:
 
 
 def _watching() -> None:
-    """What the monitor and a failover keep."""
+    """What the monitor keeps."""
     op.create_table(
         "alerts",
         sa.Column("key", sa.Text, nullable=False),
@@ -88,23 +88,11 @@ def _watching() -> None:
         "only added to",
     )
     op.create_index("ix_rollbacks_table_name_number", "rollbacks", ["table_name", "number"], schema=SCHEMA)
-    op.create_table(
-        "lost_writes",
-        sa.Column("table_name", sa.Text, nullable=False),
-        sa.Column("epoch", sa.BigInteger, nullable=False),
-        sa.Column("key_hash", sa.Text, nullable=False),
-        sa.Column("found_at", sa.DateTime(timezone=True), nullable=False, server_default=NOW),
-        sa.Column("written_at", sa.DateTime(timezone=True)),
-        sa.Column("item", sa.Text),
-        sa.PrimaryKeyConstraint("table_name", "epoch", "key_hash", name="pk_lost_writes"),
-        schema=SCHEMA,
-        comment="Writes that PostgreSQL had acknowledged and that a failover to DynamoDB has left behind",
-    )
 
 
 def downgrade() -> None:
     """Take it back to the revision before."""
-    for watching in ("lost_writes", "rollbacks", "alerts"):
+    for watching in ("rollbacks", "alerts"):
         op.drop_table(watching, schema=SCHEMA)
     op.drop_table("plan_events", schema=SCHEMA)
     op.drop_table("plans", schema=SCHEMA)

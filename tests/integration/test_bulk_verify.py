@@ -20,16 +20,33 @@ from dualstore.operations import DeleteItem, PutItem
 from dualstore.stores.memory import MemoryStore
 from dualstore.stores.postgres_comparison import PostgresComparison
 from dualstore.stores.postgres_findings import PostgresFindings
+from dualstore.stores.postgres_fingerprints import PostgresFingerprints
 from dualstore.stores.postgres_keys import PostgresKeys
 from dualstore.stores.postgres_runs import RunState, TakenOver
 from dualstore.telemetry import DiscrepancyLog
 from dualstore.verify import Finding
 from dualstore.verify.bulk import BulkVerify
 from dualstore.verify.judging import Judge
+from transcoding_cases import accelerator_is_built
 
 TABLE = "orders-prod"
 SHAPE = TableShape(TABLE, KeySchema(KeyAttribute("customer", "S"), KeyAttribute("number", "N")))
 DIGITS = "1." + "7" * 36
+WAYS: dict[str, dict[str, Any]] = {
+    "at once": {"at_once": True},
+    "by hashes": {"at_once": False},
+    "by fingerprints": {"at_once": False, "fingerprints": True},
+}
+
+
+def built(name: str) -> Any:
+    """A way, left out where the accelerator that it needs is not built."""
+    missing = "fingerprints" in WAYS[name] and not accelerator_is_built()
+    mark = pytest.mark.skipif(missing, reason="the accelerator is not built: pip install ./accelerator")
+    return pytest.param(WAYS[name], id=name, marks=mark)
+
+
+EACH_WAY = pytest.mark.parametrize("way", list(map(built, WAYS)))
 AT_ONCE = pytest.mark.parametrize("at_once", [True, False], ids=["at once", "by hashes"])
 
 
@@ -98,6 +115,8 @@ def plan(sides: BulkSides, source: Export, **options: Any) -> BulkVerify:
     for name in ("repair", "settle", "record", "pause"):
         if name in options:
             judging[name] = options.pop(name)
+    if options.pop("fingerprints", False):
+        options["fingerprints"] = PostgresFingerprints(sides.engine, sides.mapping, batch_bytes=8192)
     return BulkVerify(
         mapping=sides.mapping,
         source=source,
@@ -187,11 +206,11 @@ def found(verification: Any) -> set[tuple[str, Finding, tuple[str, ...]]]:
     return {(each.key_hash, each.finding, each.paths) for each in verification.differences}
 
 
-@AT_ONCE
-def test_exactly_the_planted_faults_are_found(sides: BulkSides, at_once):
+@EACH_WAY
+def test_exactly_the_planted_faults_are_found(sides: BulkSides, way):
     planted = plant(sides)
 
-    verification = plan(sides, export_of(sides), at_once=at_once).run()
+    verification = plan(sides, export_of(sides), **way).run()
 
     assert found(verification) == planted.expected
     assert verification.difference_count == len(planted.expected)
@@ -231,8 +250,8 @@ class KilledAt:
             raise Killed
 
 
-@AT_ONCE
-def test_a_verification_killed_anywhere_goes_on_and_counts_nothing_twice(sides: BulkSides, at_once):
+@EACH_WAY
+def test_a_verification_killed_anywhere_goes_on_and_counts_nothing_twice(sides: BulkSides, way):
     planted = plant(sides)
     source = export_of(sides)
     exchange, kills, whole = 1, 0, None
@@ -240,7 +259,7 @@ def test_a_verification_killed_anywhere_goes_on_and_counts_nothing_twice(sides: 
         # Each attempt goes a little further into the same run, and is killed there.
         try:
             with KilledAt(sides.engine, exchange):
-                whole = plan(sides, source, at_once=at_once).run()
+                whole = plan(sides, source, **way).run()
         except Killed:
             kills += 1
         exchange += 3
@@ -256,8 +275,8 @@ def test_a_verification_killed_anywhere_goes_on_and_counts_nothing_twice(sides: 
         assert connection.exec_driver_sql("SELECT count(*) FROM dualstore.verify_seen").scalar() == 0
 
 
-@AT_ONCE
-def test_writers_at_work_are_never_called_different_and_hide_no_fault(sides: BulkSides, at_once):
+@EACH_WAY
+def test_writers_at_work_are_never_called_different_and_hide_no_fault(sides: BulkSides, way):
     load(sides, [order(n) for n in range(120)])
     sides.mirror(order(7), order(7, name={"S": "damaged"}))
     stop, failures = threading.Event(), []
@@ -276,7 +295,7 @@ def test_writers_at_work_are_never_called_different_and_hide_no_fault(sides: Bul
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        during = plan(sides, source, at_once=at_once, pause=timedelta(seconds=0.5)).run()
+        during = plan(sides, source, **way, pause=timedelta(seconds=0.5)).run()
     finally:
         stop.set()
         writer.join()
@@ -285,8 +304,8 @@ def test_writers_at_work_are_never_called_different_and_hide_no_fault(sides: Bul
     assert found(during) == {(key_hash(SHAPE.keys, order(7)), Finding.VALUE, ("name",))}
 
 
-@AT_ONCE
-def test_random_damage_is_found_key_by_key(sides: BulkSides, at_once):
+@EACH_WAY
+def test_random_damage_is_found_key_by_key(sides: BulkSides, way):
     chance = random.Random(7)
     load(sides, [order(n) for n in range(2000)])
     damaged = chance.sample(range(2000), 5)
@@ -295,7 +314,7 @@ def test_random_damage_is_found_key_by_key(sides: BulkSides, at_once):
             "UPDATE shop.orders SET name = name || '.' WHERE number = ANY(%s)", (damaged,)
         )
 
-    verification = plan(sides, export_of(sides, batch=300), at_once=at_once, workers=2).run()
+    verification = plan(sides, export_of(sides, batch=300), **way, workers=2).run()
 
     assert {hashed for hashed, _, _ in found(verification)} == {
         key_hash(SHAPE.keys, order(n)) for n in damaged
@@ -323,20 +342,20 @@ def test_rows_that_break_the_rules_of_the_bookkeeping_are_found(sides: BulkSides
     assert verification.equal == 7
 
 
-@AT_ONCE
-def test_lines_that_are_no_items_are_counted_as_differences(sides: BulkSides, at_once):
+@EACH_WAY
+def test_lines_that_are_no_items_are_counted_as_differences(sides: BulkSides, way):
     load(sides, [order(n) for n in range(10)])
     export = export_of(sides)
     export.lines = [*export.lines, b'{"Item": {"customer": {"S": "nobody"}}}\n']
 
-    verification = plan(sides, export, at_once=at_once).run()
+    verification = plan(sides, export, **way).run()
 
     assert (verification.unreadable, verification.difference_count, verification.equal) == (1, 1, 10)
     assert not verification.proven
 
 
-@AT_ONCE
-def test_repair_settles_what_differs_and_removes_a_row_only_where_its_item_is_gone(sides: BulkSides, at_once):
+@EACH_WAY
+def test_repair_settles_what_differs_and_removes_a_row_only_where_its_item_is_gone(sides: BulkSides, way):
     load(sides, [order(n) for n in range(30)])
     export = export_of(sides)
     sides.mirror(order(1), None)
@@ -346,9 +365,7 @@ def test_repair_settles_what_differs_and_removes_a_row_only_where_its_item_is_go
     sides.mirror(order(1001), order(1001))
     log = DiscrepancyLog()
 
-    verification = plan(
-        sides, export, at_once=at_once, repair=True, settle=sides.settle_all, record=log
-    ).run()
+    verification = plan(sides, export, **way, repair=True, settle=sides.settle_all, record=log).run()
 
     assert (verification.difference_count, verification.repaired, verification.proven) == (3, 3, True)
     assert {each.repaired for each in log.records()} == {True}
@@ -377,15 +394,15 @@ def short_names(sides: BulkSides) -> Iterator[None]:
         connection.exec_driver_sql("DROP DOMAIN shop.short")
 
 
-@AT_ONCE
+@EACH_WAY
 @pytest.mark.usefixtures("short_names")
-def test_an_item_that_no_row_can_hold_is_missing_and_hides_nothing_beside_it(sides: BulkSides, at_once):
+def test_an_item_that_no_row_can_hold_is_missing_and_hides_nothing_beside_it(sides: BulkSides, way):
     load(sides, [order(n) for n in range(10)])
     sides.put(order(4, name={"S": "too long for a name of ours"}))
     sides.mirror(order(4), None)
     sides.mirror(order(5), order(5, name={"S": "damaged"}))
 
-    verification = plan(sides, export_of(sides, pieces_count=1), at_once=at_once).run()
+    verification = plan(sides, export_of(sides, pieces_count=1), **way).run()
 
     assert found(verification) == {
         (key_hash(SHAPE.keys, order(4)), Finding.MISSING_ON_POSTGRES, ()),

@@ -306,7 +306,9 @@ mapped_tables = sa.Table(
     sa.Column("relation", sa.Text, nullable=False),
     _moment("updated_at"),
     sa.PrimaryKeyConstraint("table_name", "place"),
-    comment="The SQL tables that hold the items of each DynamoDB table, for the functions that count their rows",
+    comment=(
+        "The SQL tables that hold the items of each DynamoDB table, for the functions that count their rows"
+    ),
 )
 
 verify_seen = sa.Table(
@@ -320,10 +322,15 @@ verify_seen = sa.Table(
     sa.Column("differs", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("first", ARRAY(sa.BigInteger), nullable=False),
     sa.Column("second", ARRAY(sa.BigInteger), nullable=False),
+    sa.Column("of_rows", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("sum_first", sa.BigInteger),
+    sa.Column("sum_second", sa.BigInteger),
+    sa.Column("unmatched_first", ARRAY(sa.BigInteger)),
+    sa.Column("unmatched_second", ARRAY(sa.BigInteger)),
     sa.PrimaryKeyConstraint("id"),
     sa.ForeignKeyConstraint(["run_id"], [runs.c.id], ondelete="CASCADE"),
     sa.Index(None, "run_id", "place"),
-    comment="Hashes of the keys or items that a verification has seen on DynamoDB, until it ends",
+    comment="Hashes of the keys, items or rows that a verification has seen, until it ends",
 )
 
 verify_findings = sa.Table(
@@ -342,7 +349,7 @@ verify_findings = sa.Table(
     sa.PrimaryKeyConstraint("run_id", "digest"),
     sa.ForeignKeyConstraint(["run_id"], [runs.c.id], ondelete="CASCADE"),
     sa.Index("ix_verify_findings_open", "run_id", "piece", postgresql_where=sa.text("finding IS NULL")),
-    comment="Keys that a verification looks at again, and its verdicts; the key is forgotten with the verdict",
+    comment="Keys that a verification looks at again, and its verdicts; a key is forgotten with its verdict",
 )
 
 discrepancies = sa.Table(
@@ -474,19 +481,6 @@ rollbacks = sa.Table(
     sa.PrimaryKeyConstraint("number"),
     sa.Index(None, "table_name", "number"),
     comment="What was rolled back: by whom, why, from where to where, and on which evidence; only added to",
-)
-
-lost_writes = sa.Table(
-    "lost_writes",
-    metadata,
-    sa.Column("table_name", sa.Text, nullable=False),
-    sa.Column("epoch", sa.BigInteger, nullable=False),
-    sa.Column("key_hash", sa.Text, nullable=False),
-    _moment("found_at"),
-    _moment("written_at", nullable=True),
-    sa.Column("item", sa.Text),
-    sa.PrimaryKeyConstraint("table_name", "epoch", "key_hash"),
-    comment="Writes that PostgreSQL had acknowledged and that a failover to DynamoDB has left behind",
 )
 
 entities = sa.Table(

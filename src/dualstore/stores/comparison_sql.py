@@ -179,6 +179,40 @@ class Scanning:
         return sql.SQL("SELECT count(*) FROM {}").format(_table(self.part))
 
     @cached_property
+    def size(self) -> sql.Composed:
+        """How many blocks the table's file has, and the size of all of it; of the largest partition."""
+        return sql.SQL(
+            "SELECT max(pg_relation_size(relid)) / current_setting('block_size')::bigint,"
+            " max(pg_table_size(relid)) FROM (SELECT relid FROM pg_partition_tree({0}::regclass)"
+            " UNION SELECT {0}::regclass) AS of_table (relid)"
+        ).format(sql.Literal(_table(self.part).as_string(None)))
+
+    def lines(self, first: int, last: int | None, *, placed: bool = False) -> sql.Composed:
+        """COPY the rows between two blocks, the last one left out, or to the table's end.
+
+        Args:
+            first: the block to begin with.
+            last: the block to end in front of.
+            placed: whether each line begins with the row's place.
+        """
+        bounds = [sql.SQL("ctid >= {}::tid").format(sql.Literal(f"({first},0)"))]
+        if last is not None:
+            bounds.append(sql.SQL("ctid < {}::tid").format(sql.Literal(f"({last},0)")))
+        names: list[sql.Composable] = [sql.Identifier(name) for name in self.part.column_names]
+        return sql.SQL("COPY (SELECT {} FROM {} WHERE {}) TO STDOUT").format(
+            sql.SQL(", ").join([sql.SQL("ctid"), *names] if placed else names),
+            _table(self.part),
+            sql.SQL(" AND ").join(bounds),
+        )
+
+    @cached_property
+    def keys_at(self) -> sql.Composed:
+        """The keys of the rows at some places."""
+        return sql.SQL("SELECT {} FROM {} t WHERE t.ctid = ANY(%s::tid[])").format(
+            self._keys, _table(self.part)
+        )
+
+    @cached_property
     def unseen(self) -> sql.Composed:
         """The keys of the rows of which no hash was noted."""
         first, second = _key_hashes("t", self.part)

@@ -173,7 +173,7 @@ class PostgresComparison:
         """
         for place, part in enumerate(self._mapping.parts):
             for rows in self._pages(scanning(part).unseen, {"run": run_id, "place": place}):
-                keys = [_decoded(part, row) for row in rows]
+                keys = [decoded(part, row) for row in rows]
                 with transaction(self._engine, f"Noting rows of {self._table} without an item") as cursor:
                     self._note(cursor, run_id, None, keys)
 
@@ -186,7 +186,7 @@ class PostgresComparison:
         for place, part in enumerate(self._mapping.parts):
             for rows in self._pages(scanning(part).unmatched, {"run": run_id, "place": place}):
                 batches = sorted({row[-1] for row in rows if row[-1] is not None})
-                keys = [_decoded(part, row) for row in rows if row[-1] is None]
+                keys = [decoded(part, row) for row in rows if row[-1] is None]
                 with transaction(self._engine, f"Noting rows of {self._table} without an equal") as cursor:
                     self._note(cursor, run_id, None, keys)
                     cursor.execute(
@@ -227,11 +227,11 @@ class PostgresComparison:
         """
         for part in self._mapping.parts:
             for rows in self._pages(scanning(part).broken, {}):
-                broken = [(_decoded(part, row), Rule(row[-1])) for row in rows]
+                broken = [(decoded(part, row), Rule(row[-1])) for row in rows]
                 self._note_broken(run_id, broken)
         for first, second in _pairs(self._mapping.parts):
             for rows in self._pages(scanning(first).also_in(second), {}):
-                self._note_broken(run_id, [(_decoded(first, row), Rule.DUPLICATE) for row in rows])
+                self._note_broken(run_id, [(decoded(first, row), Rule.DUPLICATE) for row in rows])
 
     def tidy(self) -> None:
         """Remove what only runs under way need, of those that have ended."""
@@ -265,7 +265,7 @@ class PostgresComparison:
                 stamps_only, *columns = row
                 found.stamps_only += stamps_only
                 found.keys += [
-                    _decoded(part, values) for values in zip(*(each or () for each in columns), strict=True)
+                    decoded(part, values) for values in zip(*(each or () for each in columns), strict=True)
                 ]
         except psycopg.Error as error:
             if fault_of(error) is not Fault.REFUSED:
@@ -297,20 +297,12 @@ class PostgresComparison:
         cursor.execute(statements.drop)
 
     def _note(self, cursor: Cursor, run_id: UUID, piece: int | None, keys: Sequence[Key]) -> int:
-        if not keys:
-            return 0
-        rows = [(run_id, *self._named(key), piece) for key in keys]
-        cursor.executemany(_NOTE, rows)
-        return cursor.rowcount
-
-    def _named(self, key: Key) -> tuple[bytes, bytes, str]:
-        encoded = key_bytes(self.keys, key)
-        return sha256(encoded).digest(), encoded, key_hash(self.keys, key)
+        return note(cursor, self.keys, run_id, piece, keys)
 
     def _note_broken(self, run_id: UUID, broken: Sequence[tuple[Key, Rule]]) -> None:
         with transaction(self._engine, f"Noting rows of {self._table} that break a rule") as cursor:
             for key, rule in broken:
-                digest, _, hashed = self._named(key)
+                digest, _, hashed = _named(self.keys, key)
                 cursor.execute(_NOTE_JUDGED, [run_id, digest, hashed, rule, Jsonb(list(rule.columns))])
 
     def _pages(
@@ -347,7 +339,31 @@ def _advanced(
     )
 
 
-def _decoded(part: TableMapping, row: Sequence[Any]) -> Key:
+def note(cursor: Cursor, schema: KeySchema, run_id: UUID, piece: int | None, keys: Sequence[Key]) -> int:
+    """Note keys as candidates, in a transaction of the caller's. Noting a key twice is noting it once.
+
+    Args:
+        cursor: the transaction's.
+        schema: of the keys.
+        run_id: the run.
+        piece: the piece of items that the keys come from; None where they come from rows.
+        keys: the keys.
+
+    Returns:
+        How many were new.
+    """
+    if not keys:
+        return 0
+    cursor.executemany(_NOTE, [(run_id, *_named(schema, key), piece) for key in keys])
+    return cursor.rowcount
+
+
+def _named(schema: KeySchema, key: Key) -> tuple[bytes, bytes, str]:
+    encoded = key_bytes(schema, key)
+    return sha256(encoded).digest(), encoded, key_hash(schema, key)
+
+
+def decoded(part: TableMapping, row: Sequence[Any]) -> Key:
     """The key whose columns a row begins with."""
     return {
         column.attribute: column.decode(value) for column, value in zip(part.key_columns, row, strict=False)

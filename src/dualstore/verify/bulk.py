@@ -5,6 +5,7 @@ compares with its rows itself. The verdicts are given the same way: only what st
 """
 
 import os
+import secrets
 import socket
 import threading
 import time
@@ -12,16 +13,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Protocol
 from uuid import UUID
 
-from dualstore.errors import DualStoreError, Unavailable
+from dualstore.errors import ConfigurationError, DualStoreError, Unavailable
 from dualstore.mapping import Mapped
 from dualstore.mapping.transcoding import Transcoded, Transcoder
+from dualstore.mapping.transcoding.fingerprints import KEY_BYTES
 from dualstore.stores.bulk import collector_paused, each_segment
 from dualstore.stores.ledger import PieceRow, PieceState, Run, RunState, TakenOver
-from dualstore.stores.postgres_comparison import PostgresComparison
+from dualstore.stores.postgres_comparison import Compared, Marked, PostgresComparison
 from dualstore.stores.postgres_findings import PostgresFindings, Verdict
+from dualstore.stores.postgres_fingerprints import ROWS, PostgresFingerprints
 from dualstore.stores.postgres_runs import PostgresRuns
 from dualstore.verify.findings import Difference, Finding, Verification
 from dualstore.verify.judging import Judge, Judged
@@ -35,6 +39,7 @@ _TRIES = 5
 _BACKOFF = timedelta(seconds=1)
 _LOOK_AGAIN_SECONDS = 0.2
 _JOINED = "joined"
+_FINGERPRINT_KEY = "fingerprint_key"
 _DIFFERENCES = [finding for finding in Finding if finding.is_difference]
 
 
@@ -107,9 +112,13 @@ class BulkVerify:
             that changes while it is read, such as a Scan. Otherwise hashes of all rows are joined at the
             end, in one pass over the table, which takes 16 bytes an item on PostgreSQL's disk meanwhile.
             Batches that differ are then read a second time, so the source has to stay as it is.
+        fingerprints: with the accelerator, and where `at_once` is false: what takes the fingerprints of both
+            sides, instead of hashes that PostgreSQL works out of staged rows. Takes 32 bytes an item on
+            PostgreSQL's disk meanwhile. Whoever works on the run needs the accelerator then.
         workers: how many threads.
         limits: of a batch.
-        items_per_second: the most items to read per second and process, or None for no limit.
+        items_per_second: the most items to read per second and worker, or None for no limit.
+        rows_per_second: the most rows to read per second and worker for their fingerprints, or None.
         differences_kept: how many differences the result holds; all are counted.
         progress: called after each batch, never by two threads at once.
     """
@@ -123,9 +132,11 @@ class BulkVerify:
     judge: Judge
     context: Mapping[str, Any] = field(default_factory=dict)
     at_once: bool = True
+    fingerprints: PostgresFingerprints | None = None
     workers: int = 2
     limits: Limits = Limits()
     items_per_second: float | None = None
+    rows_per_second: float | None = None
     differences_kept: int = 1000
     progress: Callable[[VerifyProgress], None] = lambda _: None
 
@@ -156,7 +167,7 @@ class BulkVerify:
         while not stop.is_set():
             piece = self.judge.patiently(lambda: self.runs.claim_next(run.id, worker=worker, lease=_LEASE))
             if piece is not None:
-                self._work_on(piece, stop)
+                self._work_on(run, piece, stop)
             elif self.runs.pulse(run.id).unfinished:
                 stop.wait(_LOOK_AGAIN_SECONDS)  # held by somebody else, who may die
             else:
@@ -171,8 +182,16 @@ class BulkVerify:
                 return found
             self.runs.finish(found, RunState.ABANDONED, {"reason": "another verification was started"})
         self.comparison.tidy()
-        planned = self.source.pieces()
-        return self.runs.start(KIND, table, parameters | {"context": dict(self.context)}, planned=planned)
+        planned: Sequence[Mapping[str, Any]] = self.source.pieces()
+        beside: dict[str, Any] = {"context": dict(self.context)}
+        if self._takes_fingerprints is not None:
+            planned = _interleaved(planned, self._takes_fingerprints.pieces())
+            beside[_FINGERPRINT_KEY] = secrets.token_hex(KEY_BYTES)
+        return self.runs.start(KIND, table, parameters | beside, planned=planned)
+
+    @property
+    def _takes_fingerprints(self) -> PostgresFingerprints | None:
+        return None if self.at_once else self.fingerprints
 
     def _take_back(self, run: Run) -> None:
         """Have nobody wait for the lease of a process that has died; who lives claims another piece."""
@@ -183,11 +202,20 @@ class BulkVerify:
 
     def _parameters(self) -> dict[str, Any]:
         source = {name: value for name, value in self.source.parameters().items() if name != "tuning"}
-        return {"engine": "bulk", "source": source, "repair": self.judge.repair, "at_once": self.at_once}
+        return {
+            "engine": "bulk",
+            "source": source,
+            "repair": self.judge.repair,
+            "at_once": self.at_once,
+            "fingerprints": self._takes_fingerprints is not None,
+        }
 
-    def _work_on(self, piece: PieceRow, stop: threading.Event) -> None:
+    def _work_on(self, run: Run, piece: PieceRow, stop: threading.Event) -> None:
         try:
-            self._compare(piece, stop)
+            if ROWS in (piece.description or {}):
+                self._take_rows(run, piece, stop)
+            else:
+                self._compare(run, piece, stop)
             self._judge(piece.run_id, piece=piece.number)
         except TakenOver:
             return
@@ -195,34 +223,51 @@ class BulkVerify:
             attempts, said = _TRIES if isinstance(error, Unavailable) else 1, str(error)
             self.judge.patiently(lambda: self.runs.fail(piece, said, attempts=attempts, backoff=_BACKOFF))
 
-    def _compare(self, piece: PieceRow, stop: threading.Event) -> None:
+    def _compare(self, run: Run, piece: PieceRow, stop: threading.Event) -> None:
         description = piece.description or {}
         position = (piece.cursor or {}).get("position")
-        candidates, free_at = 0, time.monotonic()
+        compare = self._comparing(run)
+        candidates, pace = 0, _Pace(self.items_per_second)
         for lines in self.source.read_raw(description, position, self.limits):
             before = piece.items
             with collector_paused():
-                done = self.comparison.compare(
-                    piece,
-                    self._transcoded(lines.blocks),
-                    position=lines.position_after,
-                    lease=_LEASE,
-                    at_once=self.at_once,
-                )
+                done = compare(piece, self._transcoded(lines.blocks), position=lines.position_after)
             piece = done.piece
             candidates += done.candidates
             if candidates >= _CANDIDATES_AT_ONCE:
                 self._judge(piece.run_id, piece=piece.number)
                 candidates = 0
             self._report(piece.run_id)
-            if self.items_per_second is not None:
-                free_at = max(free_at, time.monotonic()) + (piece.items - before) / self.items_per_second
-                stop.wait(free_at - time.monotonic())
+            pace.keep(piece.items - before, stop)
             if stop.is_set():
                 self.runs.release(piece)
                 return
         if piece.state is not PieceState.COPIED:  # an empty piece has no last batch
-            self.comparison.compare(piece, (), position=None, lease=_LEASE, at_once=self.at_once)
+            compare(piece, (), position=None)
+
+    def _comparing(self, run: Run) -> Callable[..., Compared]:
+        """What compares a batch of items, or notes what is compared later."""
+        if self._takes_fingerprints is None:
+            return partial(self.comparison.compare, lease=_LEASE, at_once=self.at_once)
+        return partial(self._takes_fingerprints.take_items, lease=_LEASE, key=_key_of(run))
+
+    def _take_rows(self, run: Run, piece: PieceRow, stop: threading.Event) -> None:
+        fingerprints, pace = self._needed_fingerprints(), _Pace(self.rows_per_second)
+        while piece.state is not PieceState.COPIED:
+            before = (piece.cursor or {}).get(ROWS, 0)
+            piece = fingerprints.take_rows(piece, key=_key_of(run), lease=_LEASE).piece
+            self._report(piece.run_id)
+            pace.keep((piece.cursor or {})[ROWS] - before, stop)
+            if stop.is_set():
+                self.runs.release(piece)
+                return
+
+    def _needed_fingerprints(self) -> PostgresFingerprints:
+        if self._takes_fingerprints is None:
+            raise ConfigurationError(
+                "this verification was started with the accelerator, which is not installed here: install it"
+            )
+        return self._takes_fingerprints
 
     def _transcoded(self, blocks: Sequence[bytes]) -> Iterator[tuple[int, Transcoded]]:
         for block in blocks:
@@ -246,16 +291,39 @@ class BulkVerify:
         self.judge.patiently(lambda: self.comparison.note_broken_rules(run.id))
 
     def _join(self, run: Run) -> None:
-        """Join the hashes of both sides, and look again at the batches where some found no equal."""
+        """Join what was noted of both sides, and look again at the batches where some found no equal."""
+        if self._takes_fingerprints is not None:
+            self._join_fingerprints(run, self._takes_fingerprints)
+            return
         if _JOINED not in run.parameters:
             self.judge.patiently(lambda: self.comparison.note_unmatched(run.id))
             self.runs.set_parameters(run.id, {_JOINED: True})
-        pieces = {piece.number: piece for piece in self.runs.pieces(run)}
+        described = {piece.number: piece.description or {} for piece in self.runs.pieces(run)}
         for marked in self.comparison.marked(run.id):
-            described = pieces[marked.piece].description or {}
-            lines = next(iter(self.source.read_raw(described, marked.position, self.limits)))
+            blocks = self._read_again(described[marked.piece], marked)
             with collector_paused():
-                self.comparison.look_again(run.id, marked, self._transcoded(lines.blocks))
+                self.comparison.look_again(run.id, marked, blocks)
+
+    def _join_fingerprints(self, run: Run, fingerprints: PostgresFingerprints) -> None:
+        if self.judge.patiently(lambda: fingerprints.agree(run.id)):
+            return
+        if _JOINED not in run.parameters:
+            self.judge.patiently(lambda: fingerprints.mark(run.id))
+            self.runs.set_parameters(run.id, {_JOINED: True})
+        key = _key_of(run)
+        described = {piece.number: piece.description or {} for piece in self.runs.pieces(run)}
+        for marked in fingerprints.marked(run.id):
+            if marked.of_rows:
+                rows = described[marked.piece][ROWS]
+                self.judge.patiently(partial(fingerprints.look_again_at_rows, run.id, marked, rows, key=key))
+            else:
+                blocks = self._read_again(described[marked.piece], marked)
+                with collector_paused():
+                    fingerprints.look_again_at_items(run.id, marked, blocks, key=key)
+
+    def _read_again(self, described: Mapping[str, Any], marked: Marked) -> Iterator[tuple[int, Transcoded]]:
+        lines = next(iter(self.source.read_raw(described, marked.position, self.limits)))
+        return self._transcoded(lines.blocks)
 
     def _judge(self, run_id: UUID, *, piece: int | None = None) -> None:
         """Give every key that waits for one its verdict."""
@@ -316,6 +384,33 @@ class BulkVerify:
             finished=datetime.now(UTC),
             context=run.parameters.get("context", {}),
         )
+
+
+@dataclass
+class _Pace:
+    """Keeps a worker from going faster than it may; None: it may go as fast as it can."""
+
+    per_second: float | None
+    free_at: float = field(default_factory=time.monotonic)
+
+    def keep(self, done: int, stop: threading.Event) -> None:
+        if self.per_second is not None:
+            self.free_at = max(self.free_at, time.monotonic()) + done / self.per_second
+            stop.wait(self.free_at - time.monotonic())
+
+
+def _interleaved(
+    items: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
+    """Both in turn, so that one worker reads files while another has PostgreSQL write."""
+    placed = [
+        ((number + 0.5) / len(some), piece) for some in (items, rows) for number, piece in enumerate(some)
+    ]
+    return [piece for _, piece in sorted(placed, key=lambda each: each[0])]
+
+
+def _key_of(run: Run) -> bytes:
+    return bytes.fromhex(run.parameters[_FINGERPRINT_KEY])
 
 
 def _verdict(judged: Judged) -> Verdict:
