@@ -226,6 +226,21 @@ def test_a_second_row_of_a_key_is_refused_whoever_writes_it(
         connection.exec_driver_sql(f"UPDATE \"{events}\" SET pk2 = 'META'")
 
 
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+def test_at_complete_too_an_older_snapshot_makes_no_second_row_of_a_key(
+    deployment: Deployment, split: SplitMapping, at_work: PostgresStore, level: Any
+):
+    PostgresControl(deployment.engine).install(
+        ControlRecord(split.shape.name, stage=Stage.COMPLETE, epoch=EPOCH)
+    )
+    users, events = split.parts[1].table.name, split.parts[2].table.name
+    with deployment.engine.connect().execution_options(isolation_level=level) as connection:
+        connection.exec_driver_sql("SELECT FROM dualstore.control")  # the snapshot
+        insert(deployment.engine, users, tenant="acme", user="META", kind="user")
+        with pytest.raises(sa.exc.NotSupportedError, match="cannot be inserted"):
+            connection.exec_driver_sql(f"INSERT INTO \"{events}\" (sk2, pk2) VALUES ('acme', 'META')")
+
+
 def test_a_row_whose_key_is_of_another_entity_is_refused(
     deployment: Deployment, split: SplitMapping, at_work: PostgresStore
 ):

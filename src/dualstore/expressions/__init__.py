@@ -15,6 +15,7 @@ from dualstore.expressions.key_conditions import (
 from dualstore.expressions.legacy import EXPRESSION_PARAMETERS, LEGACY_PARAMETERS, with_expressions
 from dualstore.expressions.paths import Path, check_placeholders, path_text, reject_unused, resolve
 from dualstore.expressions.projections import project, projection
+from dualstore.expressions.sql import SqlColumn, SqlCondition, compile_condition
 from dualstore.expressions.tokens import MAX_EXPRESSION_SIZE_BYTES
 from dualstore.expressions.update_application import apply_update
 from dualstore.expressions.update_parser import update
@@ -30,10 +31,13 @@ __all__ = [
     "Path",
     "SortCondition",
     "SortOperator",
+    "SqlColumn",
+    "SqlCondition",
     "Update",
     "apply_update",
     "attributes_read",
     "check_placeholders",
+    "compile_condition",
     "condition",
     "creates_item",
     "evaluate",

@@ -16,11 +16,13 @@ import pytest
 import sqlalchemy as sa
 from botocore.exceptions import ClientError
 
+from dualstore.control import PostgresRole
 from dualstore.errors import MirrorUnavailable
 from dualstore.items import key_bytes
 from dualstore.stores.base import NOTHING
-from dualstore.stores.postgres import PostgresStore
+from dualstore.stores.postgres import PostgresStore, triggers
 from dualstore.stores.postgres.catalog import lock_key
+from integration.postgres.authority import ask, set_role
 from integration.postgres.orders import EPOCH, TABLE, TABLES, call, key, order, stamp
 
 A, B, C = map(stamp, range(1, 4))
@@ -194,3 +196,96 @@ def test_what_failed_under_the_key_lock_does_not_pass_for_done(store):
     with pytest.raises(MirrorUnavailable):
         settle()
     assert store.state(TABLE, key()).item is None
+
+
+@pytest.fixture
+def authority(engine: sa.Engine) -> Iterator[PostgresStore]:
+    """A store on the same tables as their authority, with triggers; the mirror's role comes back."""
+    for mapping in TABLES.values():
+        triggers.install(engine, mapping)
+    set_role(engine, PostgresRole.AUTHORITY)
+    yield PostgresStore(engine, TABLES)
+    set_role(engine, PostgresRole.NONE)
+    for mapping in TABLES.values():
+        triggers.remove(engine, mapping)
+
+
+ONLY_THERE = {"ConditionExpression": "attribute_exists(customer)"}
+ONLY_NEW = {"ConditionExpression": "attribute_not_exists(customer)"}
+ONLY_AT_ONE = {"ConditionExpression": "price = :one", "values": {":one": {"N": "1"}}}
+
+
+def test_a_put_in_one_round_trip_that_waited_does_not_bring_a_deleted_row_back(authority, engine):
+    ask(authority, "PutItem", Item=order(price=1))
+    with pytest.raises(ClientError, match="ConditionalCheckFailed"):
+        after_a_deletion(
+            authority, engine, lambda: ask(authority, "PutItem", Item=order(price=2), **ONLY_THERE)
+        )
+    assert authority.state(TABLE, key()).item is None
+
+
+def test_a_creation_in_one_round_trip_that_waited_sees_that_the_key_is_free_again(authority, engine):
+    ask(authority, "PutItem", Item=order(price=1))
+    after_a_deletion(authority, engine, lambda: ask(authority, "PutItem", Item=order(price=2), **ONLY_NEW))
+    assert authority.state(TABLE, key()).item["price"] == {"N": "2"}
+    assert authority.state(TABLE, key()).revision.tombstone is None
+
+
+def test_a_deletion_in_one_round_trip_that_waited_buries_what_it_waited_for(authority, engine):
+    ask(authority, "PutItem", Item=order(price=1))
+    with ThreadPoolExecutor(1) as pool:
+        with lock_held(engine) as connection:
+            waiting = pool.submit(ask, authority, "DeleteItem", Key=key(), **ONLY_AT_ONE)
+            once_waiting(engine)
+            connection.execute(sa.text("UPDATE orders SET price = 2"))
+        with pytest.raises(ClientError, match="ConditionalCheckFailed"):
+            waiting.result()
+    assert authority.state(TABLE, key()).item["price"] == {"N": "2"}
+
+
+def row_changed_meanwhile(engine: sa.Engine, write: Callable[[], Any], change: str) -> Any:
+    """What a write answers whose row somebody changes who takes no lock, between its look and its write."""
+    with ThreadPoolExecutor(1) as pool:
+        with engine.begin() as connection:
+            connection.execute(sa.text(change))
+            waiting: Future[Any] = pool.submit(write)
+            waits = sa.text(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+                "AND wait_event_type = 'Lock' AND wait_event IN ('transactionid', 'tuple')"
+            )
+            ends = time.monotonic() + 5
+            with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as watcher:
+                while not watcher.scalar(waits):
+                    assert time.monotonic() < ends, "nobody came to wait for the row"
+                    time.sleep(0.002)
+        return waiting.result()
+
+
+CHANGES = {
+    "changed": "UPDATE orders SET price = 7",
+    "deleted": "DELETE FROM orders",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_put_whose_row_is_taken_by_an_orm_looks_again(authority, engine, change):
+    """Its condition held of the row that it looked at, which is no more."""
+    ask(authority, "PutItem", Item=order(price=1))
+    with pytest.raises(ClientError, match="ConditionalCheckFailed"):
+        row_changed_meanwhile(
+            engine,
+            lambda: ask(authority, "PutItem", Item=order(price=2), **ONLY_AT_ONE),
+            CHANGES[change],
+        )
+    found = authority.state(TABLE, key()).item
+    assert found is None if change == "deleted" else found["price"] == {"N": "7"}
+
+
+def test_a_creation_whose_key_is_taken_by_an_orm_is_refused(authority, engine):
+    with pytest.raises(ClientError, match="ConditionalCheckFailed"):
+        row_changed_meanwhile(
+            engine,
+            lambda: ask(authority, "PutItem", Item=order(price=2), **ONLY_NEW),
+            "INSERT INTO orders (customer, number, price) VALUES ('ann', 1, 7)",
+        )
+    assert authority.state(TABLE, key()).item["price"] == {"N": "7"}

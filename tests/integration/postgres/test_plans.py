@@ -1,7 +1,7 @@
 """The record of plans on a real PostgreSQL: one holder at a time, and what replaces him."""
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import uuid4
 
 import pytest
@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from dualstore import schema
 from dualstore.errors import ConfigurationError, DualStoreError, Unavailable
 from dualstore.stores.postgres_plans import PlanHalted, PlanTaken, PostgresPlans
+from dualstore.stores.postgres_runs import PostgresRuns, RunState
 from integration.deployment import eventually
 
 
@@ -168,3 +169,27 @@ def test_only_a_verification_that_left_nothing_proves(
         )
     assert (plans.proven_at("t") is not None) == proofs
     assert plans.proven_at("another") is None
+
+
+def finished_verification(engine: sa.Engine, **parameters: object) -> datetime | None:
+    """The proof that a verification without a difference leaves behind."""
+    runs, table = PostgresRuns(engine), f"orders-{uuid4().hex[:8]}"
+    run = runs.start("verify", table, parameters)
+    runs.finish(run, RunState.FINISHED, {"difference_count": 0, "repaired": 0, "moving": 0})
+    return PostgresPlans(engine).proven_at(table)
+
+
+@pytest.mark.parametrize("parameters", [{}, {"source": {"kind": "scan"}}], ids=str)
+def test_a_verification_of_all_items_is_a_proof_since_it_began(
+    engine: sa.Engine, parameters: dict[str, object]
+) -> None:
+    assert finished_verification(engine, **parameters) is not None
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"mode": "keys"}, {"mode": "sample"}, {"source": {"kind": "export"}}], ids=str
+)
+def test_a_verification_of_some_keys_or_of_what_was_is_no_proof(
+    engine: sa.Engine, parameters: dict[str, object]
+) -> None:
+    assert finished_verification(engine, **parameters) is None

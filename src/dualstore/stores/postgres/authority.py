@@ -1,12 +1,13 @@
 """What PostgreSQL writes as the authority, once and only once (DESIGN, replication protocol, rule 7).
 
 A write is one transaction in two round trips: lock and read; then, conditions having been evaluated by the
-one evaluator that all stores share, write and commit. Where the reply to the COMMIT is lost, the next
-attempt, which holds the same locks, first looks for the stamps of the one before: they tell whether it was
-carried out.
+one evaluator that all stores share, write and commit. Where PostgreSQL can decide, `authority_single` makes
+it in one. Where the reply to the COMMIT is lost, the next attempt, which holds the same locks, first looks
+for the stamps of the one before: they tell whether it was carried out.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -19,6 +20,7 @@ from dualstore.errors import AuthorityMoved, OutcomeUnknown, Unavailable
 from dualstore.items import STAMP, Item, key_bytes
 from dualstore.operations import ConditionalWrite, Operation, Response
 from dualstore.stores import semantics
+from dualstore.stores.postgres.authority_single import SingleWrite, single_write
 from dualstore.stores.postgres.authority_statements import (
     FIND_STAMPS,
     KNOWN_TOKEN,
@@ -137,6 +139,12 @@ class _Attempts:
         self._doing = doing
         self._doubt: _Doubt | None = None
         self._response: Response | None = None
+        first = targets[0]
+        self._single = (
+            single_write(operation, plan, first.statements, key=first.key, epoch=first.epoch)
+            if len(targets) == 1
+            else None
+        )
 
     def next(self) -> Response:
         """Try, or find out that the attempt before has succeeded."""
@@ -165,9 +173,21 @@ class _Attempts:
 
     def _carry_out(self, session: Session) -> Response:
         # The session runs this again if its connection breaks, and it may break when all has been done.
+        if self._response is None and self._single is not None:
+            single, self._single = self._single, None
+            self._response = self._at_once(session, single)
         if self._response is None:
             self._response = self._transaction(session)
         return self._response
+
+    def _at_once(self, session: Session, single: SingleWrite) -> Response | None:
+        """Lock, look and write in one round trip; None where nothing was done, and two are needed."""
+        stamp = new_stamp()
+        (target,) = self._targets
+        lock = self._sessions.lock(lock_key(target.table, target.key), writer="authority")
+        with self._in_doubt_if_lost([stamp], single.repeated):
+            (looked,), (written,) = session.under_lock(lock, single.look, single.write(stamp))
+        return single.response(looked, written)
 
     def _transaction(self, session: Session) -> Response:
         earlier, known, sizes, states = self._read(session)
@@ -236,11 +256,17 @@ class _Attempts:
             statements.append((REMEMBER_TOKEN, (self._plan.token, self._plan.digest)))
         if not statements:
             return
-        try:
+        with self._in_doubt_if_lost(stamps, lambda: response):
             session.batch(*statements, COMMIT)
+
+    @contextmanager
+    def _in_doubt_if_lost(self, stamps: Sequence[bytes], response: Callable[[], Response]) -> Iterator[None]:
+        """Remember what was written, and how it is to be answered, where its reply does not come."""
+        try:
+            yield
         except CAUGHT as error:
             if fault_of(error) is Fault.LOST or isinstance(error, DeadlinePassed):
-                self._doubt = _Doubt(stamps, response)
+                self._doubt = _Doubt(stamps, response())
                 raise _Again from None
             if isinstance(driver_error(error), pg.InvalidArgumentForLogarithm):
                 raise _Again from None

@@ -7,6 +7,7 @@ ours (an ORM, psql) may have changed a row since it was read; such a change alwa
 
 from functools import cached_property
 
+from dualstore.mapping import OVERFLOW_COLUMN as OVERFLOW
 from dualstore.mapping import REVISION_COLUMN as REVISION
 from dualstore.stores.postgres.statements import _NEXT, TableStatements, is_key
 
@@ -46,6 +47,23 @@ def _exactly_one(rows: str) -> str:
     The logarithm of zero is an error (SQLSTATE 2201E) that nothing else is likely to raise.
     """
     return f"SELECT ln(count(*)) FROM {rows}"
+
+
+def _deletion_noted(stamp: str) -> str:
+    """Names the row and the stamp of its deletion for the trigger; always true."""
+    return f"set_config('dualstore.deletion', {REVISION} || ':' || {stamp}::text, true) IS NOT NULL"
+
+
+ABSENT, REFUSED, UNDECIDED = "absent", "refused", "undecided"
+"""What `AuthorityStatements.look` says where there is no row to be written over.
+
+There is none, and that will do; the condition does not hold; SQL cannot decide, since the row's overflow has
+something that the condition reads.
+"""
+
+SEEN_SETTING = "dualstore.seen"
+_SEEN = f"current_setting('{SEEN_SETTING}')"
+_IS_SEEN = f"{REVISION}::text = {_SEEN}"
 
 
 class AuthorityStatements(TableStatements):
@@ -94,11 +112,74 @@ class AuthorityStatements(TableStatements):
         """
         table, epoch, key, revision, stamp = self.after_key(5)
         buried = self.bury(table, key, "(SELECT dualstore_stamp FROM gone)", "EXISTS (SELECT FROM gone)")
-        noted = f"set_config('dualstore.deletion', {REVISION} || ':' || {stamp}::text, true) IS NOT NULL"
         return (
             f"WITH gone AS (DELETE FROM {self.table} WHERE {self.key} AND {REVISION} = {revision}::bigint "
-            f"AND {self.is_authority(table, epoch)} AND {noted} RETURNING dualstore_stamp), "
+            f"AND {self.is_authority(table, epoch)} AND {_deletion_noted(stamp)} RETURNING dualstore_stamp), "
             f"buried AS ({buried}) {_exactly_one('gone')}"
+        )
+
+    def look(self, holds: str, first: int, *, holds_of_nothing: bool) -> str:
+        """As `get_as_authority`; a setting then names what `put_seen` and `remove_seen` may write over.
+
+        The last column is what it says: the revision of a row of which the condition holds, or why there is
+        none.
+        Values: key, table name, epoch, the condition's, the attributes that it reads.
+
+        Args:
+            holds: the condition, of the row `t`.
+            first: the number of the first placeholder behind the condition's.
+            holds_of_nothing: whether it holds where there is no row.
+        """
+        table, epoch = self.after_key(2)
+        nothing = ABSENT if holds_of_nothing else REFUSED
+        return (
+            f"SELECT {self._read}, {role_at(table, epoch)}, set_config('{SEEN_SETTING}', CASE "
+            f"WHEN t.{REVISION} IS NULL THEN '{nothing}' "
+            f"WHEN coalesce(t.{OVERFLOW} ?| ${first}::text[], false) THEN '{UNDECIDED}' "
+            f"WHEN {holds} THEN t.{REVISION}::text ELSE '{REFUSED}' END, true) "
+            f"FROM (SELECT) one LEFT JOIN {self.table} t ON {self.key_of('t.')}"
+        )
+
+    @cached_property
+    def look_at_any(self) -> str:
+        """As `look`, without a condition. Values: key, table name, epoch."""
+        table, epoch = self.after_key(2)
+        return (
+            f"SELECT {self._read}, {role_at(table, epoch)}, "
+            f"set_config('{SEEN_SETTING}', coalesce(t.{REVISION}::text, '{ABSENT}'), true) "
+            f"FROM (SELECT) one LEFT JOIN {self.table} t ON {self.key_of('t.')}"
+        )
+
+    @cached_property
+    def put_seen(self) -> str:
+        """Write a row over what `look` saw; whether that was done.
+
+        Values: row, table name, epoch, key bytes.
+        """
+        table, epoch, key = self.after_row(3)
+        fence = self.is_authority(table, epoch)
+        return (
+            f"WITH changed AS (UPDATE {self.table} SET {self.assignments}, {REVISION} = {_NEXT} "
+            f"WHERE {self.key} AND {_IS_SEEN} AND {fence} RETURNING 1), "
+            f"created AS ({self.insert} WHERE {_SEEN} = '{ABSENT}' AND {fence} "
+            f"ON CONFLICT ({', '.join(self.key_names)}) DO NOTHING RETURNING 1), "
+            f"cleared AS (DELETE FROM dualstore.tombstones WHERE EXISTS (SELECT FROM created) "
+            f"AND table_name = {table} AND {is_key(key)}) "
+            "SELECT EXISTS (SELECT FROM changed) OR EXISTS (SELECT FROM created)"
+        )
+
+    @cached_property
+    def remove_seen(self) -> str:
+        """As `remove`, of the row that `look` saw; whether that was done.
+
+        Values: key, table name, epoch, key bytes, the deletion's stamp in hexadecimal.
+        """
+        table, epoch, key, stamp = self.after_key(4)
+        buried = self.bury(table, key, "(SELECT dualstore_stamp FROM gone)", "EXISTS (SELECT FROM gone)")
+        return (
+            f"WITH gone AS (DELETE FROM {self.table} WHERE {self.key} AND {_IS_SEEN} "
+            f"AND {self.is_authority(table, epoch)} AND {_deletion_noted(stamp)} RETURNING dualstore_stamp), "
+            f"buried AS ({buried}) SELECT EXISTS (SELECT FROM gone)"
         )
 
     @cached_property

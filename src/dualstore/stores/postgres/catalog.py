@@ -17,9 +17,7 @@ class Catalog(Mapping[str, TableShape]):
         unmapped: told of the table's name for each item that is written and is of no entity.
     """
 
-    def __init__(
-        self, tables: Mapping[str, Mapped], unmapped: Callable[[str], None] | None = None
-    ) -> None:
+    def __init__(self, tables: Mapping[str, Mapped], unmapped: Callable[[str], None] | None = None) -> None:
         self._tables = tables
         self._unmapped = unmapped
         self._statements: dict[str, Statements] = {}

@@ -65,6 +65,11 @@ def _alone(mapping: SplitMapping, place: int) -> str:
         f"the key is in another SQL table of DynamoDB table {mapping.shape.name} already, and "
         f"{sql_table(part)} would be the second"
     )
+    # A snapshot that is older than the lock does not show the row that another transaction has put elsewhere.
+    isolated = literal(
+        f"a row of DynamoDB table {mapping.shape.name}, which is in several SQL tables, cannot be inserted "
+        "under REPEATABLE READ or SERIALIZABLE: whether its key is in another of them cannot be seen there"
+    )
     return f"""
 DECLARE
     move text := coalesce({_MOVE}, '');
@@ -73,6 +78,10 @@ BEGIN
                    WHERE table_name = {literal(mapping.shape.name)} AND role = 'authority') THEN
         RETURN NEW;
     END IF;{_belongs(mapping, place)}
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION USING ERRCODE = 'feature_not_supported', MESSAGE = {isolated},
+            HINT = 'Write these tables in READ COMMITTED transactions.';
+    END IF;
     PERFORM pg_advisory_xact_lock(hashtextextended(
         {literal(mapping.shape.name)} || chr(1) || array_to_string({key_texts(part, "NEW")}, chr(1)), 1));
     IF {elsewhere} THEN

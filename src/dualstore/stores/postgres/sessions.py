@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, Literal, TypeVar, cast
 
@@ -75,7 +75,7 @@ class Session:
         cursors = [self._cursor() for _ in statements]
         failure: psycopg.Error | None = None
         try:
-            with self._connection.pipeline():
+            with self._connection.pipeline() as pipeline, _sent_together(pipeline):
                 # Passed over the end of the block: psycopg would log the failures that follow from it.
                 try:
                     for cursor, statement in zip(cursors, statements, strict=True):
@@ -110,6 +110,25 @@ class Session:
 
     def _cursor(self) -> psycopg.RawCursor[TupleRow]:
         return psycopg.RawCursor(self._connection, row_factory=tuple_row)
+
+
+@contextlib.contextmanager
+def _sent_together(pipeline: psycopg.Pipeline) -> Iterator[None]:
+    """Let the statements of a pipeline wait in its queue for each other, and for the Sync at its end.
+
+    psycopg sends each as it comes, and looks for answers each time: that wakes server and client once a
+    statement. It sends what has queued up as well, while it reads, however much that is.
+    """
+    # An instance's attribute before the class's method. psycopg has no public name for it.
+    pipeline._communicate_gen = _nothing  # type: ignore[method-assign]  # noqa: SLF001
+    try:
+        yield
+    finally:
+        del pipeline._communicate_gen  # noqa: SLF001
+
+
+def _nothing() -> Generator[Any, Any, None]:
+    yield from ()
 
 
 def _execute(cursor: psycopg.RawCursor[TupleRow], statement: Statement) -> psycopg.RawCursor[TupleRow]:

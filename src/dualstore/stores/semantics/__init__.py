@@ -36,6 +36,7 @@ from dualstore.stores.semantics.transactions import (
 from dualstore.stores.semantics.writes import (
     ConditionCheck,
     Written,
+    carried_out,
     check,
     checked_key,
     delete,
@@ -55,6 +56,7 @@ __all__ = [
     "batch_gets",
     "batch_write_response",
     "batch_writes",
+    "carried_out",
     "check",
     "checked_key",
     "collection_size_bytes",

@@ -101,12 +101,20 @@ def put(operation: PutItem, shape: TableShape, old: Item | None) -> Written:
         RequestRejected: the condition does not hold.
     """
     _check_condition(operation, old)
+    return _put(operation, shape, old)
+
+
+def _put(operation: PutItem, shape: TableShape, old: Item | None) -> Written:
     return _written(operation, shape, old, normalized_item(operation.item))
 
 
 def delete(operation: DeleteItem, shape: TableShape, old: Item | None) -> Written:
     """Carry out a DeleteItem whose key has been checked (see `put`)."""
     _check_condition(operation, old)
+    return _delete(operation, shape, old)
+
+
+def _delete(operation: DeleteItem, shape: TableShape, old: Item | None) -> Written:
     return _written(operation, shape, old, None)
 
 
@@ -118,6 +126,10 @@ def update(operation: UpdateItem, shape: TableShape, old: Item | None) -> Writte
             the outcome is not an item that DynamoDB would store.
     """
     _check_condition(operation, old)
+    return _update(operation, shape, old)
+
+
+def _update(operation: UpdateItem, shape: TableShape, old: Item | None) -> Written:
     changes = operation.update
     if old is None and changes is not None and not _creates(changes):
         return _written(operation, shape, None, None)
@@ -145,6 +157,18 @@ _WRITES: Mapping[type[ConditionalWrite], Callable[..., Written]] = {
     UpdateItem: update,
     DeleteItem: delete,
     ConditionCheck: check,
+}
+
+
+def carried_out(operation: ConditionalWrite, shape: TableShape, old: Item | None) -> Written:
+    """As `write`, where the condition is known to hold of the old item."""
+    return _CARRIED_OUT[type(operation)](operation, shape, old)
+
+
+_CARRIED_OUT: Mapping[type[ConditionalWrite], Callable[..., Written]] = {
+    PutItem: _put,
+    UpdateItem: _update,
+    DeleteItem: _delete,
 }
 
 

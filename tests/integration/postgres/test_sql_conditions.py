@@ -1,0 +1,174 @@
+"""What a condition says as SQL, of rows on a real server, is what the evaluator says of their items."""
+
+import os
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dualstore import schema
+from dualstore.expressions import compile_condition, evaluate
+from dualstore.expressions.conditions import (
+    And,
+    Attribute,
+    Between,
+    Call,
+    Comparison,
+    Condition,
+    Constant,
+    Membership,
+    Not,
+    Or,
+    Predicate,
+)
+from dualstore.items import AttributeValue, Item, KeySchema, normalized_item, type_of
+from dualstore.mapping import OVERFLOW_COLUMN, TableMapping, quoted
+from dualstore.stores.postgres.authority_single import sql_columns
+from mapping_cases import MAPPINGS, Base, items
+
+EXAMPLES = int(os.environ.get("DUALSTORE_SQL_EXAMPLES", "10"))
+"""Of each table; thousands say more."""
+
+DECIDED: dict[str, list[bool]] = {}
+"""For each table, whether a condition was decided by SQL, of all that were compared."""
+
+
+@pytest.fixture(scope="module")
+def connection(postgres_server) -> Iterator[psycopg.Connection]:
+    url = postgres_server.create_database()
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    schema.upgrade(engine)
+    Base.metadata.create_all(engine)
+    dsn = url.replace("postgresql+psycopg://", "postgresql://", 1)
+    with psycopg.connect(dsn, autocommit=True, cursor_factory=psycopg.RawCursor) as connection:
+        yield connection
+    engine.dispose()
+    postgres_server.drop_database(url)
+
+
+EDGES = {
+    "S": ["", "\x00", "\x01", "\x02", "a", "A", "é", "z", "\U00010000", "\uffff", "open", "2026-01-01"],
+    "N": ["0", "-1", "1", "1.5", "9007199254740993", "9" * 38, "1E-130", "-9E+125", "2147483648"],
+    "B": [b"", b"\0", b"a", b"\xff"],
+    "BOOL": [True, False],
+}
+
+
+def values_near(found: list[Item], name: str) -> st.SearchStrategy[AttributeValue]:
+    """Values that items have at an attribute, a part of one, and others of the same and other types."""
+    held = [item[name] for item in found if name in item]
+    near = [
+        {kind: part}
+        for value in held
+        for kind in {type_of(value)} & {"S", "B"}
+        for part in (value[kind][:1], value[kind][1:], value[kind] * 2)
+    ]
+    edges = [{kind: content} for kind, contents in EDGES.items() for content in contents]
+    others = [{"NULL": True}, {"SS": ["a"]}, {"L": []}]
+    mine = [each for each in edges if held and type_of(each) == type_of(held[0])]
+    return st.sampled_from(held * 3 + near * 2 + mine * 2 + edges + others)
+
+
+@st.composite
+def leaves(draw: st.DrawFn, found: list[Item], names: list[str]) -> Predicate:  # noqa: PLR0911 - a table
+    name = draw(st.sampled_from(names))
+    operand = Attribute((name,))
+    values = values_near(found, name).map(Constant)
+    constant = draw(values)
+    kind = draw(
+        st.sampled_from(["compared", "mirrored", "columns", "between", "in", "call", "exists", "type"])
+    )
+    operator = draw(st.sampled_from(["=", "<>", "<", "<=", ">", ">="]))
+    match kind:
+        case "compared":
+            return Comparison(operator, operand, constant)
+        case "mirrored":
+            return Comparison(operator, constant, operand)
+        case "columns":
+            return Comparison(operator, operand, Attribute((draw(st.sampled_from(names)),)))
+        case "between":
+            return Between(operand, constant, draw(values))
+        case "in":
+            return Membership(operand, (constant, draw(values)))
+        case "call":
+            return Call(draw(st.sampled_from(["begins_with", "contains"])), (operand, constant))
+        case "exists":
+            function = draw(st.sampled_from(["attribute_exists", "attribute_not_exists"]))
+            return Call(function, (operand,))
+        case _:
+            wanted = draw(st.sampled_from(["S", "N", "B", "BOOL", "M", "L", "SS"]))
+            return Call("attribute_type", (operand, Constant({"S": wanted})))
+
+
+def predicates(found: list[Item], names: list[str]) -> st.SearchStrategy[Predicate]:
+    def together(terms: st.SearchStrategy[Predicate]) -> st.SearchStrategy[Predicate]:
+        several = st.lists(terms, min_size=2, max_size=3).map(tuple)
+        return st.one_of(several.map(And), several.map(Or), terms.map(Not))
+
+    return st.recursive(leaves(found, names), together, max_leaves=4)
+
+
+def key_text(keys: KeySchema, item: Item) -> str:
+    return repr(keys.key_of(item))
+
+
+def answers(
+    connection: psycopg.Connection, mapping: TableMapping, found: list[Item], conditions: list[Condition]
+) -> Iterator[tuple[Item, Condition, bool | None]]:
+    """What SQL says of each item and condition; None where it leaves that to the evaluator."""
+    values: list[object] = []
+    columns, compiled = sql_columns(mapping), []
+    for condition in conditions:
+        sql = compile_condition(condition, columns, first=len(values) + 1)
+        compiled.append((condition, sql))
+        if sql is not None:
+            values += (*sql.values, sql.attributes)
+            assert sql.holds_of_nothing == evaluate(condition, None)
+    selected, number = [], 0
+    for _, sql in compiled:
+        if sql is not None:
+            number += len(sql.values) + 1
+            overflows = f"coalesce(t.{OVERFLOW_COLUMN} ?| ${number}::text[], false)"
+            selected.append(f"CASE WHEN NOT {overflows} THEN coalesce(({sql.holds})::int, 7) END")
+    read = mapping.read_expressions("t")
+    names = ", ".join(map(quoted, mapping.column_names))
+    insert = f"INSERT INTO {mapping.table.name} ({names}) SELECT {', '.join(mapping.placeholders)}"
+    with connection.transaction(force_rollback=True), connection.cursor() as cursor:
+        for item in found:
+            cursor.execute(insert, mapping.encode(item))
+        said = ", ".join(selected + list(read))
+        rows = cursor.execute(f"SELECT {said} FROM {mapping.table.name} t", values).fetchall()
+    for row in rows:
+        item, decided = mapping.decode(row[len(selected) :]), iter(row)
+        for condition, sql in compiled:
+            answer = None if sql is None else next(decided)
+            assert answer in {None, 0, 1}, "SQL's answer is null"
+            yield item, condition, None if answer is None else bool(answer)
+
+
+@pytest.mark.parametrize("table", MAPPINGS)
+@settings(
+    max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(data=st.data())
+def test_sql_and_the_evaluator_say_the_same(connection, table, data):
+    mapping = MAPPINGS[table]
+    keys = mapping.shape.keys
+    drawn = data.draw(st.lists(items(mapping), min_size=1, max_size=4, unique_by=lambda i: key_text(keys, i)))
+    found = list({key_text(keys, item): item for item in map(normalized_item, drawn)}.values())
+    held = {name for item in found for name in item} | set(mapping.column_of)
+    names = [*sorted(held - {"_dsv", "_dsp"}), "absent"]
+    conditions = data.draw(st.lists(predicates(found, names).map(Condition), min_size=4, max_size=8))
+    for item, condition, answer in answers(connection, mapping, found, conditions):
+        DECIDED.setdefault(table, []).append(answer is not None)
+        if answer is not None:
+            assert answer == evaluate(condition, item), condition
+
+
+def test_sql_decides_most_of_what_it_is_asked():
+    """Of the tables above: one that compiled nothing would agree with everything."""
+    assert DECIDED, "runs after the tests above"
+    assert sum(map(sum, DECIDED.values())) > sum(map(len, DECIDED.values())) / 4
