@@ -166,24 +166,30 @@ class Context:
         Raises:
             StepRefused: it may not follow, or not every process has taken it.
         """
-        table = self.store.table(name)
+        asked = _Asked(self, name, wishes)
+        try:
+            return self._dialled_patiently(asked, patience)
+        except BaseException:
+            asked.take_back_unless_done()
+            raise
+
+    def _dialled_patiently(self, asked: "_Asked", patience: timedelta) -> Evidence:
+        table = self.store.table(asked.name)
         ends = time.monotonic() + patience.total_seconds()
         while True:
-            if self.hold is not None:
-                self.hold.check()
-            put_back = self.tools.setter.set(name, **wishes)  # type: ignore[arg-type]
+            asked.ask()
             timeout = min(max(ends - time.monotonic(), 1.0), _CONFIRMED_WITHIN.total_seconds())
             began = time.monotonic()
             try:
                 record = table.wait_until(
-                    lambda record: stands(record, wishes), timeout=timedelta(seconds=timeout)
+                    lambda record: stands(record, asked.wishes), timeout=timedelta(seconds=timeout)
                 )
             except (IllegalTransition, Unavailable) as refusal:
                 if isinstance(refusal, IllegalTransition):
-                    put_back()
+                    asked.take_back()
                 if time.monotonic() >= ends:
-                    raise StepRefused(f"{name}: {refusal}") from None
-                self.tools.announce(f"{name}: waiting: {refusal}")
+                    raise StepRefused(f"{asked.name}: {refusal}") from None
+                self.tools.announce(f"{asked.name}: waiting: {refusal}")
                 self.pause(_LOOK)
                 continue
             return {
@@ -314,3 +320,45 @@ def _value(value: object) -> str:
     return (
         value.value if isinstance(value, Stage) else f"{value:g}" if isinstance(value, float) else str(value)
     )
+
+
+class _Asked:
+    """What the flags are asked for, and how to have them ask again for what they did before.
+
+    Args:
+        context: the plan that asks.
+        name: the table's logical name.
+        wishes: as `FlagSetter.set` takes them.
+    """
+
+    def __init__(self, context: Context, name: str, wishes: Mapping[str, object]) -> None:
+        self.name, self.wishes = name, wishes
+        self._context = context
+        self._put_back: Callable[[], object] | None = None
+
+    def ask(self) -> None:
+        """Ask, where it is not asked already: the flags of before are those of before the first time."""
+        self._see_that_it_is_held()
+        if self._put_back is None:
+            self._put_back = self._context.tools.setter.set(self.name, **self.wishes)  # type: ignore[arg-type]
+            # A process that slept before it asked may have been rolled back meanwhile.
+            self._see_that_it_is_held()
+
+    def take_back(self) -> None:
+        """Have the flags ask for what they did before."""
+        if self._put_back is not None:
+            self._put_back()
+            self._put_back = None
+
+    def take_back_unless_done(self) -> None:
+        """Nobody waits any more: no flag is left asking for what may happen hours later."""
+        try:
+            done = stands(self._context.store.table(self.name).status().record, self.wishes)
+        except Exception:  # noqa: BLE001 - it is on its way out with the error that ended the wait
+            done = False
+        if not done:
+            self.take_back()
+
+    def _see_that_it_is_held(self) -> None:
+        if self._context.hold is not None:
+            self._context.hold.check()

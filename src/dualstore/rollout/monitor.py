@@ -30,8 +30,6 @@ from dualstore.rollout.thresholds import (
     to_roll_back,
 )
 from dualstore.stages import Side, Stage
-from dualstore.store import TableStatus
-from dualstore.stores.postgres_monitor import PostgresMonitor
 from dualstore.stores.postgres_rollup import step_of
 from dualstore.telemetry.figures import Figures
 
@@ -51,8 +49,7 @@ NEXT_LOOK: Mapping[str, str] = {
     Signal.OUTBOX_AGE: "whether `dualstore relay` runs; `dualstore status` tells what DynamoDB refuses",
     Signal.JOURNAL_AGE: "`dualstore repair {table}`, and whether PostgreSQL takes writes",
     Signal.DIRTY_KEYS: "`dualstore repair {table}`, and whether PostgreSQL takes writes",
-    Signal.UNREACHABLE: "PostgreSQL itself; if it is gone for good while it decides (stage live), `dualstore "
-    "failover {table} --to dynamodb --accept-loss`",
+    Signal.UNREACHABLE: "PostgreSQL itself: whether it runs, can be reached, and has connections left",
 }
 _WORDS: Mapping[str, str] = {
     Signal.ERRORS: "{value:.2g} % of PostgreSQL's calls fail",
@@ -161,7 +158,7 @@ class MigrationMonitor:
     ) -> None:
         self._reacting = reacting
         self._store = reacting.tools.store
-        self._kept: PostgresMonitor = reacting.kept
+        self._kept = reacting.kept
         self._watches = watches
         self._dispatch = dispatch
         self._times = times or Times()
@@ -218,15 +215,15 @@ class MigrationMonitor:
         is_there = self._note(name, watch, present)
         history = self._history(name, watch, record, now if is_there else None, present=present)
         told = self._told.get(name, frozenset())
-        before = told | self._open(name) if is_there else told
+        before = told | self._open(record.table) if is_there else told
         alarms = judge(history, watch.thresholds, alarms=before)
         if present - self._began < watch.thresholds.of:
             alarms |= before  # what this one has not watched for long enough does not end
         reaction = self._react(name, watch, record, history)
         for signal in sorted(alarms):
-            self._open_alert(name, signal, history, is_there=is_there, is_told=signal in told)
+            self._open_alert(name, record.table, signal, history, is_there=is_there, is_told=signal in told)
         for signal in sorted(before - alarms):
-            self._close_alert(name, signal, is_there=is_there, is_told=signal in told)
+            self._close_alert(name, record.table, signal, is_there=is_there, is_told=signal in told)
         # Once rows can be written they tell what is open; until then, this process does.
         self._told[name] = frozenset() if is_there else alarms
         return Seen(
@@ -275,7 +272,7 @@ class MigrationMonitor:
 
     def _of_status(self, name: str) -> Iterator[tuple[str, Reading]]:
         table = self._store.table(name)
-        status: TableStatus = table.status()
+        status = table.status()
         record = status.record
         if status.dirty_keys is not None:
             yield Signal.DIRTY_KEYS, _gauge(status.dirty_keys)
@@ -298,13 +295,12 @@ class MigrationMonitor:
             now: the moment; None where PostgreSQL has no figures to give.
             present: the number of the present window, the last one where there are no figures.
         """
-        settled = (
-            present if now is None else int((now - self._times.settle.total_seconds()) // self._length) - 1
-        )
-        first = settled - watch.thresholds.of + 1
-        figures: Mapping[int, Figures] = {}
+        settled, figures = present, dict[int, Figures]()
         if now is not None:
-            figures = self._kept.windows(
+            settled = int((now - self._times.settle.total_seconds()) // self._length) - 1
+        first = settled - watch.thresholds.of + 1
+        if now is not None:
+            figures |= self._kept.windows(
                 record.table, step_of(record), first=first, length=self._times.window
             )
         gauges = self._gauges[name]
@@ -330,9 +326,9 @@ class MigrationMonitor:
         reaction = self._reacting.roll_back(name, reason, evidence, how=watch.how)
         if reaction is None:
             return None
-        self._record(name, reason, reaction, evidence)
+        self._record(record.table, reason, reaction, evidence)
         if reaction.ended is not None:
-            key = f"{name}/rolled back/{reaction.began['generation']}"
+            key = f"{record.table}/rolled back/{reaction.began['generation']}"
             self._dispatch.tell(
                 Alert(
                     key,
@@ -345,11 +341,11 @@ class MigrationMonitor:
             )
         return reaction
 
-    def _record(self, name: str, reason: str, reaction: Reaction, evidence: Mapping[str, Any]) -> None:
+    def _record(self, physical: str, reason: str, reaction: Reaction, evidence: Mapping[str, Any]) -> None:
         """Keep what was rolled back; where PostgreSQL is away, as soon as it is back."""
         self._unrecorded.append(
             {
-                "table": name,
+                "table": physical,
                 "by": self._reacting.tools.who,
                 "reason": reason,
                 "began": reaction.began,
@@ -365,31 +361,38 @@ class MigrationMonitor:
                 self._kept.record_rollback(**self._unrecorded[0])
                 del self._unrecorded[0]
         except Unavailable:
-            logger.warning("A rollback of %s is recorded once PostgreSQL answers", name)
+            logger.warning("A rollback of %s is recorded once PostgreSQL answers", physical)
 
     # -- who is told ---------------------------------------------------------------------------
 
-    def _open(self, name: str) -> frozenset[str]:
+    def _open(self, physical: str) -> frozenset[str]:
         """The signals whose alerts are open, whoever opened them."""
-        return frozenset(key.removeprefix(f"{name}/") for key in self._kept.open_alerts(name))
+        return frozenset(key.removeprefix(f"{physical}/") for key in self._kept.open_alerts(physical))
 
     def _open_alert(
-        self, name: str, signal: str, history: Sequence[Window], *, is_there: bool, is_told: bool
+        self,
+        name: str,
+        physical: str,
+        signal: str,
+        history: Sequence[Window],
+        *,
+        is_there: bool,
+        is_told: bool,
     ) -> None:
-        """Tell that something is wrong, unless somebody has; where PostgreSQL is away each monitor tells it."""
-        key, summary = f"{name}/{signal}", _said(signal, history)
+        """Tell that something is wrong, unless somebody has; without PostgreSQL each monitor tells it."""
+        key, summary = f"{physical}/{signal}", _said(signal, history)
         evidence = {"windows": [_readings_json(window) for window in history]}
         is_news = not is_told
         if is_there:
-            opened = self._kept.open_alert(key, name, summary, evidence, again=self._times.again)
+            opened = self._kept.open_alert(key, physical, summary, evidence, again=self._times.again)
             is_news = opened and not is_told
         if is_news:
             next_look = NEXT_LOOK.get(signal, "the metric in CloudWatch").format(table=name)
             self._dispatch.tell(Alert(key, Kind.OPENED, name, summary, next_look, evidence))
 
-    def _close_alert(self, name: str, signal: str, *, is_there: bool, is_told: bool) -> None:
+    def _close_alert(self, name: str, physical: str, signal: str, *, is_there: bool, is_told: bool) -> None:
         """Tell that it is over, to whoever was told that it began."""
-        key = f"{name}/{signal}"
+        key = f"{physical}/{signal}"
         closed = self._kept.close_alert(key) if is_there else False
         if closed or is_told:
             self._dispatch.tell(Alert(key, Kind.RECOVERED, name, f"{signal} is back to normal"))

@@ -272,13 +272,13 @@ def within(patience: timedelta, act: Callable[[], object]) -> str | None:
 
 
 def _has_stage(record: ControlRecord, wishes: Wishes) -> bool:
-    return record.stage is wishes.get("stage", record.stage)
+    return "stage" not in wishes or record.stage is Stage(wishes["stage"])
 
 
 def _is_at(record: ControlRecord, wishes: Wishes) -> bool:
     if "stage" in wishes:
         return _has_stage(record, wishes)
-    return record.dials.postgres_read_percent <= wishes["postgres_read_percent"]
+    return record.dials.postgres_read_percent <= float(wishes["postgres_read_percent"])
 
 
 _WORDS = {"stage": "stage", "postgres_read_percent": "read-percent"}

@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from botocore.exceptions import BotoCoreError, ClientError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from dualstore import schema
 from dualstore.errors import SchemaError, Unavailable
@@ -31,12 +32,8 @@ def _postgres_answers(context: Context) -> Check:
     try:
         with context.store.engine.connect() as connection:
             standby = connection.scalar(sa.text("SELECT pg_is_in_recovery()"))
-    except sa.exc.SQLAlchemyError as error:
-        kind = (
-            type(error.orig or error).__name__
-            if isinstance(error, sa.exc.DBAPIError)
-            else type(error).__name__
-        )
+    except SQLAlchemyError as error:
+        kind = type(error.orig or error).__name__ if isinstance(error, DBAPIError) else type(error).__name__
         return Check(what, f"{kind}: see postgres.url, the network and the role's rights", passing=True)
     return Check(what, "it is in recovery: give postgres.url the writer endpoint" if standby else None)
 
@@ -265,7 +262,7 @@ def _may_migrate(_: Step, context: Context) -> Sequence[Check]:
                     " OR has_database_privilege(current_database(), 'CREATE')"
                 )
             )
-    except (sa.exc.SQLAlchemyError, Unavailable) as error:
+    except (SQLAlchemyError, Unavailable) as error:
         return [Check(what, f"PostgreSQL does not answer ({type(error).__name__})", passing=True)]
     return [Check(what, None if may else "GRANT CREATE ON DATABASE … TO it")]
 

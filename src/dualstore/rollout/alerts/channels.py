@@ -53,7 +53,7 @@ class LogChannel:
 
     name = "log"
 
-    def deliver(self, alert: Alert, _timeout: timedelta) -> None:
+    def deliver(self, alert: Alert, timeout: timedelta) -> None:  # noqa: ARG002 - the protocol's
         """Log an alert."""
         level = logging.WARNING if alert.kind is Kind.RECOVERED else logging.ERROR
         logger.log(level, "%s", alert.text)
