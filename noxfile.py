@@ -18,8 +18,8 @@ nox.options.error_on_missing_interpreters = True
 nox.options.sessions = ["lint", "layers", "typing", "wheel", "tests"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
-WORKERS = "2"
-"""Test processes, each with servers of its own."""
+WORKERS = "3"
+"""Test processes, each with servers of its own: one more than CI has cores, since much of it is waiting."""
 
 EXTRAS = ".[demo,serve,fast]"
 
@@ -48,7 +48,7 @@ def tests(session: nox.Session) -> None:
     required = {"DUALSTORE_REQUIRE_SERVERS": os.environ.get("DUALSTORE_REQUIRE_SERVERS", "1")}
     if _build_accelerator(session):
         required["DUALSTORE_REQUIRE_ACCELERATOR"] = "1"
-    session.run("python", "-m", "pytest", "-n", WORKERS, *session.posargs, env=required)
+    session.run("python", "-m", "pytest", "-n", WORKERS, "--durations=25", *session.posargs, env=required)
 
 
 @nox.session(name="backfill-kill", default=False)
@@ -57,7 +57,18 @@ def backfill_kill(session: nox.Session) -> None:
     session.install("-e", EXTRAS, *group("test"))
     _fetch_dynoxide(session)
     required = {"DUALSTORE_REQUIRE_SERVERS": "1", "DUALSTORE_KILL_ITEMS": "5000"}
-    path = "tests/integration/test_backfill_processes.py"
+    names = ("", "_processes", "_faults", "_guard")
+    paths = [f"tests/integration/test_backfill{name}.py" for name in names]
+    session.run("python", "-m", "pytest", "-n0", *paths, *session.posargs, env=required)
+
+
+@nox.session(default=False)
+def spark(session: nox.Session) -> None:
+    """A backfill by a Spark job on this machine, its tasks killed and doubled; needs Java."""
+    session.install("-e", f"{EXTRAS[:-1]},spark]", *group("test"))
+    _fetch_dynoxide(session)
+    required = {"DUALSTORE_REQUIRE_SERVERS": "1", "DUALSTORE_SPARK": "1"}
+    path = "tests/integration/test_backfill_spark.py"
     session.run("python", "-m", "pytest", "-n0", path, *session.posargs, env=required)
 
 

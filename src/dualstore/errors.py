@@ -43,7 +43,7 @@ class MappingError(ConfigurationError):
     """A SQL model cannot hold the items of its DynamoDB table."""
 
 
-class UnusableSource(ConfigurationError):
+class UnusableSource(ConfigurationError):  # noqa: N818 - named for what happened
     """What a backfill is to copy from is not what it has to be; reading it again does not help.
 
     It is damaged, incomplete, of another table, or too old. The message names the file and what to do.

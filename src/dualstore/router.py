@@ -93,6 +93,8 @@ class Router:
             rules=rules,
             clock=mirroring.agent.clock,
         )
+        self.mirror_breakers = self._dialling.mirror_breakers
+        """Of reads of the mirror, by table."""
         self._reads = reads = Reads(
             mirroring, self._authorities, self._dialling, eventual, tables=tables, telemetry=telemetry
         )

@@ -179,3 +179,25 @@ def test_an_import_that_fails_names_the_setting(path, told):
     with pytest.raises(ConfigurationError, match=r"tables\.orders\.model") as error:
         import_object(path, setting="tables.orders.model")
     assert told in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "obstacle"),
+    [
+        ("postgresql://db.example/app", "must name a user"),
+        ("postgresql://me:aVerySecretWord@db.example/app", "take the password out"),
+        ("postgresql://me@db.example/app?sslmode=prefer", "sslmode must be"),
+    ],
+)
+def test_a_url_that_tokens_of_iam_do_not_fit_is_refused(tmp_path, url, obstacle):
+    file = tmp_path / "dualstore.toml"
+    file.write_text(f'[postgres]\nurl = "{url}"\niam = true\n')
+    with pytest.raises(ConfigurationError, match=obstacle) as refused:
+        load(file)
+    assert "aVerySecretWord" not in str(refused.value)
+
+
+def test_a_url_with_a_user_and_tls_takes_tokens(tmp_path):
+    file = tmp_path / "dualstore.toml"
+    file.write_text('[postgres]\nurl = "postgresql://me@db.example/app?sslmode=verify-full"\niam = true\n')
+    assert load(file).postgres.iam

@@ -79,6 +79,13 @@ class SdkFlags(ABC):
         """The flags that had no usable value so far."""
         return self._problems
 
+    @property
+    def is_reached(self) -> bool:
+        """Whether the source itself has brought flags since `requested` was first called."""
+        with self._lock:
+            evaluator = self._evaluator
+        return evaluator is not None and has_reached_its_source(evaluator.client)
+
     def requested(self, table: str) -> Requested:
         """What the flags ask for a table, as of their last change."""
         known = self._requested.get(table)

@@ -1,7 +1,7 @@
 """A guard in every process: it leaves the mirror alone at once where this process's own figures are bad.
 
-It asks no database, so that it acts while the fleet's dial is still on its way back. What it has stopped stays
-stopped for as long as stage and dial stand as they did: going forward again takes a decision.
+It asks no database, so that it acts while the fleet's dial is still on its way back. What it has stopped
+stays stopped for as long as stage and dial stand as they did: going forward again takes a decision.
 """
 
 import logging
@@ -22,6 +22,7 @@ from dualstore.telemetry.ticking import Ticker
 logger = logging.getLogger(__name__)
 
 _READS = frozenset({Work.READ, Work.LISTING})
+_Position = tuple[object, ...]
 _COMPARED = (Verdict.EQUAL, Verdict.LAG, Verdict.MISMATCH)
 
 
@@ -148,5 +149,5 @@ class Guard:
         }
 
 
-def _position(record: ControlRecord) -> tuple[object, ...]:
+def _position(record: ControlRecord) -> _Position:
     return record.stage, record.dials.postgres_read_percent, record.stopped

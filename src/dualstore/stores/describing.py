@@ -6,9 +6,7 @@ from typing import Any, Self
 import boto3
 from botocore.config import Config
 
-_CONFIG = Config(
-    connect_timeout=2.0, read_timeout=5.0, retries={"mode": "standard", "total_max_attempts": 2}
-)
+_CONFIG = Config(connect_timeout=2.0, read_timeout=5.0, retries={"mode": "standard", "total_max_attempts": 2})
 
 
 class DescribingClients:

@@ -1,4 +1,4 @@
-"""Signing in to RDS, Aurora and RDS Proxy with IAM: a token in the place of the password, for each connection."""
+"""Signing in to RDS, Aurora and RDS Proxy with IAM: a token, not a password, for each connection."""
 
 from typing import Any
 
@@ -13,14 +13,12 @@ from dualstore.stores.rds_endpoints import endpoint_of
 _PORT = 5432
 
 
-def authenticate(
-    engine: sqlalchemy.Engine, *, region: str | None = None, session: Any | None = None
-) -> None:
+def authenticate(engine: sqlalchemy.Engine, *, region: str | None = None, session: Any | None = None) -> None:
     """Give each new connection of an engine a token as its password.
 
     A token is good for 15 minutes, or until the credentials end that it was signed with, and only to sign in:
-    connections outlive it. It is signed on this machine, so every connection gets one of its own, and there is
-    none to be refreshed (Amazon Aurora User Guide, "Connecting to your DB cluster using IAM authentication").
+    connections outlive it. It is signed on this machine, so every connection gets one of its own, and none
+    has to be kept fresh (Amazon Aurora User Guide, "Connecting to your DB cluster using IAM authentication").
     RDS takes tokens over TLS alone; an `sslmode` of the URL that is stricter than `require` is kept.
 
     Args:

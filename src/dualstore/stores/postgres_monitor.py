@@ -150,7 +150,7 @@ class PostgresMonitor:
 
         Args:
             key: names what is wrong; one alert at a time is open under it.
-            table: the logical name.
+            table: the physical name.
             summary: one line.
             evidence: as JSON without any item's value.
             again: after so long an alert that is still open is told again.
@@ -171,7 +171,7 @@ class PostgresMonitor:
             return cursor.execute(_CLOSE, {"key": key}).fetchone() is not None
 
     def open_alerts(self, table: str) -> frozenset[str]:
-        """The keys of a table's open alerts (logical name)."""
+        """The keys of a table's open alerts (physical name)."""
         with self._transaction("Reading alerts") as cursor:
             return frozenset(key for (key,) in cursor.execute(_OPEN_NOW, [table]))
 
@@ -189,7 +189,7 @@ class PostgresMonitor:
         seconds: float,
         evidence: Mapping[str, Any],
     ) -> None:
-        """Record a rollback; see `RollbackRow`. `table` is the logical name."""
+        """Record a rollback; see `RollbackRow`. `table` is the physical name."""
         values = {
             "table": table,
             "by": by,
@@ -204,7 +204,7 @@ class PostgresMonitor:
             cursor.execute(_ROLLED_BACK, values)
 
     def rollbacks(self, table: str, *, limit: int = 20) -> Sequence[RollbackRow]:
-        """The last rollbacks of a table (logical name), the latest first."""
+        """The last rollbacks of a table (physical name), the latest first."""
         with self._transaction("Reading rollbacks") as cursor:
             return [RollbackRow(*row) for row in cursor.execute(_ROLLBACKS, [table, limit])]
 

@@ -64,8 +64,10 @@ SELECT name, %(step)s, %(kind)s, %(by)s, %(attempt)s, %(seconds)s, %(reason)s, %
 RETURNING at
 """
 _PROVEN = """
-SELECT max(finished_at) FROM dualstore.runs
+SELECT max(started_at) FROM dualstore.runs
  WHERE table_name = %s AND kind = 'verify' AND state = 'finished'
+   AND coalesce(parameters->>'mode', 'full') = 'full'
+   AND coalesce(parameters->'source'->>'kind', 'scan') = 'scan'
    AND (result->>'difference_count')::bigint = (result->>'repaired')::bigint
    AND coalesce((result->>'moving')::bigint, 0) = 0
 """

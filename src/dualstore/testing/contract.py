@@ -86,6 +86,7 @@ def store_contract(make_store: MakeStore) -> type:  # noqa: C901 - one class wit
 
         def test_an_update_adds_exactly(self, ask: Callable[..., Response]) -> None:
             values = {":n": {"N": "0.1"}}
+            answer: Response = {}
             for _ in range(3):
                 answer = ask(
                     "UpdateItem",

@@ -195,7 +195,7 @@ def equivalence(
     """
     chosen = settings or hypothesis.settings(
         max_examples=examples, stateful_step_count=steps, deadline=None, report_multiple_bugs=False,
-        suppress_health_check=list(hypothesis.HealthCheck),
+        suppress_health_check=list(hypothesis.HealthCheck),  # pyright: ignore[reportArgumentType] - an enumeration
     )  # fmt: skip
 
     def opened(engine: sa.Engine, dynamodb: DynamoDB) -> AbstractContextManager[Sides]:
