@@ -5,9 +5,10 @@ import json
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
@@ -486,3 +487,22 @@ def test_no_key_and_no_value_stays_behind(sides: BulkSides):
     for text in ("secret", "customer", "order 2"):
         assert text not in str(kept)
         assert text not in str(result)
+
+
+@pytest.mark.skipif(not accelerator_is_built(), reason="the accelerator is not built")
+def test_a_row_without_an_item_that_is_written_between_the_two_looks_is_found(sides: BulkSides):
+    load(sides, [order(n) for n in range(60)])
+    sides.mirror(order(1000), order(1000))
+
+    class Overtaken(PostgresFingerprints):
+        """Somebody writes the row after the fingerprints were joined, before the second look at it."""
+
+        def mark(self, run_id: UUID) -> None:
+            super().mark(run_id)
+            sides.mirror(order(1000), order(1000) | {"name": {"S": "another"}})
+
+    fingerprints = Overtaken(sides.engine, sides.mapping, batch_bytes=8192)
+    found = plan(sides, export_of(sides), at_once=False)
+    found = replace(found, fingerprints=fingerprints).run()
+    assert [each.finding for each in found.differences] == [Finding.MISSING_ON_DYNAMODB]
+    assert (found.items_dynamodb, found.equal) == (60, 60)

@@ -25,6 +25,7 @@ from dualstore.stores.comparison_sql import scanning
 from dualstore.stores.ledger import PieceRow, PieceState, TakenOver
 from dualstore.stores.postgres_comparison import Compared, Marked, decoded, note
 from dualstore.stores.postgres_copy_out import copy_out
+from dualstore.stores.postgres_keys import PostgresKeys
 from dualstore.stores.postgres_runs import checkpoint
 from dualstore.stores.postgres_transaction import Cursor, transaction
 
@@ -262,11 +263,10 @@ class PostgresFingerprints:
 
     def look_again_at_rows(
         self, run_id: UUID, marked: MarkedFingerprints, described: Mapping[str, Any], *, key: bytes
-    ) -> int:
+    ) -> None:
         """Note the keys of the rows of a batch whose fingerprints stand alone, and unmark it.
 
-        Returns:
-            How many of the fingerprints were not found again: their rows have changed since.
+        Rows that have changed since are not found again: see `note_changed_since`.
         """
         part = self._mapping.parts[marked.place]
         fingerprints = Fingerprints(part, key, also=1)
@@ -289,7 +289,18 @@ class PostgresFingerprints:
             rows = cursor.execute(scanning(part).keys_at, [found]).fetchall()
             note(cursor, self._mapping.shape.keys, run_id, None, [decoded(part, row) for row in rows])
             _unmark(cursor, marked)
-        return len(alone - set(pairs))
+
+    def draw_revision(self) -> int:
+        """A revision: whatever is written from now on has a greater one."""
+        with transaction(self._engine, f"Drawing a revision for {self._table}") as cursor:
+            (revision,) = cursor.execute("SELECT nextval('dualstore.revision')").fetchone() or (0,)
+        return int(revision)
+
+    def note_changed_since(self, run_id: UUID, revision: int) -> None:
+        """Note the keys that were written since a revision, deletions among them."""
+        for keys in PostgresKeys(self._engine, self._mapping).changed_since(revision):
+            with transaction(self._engine, f"Noting keys of {self._table} that have changed") as cursor:
+                note(cursor, self._mapping.shape.keys, run_id, None, keys)
 
     def _read_declined(self, block: Transcoded, keys: list[Key], rejected: list[Rejected]) -> None:
         shape = self._mapping.shape
