@@ -63,6 +63,7 @@ def _approve(service: Migrating) -> None:
     service.said("plan", "approve", str(service.plan), "stop_dual_writing", "--as", "Grace")
 
 
+@pytest.mark.skipif(not KILLED_EVERYWHERE, reason="takes a minute: nox -s rollout")
 @pytest.mark.timeout(300)
 def test_a_plan_waits_halts_and_goes_back_as_people_say(service: Migrating) -> None:
     plan = str(service.plan)

@@ -236,7 +236,7 @@ def test_a_large_collection_is_estimated_without_being_read(engine: sa.Engine, n
         cursor = RawCursor(connection.connection.driver_connection)
         for statement, values in size_statements(catalog, collections):
             answers.append(cursor.execute(statement, values).fetchall())
-    (estimated,) = sizes_bytes(collections, answers)
+    (estimated,) = sizes_bytes(catalog, collections, answers)
     items = process.ask(
         "Query",
         TableName=name,

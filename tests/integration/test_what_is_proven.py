@@ -24,8 +24,11 @@ def item(number: int) -> dict[str, Any]:
     return {"pk": {"S": f"p{number}"}, "sk": {"N": "1"}, "name": {"S": f"n{number}"}}
 
 
-def source_of(table: MigratedTable, *places: Path | str, taken_at: datetime | None = None) -> Any:
-    context = SourceContext(table.copying.shape, SourceClients())
+def source_of(
+    table: MigratedTable, *places: Path | str, taken_at: datetime | None = None, client: Any = None
+) -> Any:
+    clients = SourceClients() if client is None else SourceClients.like(client)
+    context = SourceContext(table.copying.shape, clients)
     return source_from(tuple(map(str, places)), context, taken_at=taken_at)
 
 
@@ -81,11 +84,13 @@ def test_some_keys_prove_nothing_of_the_others(table: MigratedTable) -> None:
     assert not table.status().record.verified
 
 
-def test_equal_to_what_was_is_not_equal_to_what_is(table: MigratedTable, tmp_path: Path) -> None:
+def test_equal_to_what_was_is_not_equal_to_what_is(
+    table: MigratedTable, deployment: Deployment, tmp_path: Path
+) -> None:
     table.backfill(segments=1, workers=1)
     table.suspect("a-process-that-died")
     lines = tmp_path / "items.jsonl"
-    scanned = table.prove(ProofOrder(source=source_of(table, "scan")))
+    scanned = table.prove(ProofOrder(source=source_of(table, "scan", client=deployment.dynamodb)))
     assert scanned.proven
     assert not table.status().record.suspects
     table.suspect("another")

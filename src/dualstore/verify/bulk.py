@@ -60,6 +60,11 @@ class Limits:
     batch_keys: int = 1000
     block_bytes: int = 256 * 1024
 
+    @property
+    def bytes_at_a_time(self) -> int:
+        """The size of a block that fits into the batch."""
+        return min(self.block_bytes, self.batch_bytes)
+
 
 class Lines(Protocol):
     """Some of a piece, as it came.
