@@ -73,7 +73,7 @@ def test_half_an_answer_raises_where_botocore_would_say_that_there_is_no_item(on
 def test_an_answer_of_another_checksum_raises_here_or_in_botocore(once):
     answered(once, "GetItem", ({"x-amz-crc32": str(zlib.crc32(WHOLE))}, WHOLE.replace(b"x", b"y")))
 
-    with pytest.raises((ClientError, ChecksumError), match="not whole|crc32") as raised:
+    with pytest.raises((ClientError, ChecksumError), match=r"not whole|crc32") as raised:
         once.get_item(TableName="orders", Key={"id": {"S": "1"}})
 
     assert outcome(raised.value) is Outcome.UNKNOWN
