@@ -43,12 +43,18 @@ def group(name: str) -> list[str]:
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests, on servers that it starts itself. `nox -s tests -- tests/unit -k items`."""
-    session.install("-e", EXTRAS, *group("test"))
-    _fetch_dynoxide(session)
-    required = {"DUALSTORE_REQUIRE_SERVERS": os.environ.get("DUALSTORE_REQUIRE_SERVERS", "1")}
-    if _build_accelerator(session):
-        required["DUALSTORE_REQUIRE_ACCELERATOR"] = "1"
+    required = _with_everything(session)
     session.run("python", "-m", "pytest", "-n", WORKERS, "--durations=25", *session.posargs, env=required)
+
+
+@nox.session(default=False)
+def thorough(session: nox.Session) -> None:
+    """The tests that could go on for ever, for longer than `tests` lets them: see tests/volume.py."""
+    required = _with_everything(session) | {"DUALSTORE_THOROUGH": "1"}
+    using = [
+        str(path) for path in Path("tests").rglob("test_*.py") if "from volume import" in path.read_text()
+    ]
+    session.run("python", "-m", "pytest", "-n", WORKERS, *using, *session.posargs, env=required)
 
 
 @nox.session(name="backfill-kill", default=False)
@@ -221,6 +227,16 @@ def demo(session: nox.Session) -> None:
     """A whole migration of real data, under traffic. `nox -s demo -- --fast`."""
     session.install("-e", EXTRAS)
     session.run("dualstore", "demo", *session.posargs)
+
+
+def _with_everything(session: nox.Session) -> dict[str, str]:
+    """Installs all that tests use; gives the variables that let no test be skipped for the want of it."""
+    session.install("-e", EXTRAS, *group("test"))
+    _fetch_dynoxide(session)
+    required = {"DUALSTORE_REQUIRE_SERVERS": os.environ.get("DUALSTORE_REQUIRE_SERVERS", "1")}
+    if _build_accelerator(session):
+        required["DUALSTORE_REQUIRE_ACCELERATOR"] = "1"
+    return required
 
 
 def _fetch_dynoxide(session: nox.Session) -> None:

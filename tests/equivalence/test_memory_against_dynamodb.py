@@ -15,6 +15,7 @@ from contract.tables import comparable
 from dualstore.operations import parse
 from dualstore.stores import DynamoStore, MemoryStore, Store, dynamo_clients
 from equivalence.operations import Call, operations
+from volume import examples
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def in_its_own_partitions(request: dict[str, Any], prefix: str) -> dict[str, Any
     return request
 
 
-@settings(max_examples=80)
+@settings(max_examples=examples(80))
 @given(history=st.lists(operations(), min_size=1, max_size=12))
 def test_any_history_gets_the_same_answers(dynamo: DynamoStore, table: str, history: list[Call]):
     prefix = uuid.uuid4().hex

@@ -22,11 +22,13 @@ from dualstore.stores.postgres_staging import MIRROR, LoadStatements
 from mapping_cases import MAPPINGS, items
 from mapping_cases import Base as MappedBase
 from transcoding_cases import TRANSCODERS, line_of
+from volume import examples
 
 TABLE = "orders-prod"
 each_transcoder = pytest.mark.parametrize("transcoder", TRANSCODERS)
 through_postgres = settings(
-    max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=examples(40),
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 

@@ -11,24 +11,34 @@ from hypothesis import strategies as st
 from dualstore import schema
 from dualstore.items import compare, normalized_item
 from dualstore.mapping.text import quoted
+from dualstore.testing.servers import Postgres
 from mapping_cases import MAPPINGS, Base, items, numbers, texts
+from volume import examples
 
 # An east-going half-hour zone: timestamps must not depend on the session's.
 _TIME_ZONE = "Asia/Kolkata"
 
 through_postgres = settings(
-    max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=examples(60),
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 
-@pytest.fixture
-def connection(postgres_url: str) -> Iterator[psycopg.Connection]:
-    engine = sa.create_engine(postgres_url, poolclass=sa.NullPool)
+@pytest.fixture(scope="module")
+def database(postgres_server: Postgres) -> Iterator[str]:
+    """The libpq URL of a database with all mapped tables; a test leaves them empty."""
+    url = postgres_server.create_database()
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
     schema.upgrade(engine)
     Base.metadata.create_all(engine)
     engine.dispose()
-    dsn = postgres_url.replace("postgresql+psycopg://", "postgresql://", 1)
-    with psycopg.connect(dsn, autocommit=True, cursor_factory=psycopg.RawCursor) as connection:
+    yield url.replace("postgresql+psycopg://", "postgresql://", 1)
+    postgres_server.drop_database(url)
+
+
+@pytest.fixture
+def connection(database: str) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(database, autocommit=True, cursor_factory=psycopg.RawCursor) as connection:
         connection.execute(f"SET TimeZone = '{_TIME_ZONE}'")
         yield connection
 

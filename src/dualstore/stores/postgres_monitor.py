@@ -18,6 +18,8 @@ from dualstore.telemetry.rollup import Step
 
 _PATIENCE = timedelta(seconds=3)
 _LEADER = "dualstore monitor"
+_TAKE_THE_LEAD = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))"
+_GIVE_UP_THE_LEAD = "SELECT pg_advisory_unlock(hashtextextended(%s, 0))"
 
 # As PostgresRollup.of_step: what stands now has stood since the last window of other dials.
 _WINDOWS = """
@@ -220,10 +222,16 @@ class PostgresMonitor:
         """Lead all monitors for as long as the block runs; None where another one does."""
         with session(self._engine, "Becoming the leading monitor") as connection:
             with deadlines.Deadline(_PATIENCE):
-                row = connection.execute(
-                    "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [_LEADER]
-                ).fetchone()
-            yield Lead(connection) if _one(row) else None
+                leads = _one(connection.execute(_TAKE_THE_LEAD, [_LEADER]).fetchone())
+            if not leads:
+                yield None
+                return
+            try:
+                yield Lead(connection)
+            finally:
+                # PostgreSQL ends a session some time after its client has: the next one need not wait.
+                with suppress(psycopg.Error), deadlines.Deadline(_PATIENCE):
+                    connection.execute(_GIVE_UP_THE_LEAD, [_LEADER])
 
     @contextmanager
     def _transaction(self, doing: str) -> Iterator[Cursor]:

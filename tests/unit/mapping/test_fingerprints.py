@@ -14,6 +14,7 @@ from dualstore.mapping.transcoding.accelerated import accelerator
 from dualstore.mapping.transcoding.fingerprints import Fingerprints, Kind, Taken, kinds_of
 from mapping_cases import MAPPINGS, ORDERS, items
 from transcoding_cases import TRANSCODERS, accelerator_is_built, line_of
+from volume import examples
 
 pytestmark = pytest.mark.skipif(
     not accelerator_is_built(), reason="the accelerator is not built: pip install ./accelerator"
@@ -256,7 +257,7 @@ def test_what_this_version_does_not_know_is_an_error(kinds, key):
         accelerator().Fingerprints(kinds, key)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.binary(max_size=60) | st.text('{}[]",:\\tfn0123456789.-+TuN ', max_size=60).map(str.encode))
 def test_any_bytes_are_survived_and_have_the_same_fingerprint_each_time(field):
     field = field.replace(b"\n", b"").replace(b"\t", b"")

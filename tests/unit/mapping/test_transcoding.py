@@ -31,6 +31,7 @@ from transcoding_cases import (
     meanings,
     page_of,
 )
+from volume import examples
 
 with_accelerator = pytest.mark.skipif(
     not accelerator_is_built(), reason="the accelerator is not built: pip install ./accelerator"
@@ -60,7 +61,7 @@ def field_of(mapping, attribute, value, transcoder="python"):
 
 @each_table
 @each_transcoder
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(data=st.data())
 def test_a_row_means_what_the_exact_way_writes(table, transcoder, data):
     mapping = MAPPINGS[table]
@@ -74,7 +75,7 @@ def test_a_row_means_what_the_exact_way_writes(table, transcoder, data):
 
 @each_table
 @each_transcoder
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(data=st.data())
 def test_json_columns_and_the_overflow_hold_the_very_same_text(table, transcoder, data):
     mapping = MAPPINGS[table]
@@ -91,7 +92,7 @@ def test_json_columns_and_the_overflow_hold_the_very_same_text(table, transcoder
 
 @each_table
 @each_transcoder
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(data=st.data())
 def test_whatever_is_declined_or_not_the_exact_way_reads_the_item_back(table, transcoder, data):
     mapping = MAPPINGS[table]
@@ -103,7 +104,7 @@ def test_whatever_is_declined_or_not_the_exact_way_reads_the_item_back(table, tr
 
 @with_accelerator
 @each_table
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(data=st.data(), ascii_only=st.booleans())
 def test_both_transcoders_write_the_same_bytes_and_decline_the_same_items(table, data, ascii_only):
     mapping = MAPPINGS[table]
@@ -121,6 +122,7 @@ def test_both_transcoders_write_the_same_bytes_and_decline_the_same_items(table,
 
 @with_accelerator
 @each_table
+@settings(max_examples=examples(100))
 @given(data=st.data())
 def test_both_transcoders_answer_the_same_for_a_page(table, data):
     mapping = MAPPINGS[table]
@@ -153,7 +155,7 @@ def _names_a_thing_twice(line):
 
 @with_accelerator
 @each_table
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(data=st.data())
 def test_both_transcoders_agree_on_damaged_lines_too(table, data):
     mapping = MAPPINGS[table]
@@ -537,7 +539,7 @@ def test_an_odd_item_among_many_alike_is_taken_as_if_it_stood_alone(odd, as_page
 
 @with_accelerator
 @each_table
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(data=st.data())
 def test_items_of_one_shape_are_taken_as_any_others(table, data):
     """The first lines teach the shape; what stands in the last one varies, damage included."""

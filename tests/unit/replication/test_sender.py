@@ -29,6 +29,7 @@ from unit.replication.senders import (
     key,
     refusal,
 )
+from volume import examples
 
 
 @pytest.fixture
@@ -504,7 +505,7 @@ def test_while_dynamodb_is_away_only_a_few_keys_wait_for_a_timeout(world: World,
 # All at once
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.integers(0, 2**32))
 def test_the_sides_come_to_hold_the_same_whatever_happens(seed: int) -> None:  # noqa: C901 - a list of acts
     """Killed and frozen workers, lost and late requests, strangers; then one worker ends it."""
