@@ -18,8 +18,11 @@ nox.options.error_on_missing_interpreters = True
 nox.options.sessions = ["lint", "layers", "typing", "wheel", "tests"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
-WORKERS = "3"
-"""Test processes, each with servers of its own: one more than CI has cores, since much of it is waiting."""
+SPREAD = ("-n", "4", "--dist", "worksteal")
+"""Over test processes, each with servers of its own: twice as many as CI has cores, since most tests wait.
+
+Stealing, since the longest tests are neighbours, and one process would get them all.
+"""
 
 EXTRAS = ".[demo,serve,fast]"
 
@@ -44,7 +47,7 @@ def group(name: str) -> list[str]:
 def tests(session: nox.Session) -> None:
     """All tests, on servers that it starts itself. `nox -s tests -- tests/unit -k items`."""
     required = _with_everything(session)
-    session.run("python", "-m", "pytest", "-n", WORKERS, "--durations=25", *session.posargs, env=required)
+    session.run("python", "-m", "pytest", *SPREAD, "--durations=25", *session.posargs, env=required)
 
 
 @nox.session(default=False)
@@ -54,7 +57,7 @@ def thorough(session: nox.Session) -> None:
     using = [
         str(path) for path in Path("tests").rglob("test_*.py") if "from volume import" in path.read_text()
     ]
-    session.run("python", "-m", "pytest", "-n", WORKERS, *using, *session.posargs, env=required)
+    session.run("python", "-m", "pytest", *SPREAD, *using, *session.posargs, env=required)
 
 
 @nox.session(name="backfill-kill", default=False)

@@ -52,6 +52,8 @@ row = "soak.tables:OrderRow"
 physical_name = "parcels"
 """
 WRITE_GRANT_SECONDS = 4.0
+_LOADED_WITHIN_SECONDS = 120.0
+"""The history is copied within this however short the soak is: a busy machine is no finding."""
 _FLAGS = {
     f"dualstore-{table}-{flag}": value
     for table in TABLES
@@ -183,7 +185,7 @@ class _Soak:
                 if plan.faults:
                     self._settings.rates.write_text(f"{QUIET_RATE}")
                     havoc.start()
-                walk.load(deadline)
+                walk.load(time.monotonic() + max(plan.seconds, _LOADED_WITHIN_SECONDS))
                 walk.go_on(deadline)
         finally:
             if havoc.ident is not None:
