@@ -1,7 +1,8 @@
 """What is decided for a table, and who acts on it: values that both databases keep.
 
 At most one database at a time holds a record of a table that *decides* (its phase is not `moved`): the one in
-the authority of the moment. DESIGN, replication protocol, rules 6 and 8.
+the authority of the moment. After a failover PostgreSQL's may claim to decide too, until it is told: the one
+in DynamoDB names the failover, and a later epoch. DESIGN, replication protocol, rules 6 and 8; ADR 24.
 """
 
 from collections.abc import Mapping
@@ -43,7 +44,7 @@ class PostgresRole(StrEnum):
     MIRROR = "mirror"
     AUTHORITY = "authority"
     PAUSED = "paused"
-    """Authority, but no write passes: it is about to move."""
+    """Authority, but no write passes: it is about to move, or has been lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +62,43 @@ class Stop:
     reason: str = ""
 
     def __str__(self) -> str:
-        when = datetime.fromtimestamp(self.at, UTC)
         because = f": {self.reason}" if self.reason else ""
-        return f"stopped by {self.by} at {when:%Y-%m-%d %H:%M:%S} UTC{because}"
+        return f"stopped by {self.by} at {moment(self.at)}{because}"
+
+
+@dataclass(frozen=True, slots=True)
+class FailedOver:
+    """That DynamoDB has taken over from PostgreSQL without asking it, because it was gone.
+
+    All times are in seconds since the epoch, by the clocks of the machines that noted them, for people.
+
+    Attributes:
+        by: who decided it, as they say.
+        at: when.
+        reason: why, in their words; empty where they gave none.
+        recovery_point: every write that was acknowledged before had reached DynamoDB; later ones may be
+            lost. None where nobody had noted how far DynamoDB was behind.
+        rows: how many changes were known to wait for DynamoDB at `rows_at`; None likewise.
+        rows_at: when that was noted.
+        reconciled_at: when PostgreSQL, back again, was told, and what was lost was listed; None before that.
+    """
+
+    by: str
+    at: float
+    reason: str = ""
+    recovery_point: float | None = None
+    rows: int | None = None
+    rows_at: float | None = None
+    reconciled_at: float | None = None
+
+    def __str__(self) -> str:
+        because = f": {self.reason}" if self.reason else ""
+        return f"failed over to DynamoDB by {self.by} at {moment(self.at)}{because}"
+
+
+def moment(at: float) -> str:
+    """A moment as people read it."""
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +125,8 @@ class ControlRecord:
         deferred: whether some process mirrors after it has answered its callers: no read may be dialled then.
         streamed: whether a relay follows the table's stream: then the stream is the journal (rule 4).
         stopped: who stopped all reads but the authority's, whatever the dials say; None where nobody has.
+        failed_over: who had DynamoDB take over without PostgreSQL since that last became the authority; None
+            where nobody has. Such a record outranks one of PostgreSQL's that decides too.
     """
 
     table: str
@@ -108,6 +145,7 @@ class ControlRecord:
     deferred: bool = False
     streamed: bool = False
     stopped: Stop | None = None
+    failed_over: FailedOver | None = None
 
     def changed(self, **changes: Any) -> "ControlRecord":
         """The record after a change: `generation` and, where the gate moves, `gate_sequence` are counted."""
@@ -127,10 +165,16 @@ class ControlRecord:
         return self.phase is not Phase.MOVED
 
     @property
+    def unreconciled(self) -> bool:
+        """Whether DynamoDB has taken over, and PostgreSQL may still hold what was lost by that."""
+        return self.failed_over is not None and self.failed_over.reconciled_at is None
+
+    @property
     def mirror_readable(self) -> bool:
         """Whether reads may be dialled to PostgreSQL, the mirror, at all."""
         return (
             self.loaded
+            and not self.unreconciled
             and self.gate is Gate.OPEN
             and not self.suspects
             and not self.deferred
@@ -167,7 +211,13 @@ class ControlRecord:
 
     @property
     def postgres_role(self) -> PostgresRole:
-        """What PostgreSQL is for the table at this record's epoch."""
+        """What PostgreSQL is for the table at this record's epoch.
+
+        After a failover it takes no write at all until what was lost has been listed: a mirror write would
+        overwrite it.
+        """
+        if self.unreconciled:
+            return PostgresRole.PAUSED
         if self.authority is Side.DYNAMODB:
             return PostgresRole.MIRROR if self.stage.rule.mirrored else PostgresRole.NONE
         return PostgresRole.AUTHORITY if self.phase is Phase.OPEN else PostgresRole.PAUSED

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from dualstore.control import ControlRecord, Gate, Phase, ProcessEntry, Stop
+from dualstore.control import ControlRecord, FailedOver, Gate, Phase, ProcessEntry, Stop
 from dualstore.items import KeyAttribute, KeySchema, TableShape
 from dualstore.replication.control import DynamoControl
 from dualstore.stages import Dials, Side, Stage
@@ -59,6 +59,7 @@ def full(table: str, **fields: Any) -> ControlRecord:
             "deferred": True,
             "streamed": True,
             "stopped": Stop("kim", 1_000.125, "p99 doubled"),
+            "failed_over": FailedOver("kim", 2_000.5, "it burnt", 1_990.25, 7, 1_995.125, 3_000.5),
         }
         | fields,
     )
@@ -211,3 +212,52 @@ def test_a_process_takes_its_own_entry_out_whatever_its_beat(home):
     home.write_process(own, is_new=True)
     home.remove_process(replace(own, beat=8), if_beat=False)
     assert known(home, own.id) is None
+
+
+# A failover
+
+
+def test_a_failover_of_which_little_is_known_comes_back_as_it_was_written(home, table):
+    little = full(table, failed_over=FailedOver("kim", 2_000.5))
+    assert home.install(little)
+    assert home.read_all()[table] == little
+
+
+def test_a_copy_gives_way_to_the_record_of_a_failover_but_only_the_copy_that_was_seen():
+    home = DynamoControl(MemoryStore({"dualstore": BOOKKEEPING}), "dualstore")
+    copy = full("orders", phase=Phase.MOVED, failed_over=None)
+    home.install(copy)
+    wanted = replace(copy, phase=Phase.CLOSED, epoch=99, failed_over=FailedOver("kim", 1.0))
+    assert not home.take_over(replace(copy, generation=39), wanted)
+    assert home.read_all()["orders"] == copy
+    assert home.take_over(copy, wanted)
+    assert home.read_all()["orders"] == wanted
+    assert not home.take_over(wanted, wanted)  # it decides: no copy
+    assert not home.install(replace(copy, generation=1_000))
+
+
+@pytest.fixture(params=["memory", "postgres"])
+def fence(request: pytest.FixtureRequest) -> Any:
+    if request.param == "memory":
+        return MemoryControl(MemoryStore({}, side=Side.POSTGRES))
+    return PostgresControl(request.getfixturevalue("postgres_engine"))
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+def test_whatever_a_fence_shows_is_overruled_by_a_later_epoch_only(fence, table, phase):
+    stood = full(table, phase=phase, epoch=3, generation=2_000, failed_over=None)
+    assert fence.install(stood)
+    later = full(table, phase=Phase.OPEN, stage=Stage.SHADOW, epoch=9, generation=50)
+    assert not fence.overrule(replace(later, epoch=3))
+    assert fence.read_all()[table] == stood
+    assert fence.overrule(later)
+    # All of it, its lower generation too: the next copy must not look older.
+    assert fence.read_all()[table] == replace(later, phase=Phase.MOVED)
+    assert not fence.overrule(later)
+    assert fence.install(replace(later, phase=Phase.MOVED, generation=51))
+
+
+def test_a_database_that_knows_nothing_of_a_table_is_told_of_its_failover(fence, table):
+    record = full(table, phase=Phase.OPEN, stage=Stage.SHADOW)
+    assert fence.overrule(record)
+    assert fence.read_all()[table] == replace(record, phase=Phase.MOVED)

@@ -10,12 +10,15 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from botocore.exceptions import ClientError
 
+from dualstore.replication.agent import GrantTimes
 from dualstore.stores.dynamo import dynamo_clients
 from integration.deployment import REGION, Deployment, order_model, order_row
 
@@ -67,9 +70,13 @@ class Writes:
 
 
 @contextmanager
-def writing(deployment: Deployment, table: str, first: int) -> Iterator[Writes]:
-    """A process that writes keys from a number on."""
+def writing(
+    deployment: Deployment, table: str, first: int, *, grants: GrantTimes | None = None
+) -> Iterator[Writes]:
+    """A process that writes keys from a number on; `grants`: other ones than `deployment.QUICK` has."""
+    times = {} if grants is None else {each.name: getattr(grants, each.name) for each in fields(grants)}
     specification = {
+        "grants": {name: time.total_seconds() for name, time in times.items()},
         "url": deployment.engine.url.render_as_string(hide_password=False),
         "endpoint_url": deployment.endpoint_url,
         "bookkeeping": deployment.bookkeeping,
@@ -110,7 +117,9 @@ def write(specification: dict[str, Any]) -> None:
         endpoint_url=endpoint_url, region=REGION, access_key_id="dualstore", secret_access_key="dualstore"
     ) as clients:
         deployment = Deployment(engine, None, clients, endpoint_url, specification["bookkeeping"])
-        with deployment.store() as store:
+        grants = {name: timedelta(seconds=seconds) for name, seconds in specification["grants"].items()}
+        options = {"grants": GrantTimes(**grants)} if grants else {}
+        with deployment.store(**options) as store:
             store.bind(order_model(table, endpoint_url), order_row(table.replace("-", "_")), name=NAME)
             client, number = store.client(), 0
             while not stop.is_set():

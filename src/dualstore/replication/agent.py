@@ -24,6 +24,8 @@ from dualstore.errors import Unavailable, WritesPaused
 from dualstore.flags import FlagSource
 from dualstore.replication.clocks import SYSTEM_CLOCK, Clock
 from dualstore.replication.deciding import Change, decide
+from dualstore.replication.failover_notes import FailoverNotes
+from dualstore.replication.failover_watch import FailoverWatch
 from dualstore.replication.first_record import make_first_record
 from dualstore.replication.following import Following, Passage, Refused, Unobstructed
 from dualstore.replication.registry import Registry
@@ -68,6 +70,9 @@ class Agent:
             settle and enqueue, which PostgreSQL lets pass or not by itself: a function that is frozen
             between two calls would else be taken for dead.
         refused: told each time that what the flags ask for may not be done.
+        watched: the records of DynamoDB, read without retries (see `FailoverWatch`); those of `homes` if not
+            given.
+        notes: takes the word of this process while PostgreSQL is the authority; None: it gives none.
     """
 
     def __init__(
@@ -79,6 +84,8 @@ class Agent:
         clock: Clock = SYSTEM_CLOCK,
         registers: bool = True,
         refused: Refused = lambda _table, _reason: None,
+        watched: ControlHome | None = None,
+        notes: FailoverNotes | None = None,
     ) -> None:
         self.clock = clock
         self._registers = registers
@@ -94,6 +101,15 @@ class Agent:
         self._granted_at: dict[Side, Mapping[str, float]] = {side: {} for side in Side}
         self._beaten: dict[Side, Mapping[str, int]] = {side: {} for side in Side}
         self._following = Following(self, flags, refused=refused)
+        self._watch = FailoverWatch(
+            watched or homes[Side.DYNAMODB],
+            notes if registers else None,
+            process=self.registries[Side.POSTGRES].id,
+            clock=clock,
+            every=self.times.write / 4,
+        )
+        self._stays: set[Side] = set()
+        self._failed: dict[Side, tuple[float, Mapping[str, Exception]]] = {}
         self._closed = False
         self._left = False
         self._forked = False
@@ -162,6 +178,10 @@ class Agent:
     def registry_of(self, table: str) -> Registry:
         """The register in the same database."""
         return self.registries[self._tables[table].side or Side.DYNAMODB]
+
+    def is_granted(self, table: str) -> bool:
+        """Whether this process may act on what it knows of a table, without asking anybody."""
+        return self.clock.now() < self._views[table].write_until
 
     def writing(self, table: str) -> "Writing":
         """Count a write as unfinished under the view it begins with, and see that it may be sent.
@@ -310,6 +330,8 @@ class Agent:
         """
         failures: dict[str, Exception] = {}
         names = list(self._tables) if table is None else [table]
+        if table is None:
+            self._heed_failovers()
         for _ in range(_MOVES_AT_ONCE):
             failures = {}
             sides = {name: self._side_of(name) for name in names}
@@ -327,12 +349,40 @@ class Agent:
         return self._tables[table].side or Side.DYNAMODB
 
     def _refresh_side(self, side: Side, *, beat: bool = False) -> Mapping[str, Exception]:
-        """Refresh the tables whose records decide in one database; why some could not be."""
+        """Refresh the tables whose records decide in one database; why some could not be.
+
+        Who waited for somebody else's attempt, which failed, does not make all behind wait for another one.
+        """
+        came_at = self.clock.now()
         with self._refreshing[side]:
+            failed_at, failures = self._failed.get(side, (-math.inf, {}))
+            if failed_at > came_at and all(
+                name in failures for name in self._tables if self._side_of(name) is side
+            ):
+                return failures
             again, failures = self._refreshed(side, beat=beat)
             while again:
                 again, failures = self._refreshed(side, beat=True)
+            if failures:
+                self._failed[side] = self.clock.now(), failures
+            else:
+                self._failed.pop(side, None)
             return failures
+
+    def _heed_failovers(self) -> None:
+        """Have tables follow DynamoDB's record that were failed over to it, though PostgreSQL's decides."""
+        of_postgres = self._of_postgres()
+        if not of_postgres:
+            return
+        for table in self._watch.look().keys() & of_postgres:
+            logger.warning("%s was failed over: DynamoDB's record decides", table)
+            self._tables[table].side = Side.DYNAMODB
+        if remaining := self._of_postgres():
+            self._watch.bear_witness(remaining)
+
+    def _of_postgres(self) -> frozenset[str]:
+        """The tables whose records were last found to decide in PostgreSQL."""
+        return frozenset(name for name, state in self._tables.items() if state.side is Side.POSTGRES)
 
     def _refreshed(self, side: Side, *, beat: bool) -> tuple[bool, dict[str, Exception]]:
         """Read once, and beat where that is due; True first where nobody could see this process before.
@@ -344,9 +394,8 @@ class Agent:
             raise Unavailable(_FORKED)
         if self._left:
             raise Unavailable("this process has left the register: its DualStore is closed")
-        asked_at = self.clock.now()
-        tables = {name: state for name, state in self._tables.items() if self._side_of(name) is side}
-        records, failures = Search(self.homes).locate(tables)
+        records, failures, asked_at = self._read(side)
+        tables = records.keys() | failures.keys()
         if not self._registers:
             self._granted_at[side] = dict.fromkeys(tables, asked_at)
         self._install(records, asked_at)
@@ -363,6 +412,24 @@ class Agent:
             failures |= dict.fromkeys(confirmed, error)
         self._install(records, asked_at)
         return again, failures
+
+    def _read(self, side: Side) -> tuple[dict[str, ControlRecord], dict[str, Exception], float]:
+        """The records of a database's tables, why some could not be read, and when grants on them begin."""
+        asked_at = self.clock.now()
+        if side is Side.POSTGRES and self._lapsed(asked_at):
+            # It has slept, or was cut off, for as long as a failover takes.
+            self._heed_failovers()
+        tables = {name: state for name, state in self._tables.items() if self._side_of(name) is side}
+        search = Search(self.homes)
+        records, failures = search.locate(tables)
+        if search.answered(Side.POSTGRES):
+            self._watch.reached_postgres(asked_at)
+        return records, failures, self._watch.granted_from(asked_at) if side is Side.POSTGRES else asked_at
+
+    def _lapsed(self, now: float) -> bool:
+        """Whether this process may not act on PostgreSQL's record for some table of which it has the word."""
+        granted, life = self._granted_at[Side.POSTGRES], self.times.write.total_seconds()
+        return any(now - granted.get(table, -math.inf) >= life for table in self._of_postgres())
 
     def _confirmed_in(self, side: Side) -> dict[str, int]:
         return {
@@ -384,22 +451,22 @@ class Agent:
         return seen == confirmed.keys()
 
     def _install(self, records: Mapping[str, ControlRecord], asked_at: float) -> None:
-        granted = self._granted_at[Side.DYNAMODB]
         write_grant = self.times.write.total_seconds()
         fresh = {
             table: View(
                 record=record,
                 read_until=asked_at + self.times.read.total_seconds(),
-                write_until=granted.get(table, -math.inf) + write_grant
-                if record.authority is Side.DYNAMODB
-                else math.inf,
+                write_until=self._granted_at[record.authority].get(table, -math.inf) + write_grant,
             )
             for table, record in records.items()
         }
         now = self.clock.now()
         with self._installing:
-            known, self._views = self._views, {**self._views, **fresh}
-            for table, record in records.items():
+            known = self._views
+            # The other database's thread may have heard of a failover while this one read.
+            later = {table: view for table, view in fresh.items() if not _outranked(view, known.get(table))}
+            self._views = {**known, **later}
+            for table, record in ((table, view.record) for table, view in later.items()):
                 _note_gate(self._tables[table], record, now)
                 _note_deferred(self._tables[table], record, known.get(table), now)
 
@@ -476,6 +543,8 @@ class Agent:
                 thread.start()
 
     def _look(self, side: Side) -> None:
+        if side is Side.DYNAMODB:
+            self._heed_failovers()
         for failure in self._refresh_side(side).values():
             raise failure
 
@@ -505,6 +574,7 @@ class Agent:
             for lock in self._refreshing.values():  # none under way comes back into the register
                 stack.enter_context(lock)
             self._left = True
+            self._watch.leave()
             if finished:
                 for side in Side:
                     self._leave(side)
@@ -519,8 +589,12 @@ class Agent:
         try:
             self.registries[side].leave()
             self._beaten[side] = {}
+            self._stays.discard(side)
         except (ClientError, BotoCoreError, Unavailable) as error:
-            logger.warning(
+            known = side in self._stays  # tried again at each poll: a lost PostgreSQL may stay away for days
+            self._stays.add(side)
+            logger.log(
+                logging.DEBUG if known else logging.WARNING,
                 "This process could not leave the register in %s, so that its tables become suspect: %s",
                 side,
                 type(error).__name__,
@@ -595,6 +669,13 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+def _outranked(view: View, known: View | None) -> bool:
+    """Whether a view is of PostgreSQL's record, where a failover is known that it does not know of."""
+    if known is None or known.record.failed_over is None:
+        return False
+    return view.record.epoch < known.record.epoch
 
 
 def _note_gate(state: _Table, record: ControlRecord, now: float) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from dualstore.control import ControlRecord, Gate, Phase, ProcessEntry, Stop
+from dualstore.control import ControlRecord, FailedOver, Gate, Phase, ProcessEntry, Stop
 from dualstore.errors import Unavailable
 from dualstore.items import Item
 from dualstore.operations import DeleteItem, PutItem, Query, UpdateItem
@@ -21,6 +21,7 @@ from dualstore.stores.base import Store
 _PARTITION, _SORT = "pk", "sk"
 _CONTROL, _PROCESS, _POSTGRES = "control", "process", "postgres"
 _CONDITION_FAILED = "ConditionalCheckFailedException"
+_FAILOVER_MOMENTS = ("at", "recovery_point", "rows_at", "reconciled_at")
 
 # What `init` creates; PAY_PER_REQUEST, since it is idle but for the worst minutes.
 BOOKKEEPING_TABLE: Mapping[str, Any] = {
@@ -88,6 +89,20 @@ class DynamoControl:
         condition = f"attribute_not_exists({_PARTITION}) OR (phase = :moved AND generation < :generation)"
         values = {":moved": {"S": Phase.MOVED}, ":generation": {"N": str(record.generation)}}
         return self._put(record, condition, values)
+
+    def take_over(self, seen: ControlRecord, wanted: ControlRecord) -> bool:
+        """Put a record that decides in the place of a copy of PostgreSQL's: what a failover does.
+
+        Args:
+            seen: the copy.
+            wanted: the record to decide.
+
+        Returns:
+            False where nothing was done: it is another copy by now, or none.
+        """
+        condition = "generation = :seen AND phase = :moved"
+        values = {":seen": {"N": str(seen.generation)}, ":moved": {"S": Phase.MOVED}}
+        return self._put(wanted, condition, values)
 
     def postgres_is_known(self) -> bool:
         """See `KnowsPostgres.postgres_is_known`."""
@@ -233,6 +248,8 @@ def _item(record: ControlRecord) -> Item:
                 "reason": {"S": record.stopped.reason},
             }
         }
+    if record.failed_over is not None:
+        item["failed_over"] = {"M": _failover_item(record.failed_over)}
     return item
 
 
@@ -259,8 +276,26 @@ def _record(item: Item) -> ControlRecord:
         deferred=item["deferred"]["BOOL"],
         streamed=item["streamed"]["BOOL"],
         stopped=_stop(item["stopped"]["M"]) if "stopped" in item else None,
+        failed_over=_failed_over(item["failed_over"]["M"]) if "failed_over" in item else None,
     )
 
 
 def _stop(stored: Item) -> Stop:
     return Stop(by=stored["by"]["S"], at=float(stored["at"]["N"]), reason=stored["reason"]["S"])
+
+
+def _failover_item(failed_over: FailedOver) -> Item:
+    item: Item = {"by": {"S": failed_over.by}, "reason": {"S": failed_over.reason}}
+    for name in _FAILOVER_MOMENTS:
+        at = getattr(failed_over, name)
+        if at is not None:
+            item[name] = {"N": f"{at:.3f}"}
+    if failed_over.rows is not None:
+        item["rows"] = {"N": str(failed_over.rows)}
+    return item
+
+
+def _failed_over(stored: Item) -> FailedOver:
+    moments = {name: float(stored[name]["N"]) for name in _FAILOVER_MOMENTS if name in stored}
+    rows = int(stored["rows"]["N"]) if "rows" in stored else None
+    return FailedOver(by=stored["by"]["S"], reason=stored["reason"]["S"], rows=rows, **moments)

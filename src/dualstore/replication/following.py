@@ -158,8 +158,8 @@ class Following:
         if requested != followed.request:
             followed.request, followed.satisfied, followed.look_again_at = requested, False, -math.inf
             followed.refusal, followed.logged = None, None
-        if not record.decides:
-            return
+        if not record.decides or (record.unreconciled and record.phase is Phase.CLOSED):
+            return  # whoever fails a table over opens it
         if record.phase is Phase.CLOSED:
             self._move(followed, record, requested)
             return
@@ -263,7 +263,13 @@ class Following:
     def _complete(self, record: ControlRecord) -> None:
         """The point of no return, and then the other database's record."""
         moved = self._change(
-            record, phase=Phase.MOVED, stage=record.target, target=None, epoch=record.epoch + 1, refresh=False
+            record,
+            phase=Phase.MOVED,
+            stage=record.target,
+            target=None,
+            epoch=record.epoch + 1,
+            failed_over=None,
+            refresh=False,
         )
         if moved is not None:
             opened = replace(moved, phase=Phase.OPEN, generation=moved.generation + 1)

@@ -96,6 +96,7 @@ class LaneRound:
         outbox: what waits.
         source: PostgreSQL.
         epoch: at which PostgreSQL is the authority of the table.
+        granted: whether that may still be acted on, by the table's physical name.
         mirror: DynamoDB; its writes are sent once.
         telemetry: counts what comes of the keys.
         limits: how they are sent.
@@ -113,6 +114,7 @@ class LaneRound:
         mirror: Store,
         telemetry: Telemetry,
         limits: SendingLimits,
+        granted: Callable[[str], bool] = lambda _table: True,
         map_all: Callable[[Callable[[_Work], None], Iterable[_Work]], Iterable[Any]] = map,
     ) -> None:
         self._lane = lane
@@ -123,6 +125,7 @@ class LaneRound:
         self._mirror = mirror
         self._telemetry = telemetry
         self._limits = limits
+        self._granted = granted
         self._map = map_all
         self._finished = 0
         self._strains: list[Verdict] = []
@@ -317,7 +320,7 @@ class LaneRound:
 
     def _send_once(self, operation: Operation) -> None:
         def check() -> None:
-            if not self._lane.holds():
+            if not (self._lane.holds() and self._granted(self._table.physical)):
                 raise LeaseOver
 
         check()

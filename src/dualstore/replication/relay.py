@@ -21,7 +21,7 @@ from dualstore.replication.carrier import Carried, Carrier, is_gap, together
 from dualstore.replication.clocks import SYSTEM_CLOCK, Clock
 from dualstore.replication.served import ServedTable
 from dualstore.replication.shards import Position, RelayTimes, ShardFollower
-from dualstore.replication.transitions import UNMIRRORED
+from dualstore.replication.transitions import FAILED_OVER, UNMIRRORED
 from dualstore.stages import Side
 from dualstore.stores.streams import (
     Checkpoints,
@@ -278,7 +278,8 @@ def _position(positions: Mapping[str, Position], lease: ShardLease) -> Position:
 
 def _processes(record: ControlRecord) -> set[str]:
     """The suspects that are dead processes."""
-    return {suspect for suspect in record.suspects if not is_gap(suspect) and suspect != UNMIRRORED}
+    for_a_verification = {UNMIRRORED, FAILED_OVER}
+    return {name for name in record.suspects if not is_gap(name) and name not in for_a_verification}
 
 
 def _deals_with_every_key(record: ControlRecord) -> bool:

@@ -1,6 +1,7 @@
 """Finds the control record that decides of each table, in whichever database it is."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
@@ -9,7 +10,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from dualstore.control import ControlRecord, Phase
 from dualstore.errors import Unavailable
 from dualstore.stages import Side
-from dualstore.stores.base import ControlHome
+from dualstore.stores.base import ControlHome, Fence
 
 Homes = Mapping[Side, ControlHome]
 """The control records and registers of both databases."""
@@ -56,10 +57,7 @@ class Search:
 
     def _locate(self, table: str, state: Located) -> ControlRecord:
         if state.side is None and self._both_decide(table):
-            raise Unavailable(
-                f"the control records of {table} in both databases claim to decide: DynamoDB's was made "
-                "anew. Delete that one, and start again"
-            )
+            return self._failed_over(table, state)
         side = state.side or Side.DYNAMODB
         here = self._record(side, table)
         if here is not None and here.decides:
@@ -85,9 +83,37 @@ class Search:
         return f"the control record of {table} is gone; run `dualstore schema upgrade`"
 
     def _both_decide(self, table: str) -> bool:
-        """Whether somebody has made a second record: never, unless the first was out of reach then."""
+        """Whether there is a second record that decides: never, unless the first was out of reach then."""
         records = [self._record(side, table) for side in Side]
         return all(record is not None and record.decides for record in records)
+
+    def _failed_over(self, table: str, state: Located) -> ControlRecord:
+        """DynamoDB's record where both decide since a failover; PostgreSQL, back again, is told first.
+
+        Raises:
+            Unavailable: there was no failover, or PostgreSQL's record is of a later epoch than it.
+        """
+        here, there = (self._read[side][table] for side in Side)
+        if here.failed_over is None:
+            raise Unavailable(
+                f"the control records of {table} in both databases claim to decide: DynamoDB's was made "
+                "anew. Delete that one, and start again"
+            )
+        if here.epoch <= there.epoch:
+            raise Unavailable(
+                f"the control records of {table} in both databases claim to decide: DynamoDB's was "
+                f"{here.failed_over}, but PostgreSQL's is of a later epoch. Compare what both hold before "
+                "you delete either"
+            )
+        fence: Fence = self._homes[Side.POSTGRES]  # type: ignore[assignment]
+        with suppress(Unavailable):  # away again: whoever comes next tells it
+            fence.overrule(here)
+        state.side = Side.DYNAMODB
+        return here
+
+    def answered(self, side: Side) -> bool:
+        """Whether a database was asked, and has answered."""
+        return side in self._read
 
     def _completed(self, here: ControlRecord, there: ControlRecord | None) -> ControlRecord:
         """The record that decides after a move that nobody has completed yet.

@@ -18,6 +18,8 @@ Why a worker that is stale, slow or dead does no harm:
   that may be under way, and sends it again under its token before anything else for the key: then copies of
   it are not carried out any more. As tokens are forgotten after ten minutes, the key is settled once more
   after fifteen, when no copy can be under way; the statement that forgets the write notes that second look.
+- *A worker that has not heard that DynamoDB has taken over* from a lost PostgreSQL sends nothing without a
+  grant, which is looked at last, too, and none is left when DynamoDB takes its first write (ADR 24).
 - *A worker that stands still between its look at the lease and the sending* is caught twice: the last look is
   taken after the request was signed (`stores.dynamo_sending`), and AWS refuses a signature older than five
   minutes; and where the lease is over when the answer comes, the worker enqueues the key again.
@@ -25,6 +27,7 @@ Why a worker that is stale, slow or dead does no harm:
 
 import logging
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -99,6 +102,9 @@ class Sender:
         mirror: DynamoDB; sends each write once (`DynamoStore` on `dynamo_clients`).
         tables: those whose authority is PostgreSQL, by physical name; may change while it runs.
         epoch_of: at which epoch PostgreSQL is the authority of a table, as far as this process knows.
+        granted: whether this process may still act on that; nothing is sent otherwise.
+        noted: told every `watch` how far DynamoDB is behind a table: the table, the moment before that was
+            asked in seconds since the epoch, and the answer. What it raises is logged.
         holder: names this sender; no other, of any time, has this name. A fresh name if not given.
         clock: by which leases are measured; must go on while the machine is suspended.
         telemetry: counts what comes of the keys.
@@ -113,6 +119,8 @@ class Sender:
         tables: Mapping[str, ServedTable],
         *,
         epoch_of: Callable[[str], int],
+        granted: Callable[[str], bool] = lambda _table: True,
+        noted: Callable[[str, float, OutboxDepth], None] = lambda _table, _at, _depth: None,
         holder: str | None = None,
         clock: Clock = SYSTEM_CLOCK,
         telemetry: Telemetry | None = None,
@@ -123,6 +131,8 @@ class Sender:
         self._mirror = mirror
         self._tables = tables
         self._epoch_of = epoch_of
+        self._granted = granted
+        self._noted = noted
         self._clock = clock
         self._telemetry = telemetry or Telemetry()
         self._options = options or SenderOptions()
@@ -229,7 +239,8 @@ class Sender:
         if table is None or lane.pause.lasts or not lane.working.acquire(blocking=False):
             return 0
         try:
-            return self._round(lane, table, map_all) if lane.holds() else 0
+            may = lane.holds() and self._granted(table.physical)
+            return self._round(lane, table, map_all) if may else 0
         finally:
             lane.working.release()
 
@@ -241,6 +252,7 @@ class Sender:
                 outbox=self._outbox,
                 source=self._source,
                 epoch=self._epoch_of(table.physical),
+                granted=self._granted,
                 mirror=self._mirror,
                 telemetry=self._telemetry,
                 limits=self._options.limits,
@@ -279,9 +291,18 @@ class Sender:
             try:
                 yield from self._lanes.take(table, every=every)
                 if watching:
-                    self.watch(table)
+                    self._note(table)
             except (Unavailable, KeyError) as failure:  # or the table was taken out meanwhile
                 logger.info("No lanes of a table could be had: %s", type(failure).__name__)
+
+    def _note(self, table: str) -> None:
+        """Measure what waits, and tell those who are left with DynamoDB alone should PostgreSQL be lost."""
+        at = time.time()
+        depth = self.watch(table)
+        try:
+            self._noted(table, at, depth)
+        except (Unavailable, BotoCoreError, ClientError) as failure:
+            logger.info("How far DynamoDB is behind could not be noted there: %s", type(failure).__name__)
 
     def _wait(self, stop: threading.Event, under_way: Mapping[HeldLane, Future[int]]) -> None:
         """Until a lane is done, or has been idle for long enough."""

@@ -14,6 +14,9 @@ _ALL = 100.0
 UNMIRRORED = "unmirrored since complete"
 """The suspect of a table that comes back from stage `complete`: DynamoDB has not been written meanwhile."""
 
+FAILED_OVER = "failed over without PostgreSQL"
+"""The suspect of a table that DynamoDB has taken over: writes may be missing there."""
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -107,6 +110,12 @@ def _dials(present: Dials, requested: Requested) -> Dials:
 
 
 def _check(record: ControlRecord, stage: Stage, dials: Dials) -> None:
+    if record.unreconciled:
+        raise IllegalTransition(
+            f"{record.table} was {record.failed_over}. It stays as it is until PostgreSQL is back, and "
+            "`dualstore failover --reconcile` has listed what was lost",
+            reason="failed_over",
+        )
     if stage not in record.stage.neighbours():
         order = list(Stage)
         towards = 1 if order.index(stage) > order.index(record.stage) else -1
@@ -117,8 +126,7 @@ def _check(record: ControlRecord, stage: Stage, dials: Dials) -> None:
         )
     if record.target is stage:
         raise IllegalTransition(
-            f"the move of {record.table} to {stage} was given up, and the log of the process that paused the "
-            f"writes says why. Ask for {record.stage}, then for {stage} again",
+            _given_up(record, stage),
             reason="given_up",
         )
     _check_not_stopped(record, stage, dials)
@@ -150,6 +158,16 @@ def _check(record: ControlRecord, stage: Stage, dials: Dials) -> None:
             'set mirroring = "inline" for it everywhere',
             reason="deferred",
         )
+
+
+def _given_up(record: ControlRecord, stage: Stage) -> str:
+    again = f"Ask for {record.stage}, then for {stage} again"
+    if record.failed_over is not None:
+        return f"{record.table} was {record.failed_over}; nobody has asked for {stage} since. {again}"
+    return (
+        f"the move of {record.table} to {stage} was given up, and the log of the process that paused the "
+        f"writes says why. {again}"
+    )
 
 
 def _check_not_stopped(record: ControlRecord, stage: Stage, dials: Dials) -> None:

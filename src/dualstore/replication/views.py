@@ -14,8 +14,8 @@ class View:
     Attributes:
         record: the control record that decides, as last read.
         read_until: the mirror may be read, and its answer be given out, until then.
-        write_until: DynamoDB, as the authority, may be read and written until then; a reply after it is a
-            reply too late. Without end where PostgreSQL is the authority: its statements look for themselves.
+        write_until: the authority may be read and written until then; a reply after it is a reply too late.
+            PostgreSQL's statements look for their epoch themselves; but when it is lost nobody can tell it.
         mirror_readable, authority, compared_percent: the record's, worked out once: operations ask for them.
     """
 

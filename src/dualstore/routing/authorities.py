@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable, Mapping
 from time import perf_counter
 from typing import Protocol, TypeVar
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from dualstore.control import Phase
-from dualstore.errors import AuthorityMoved, WritesPaused
+from dualstore.errors import AuthorityMoved, OutcomeUnknown, Unavailable, WritesPaused
 from dualstore.operations import Operation, Response
 from dualstore.replication.authority import error_code
 from dualstore.replication.mirroring import Mirroring
@@ -94,14 +94,18 @@ class Authorities:
 
         Raises:
             AuthorityMoved: it is not, or no longer; nothing was done.
+            OutcomeUnknown: a write was answered when PostgreSQL may have been the authority no more.
         """
         started = perf_counter()
         outcome = OK
         epochs = {name: views[name].record.epoch for name in operation.tables}
         try:
-            return self._postgres.execute_as_authority(operation, epochs=epochs)
+            response = self._postgres.execute_as_authority(operation, epochs=epochs)
+            self._require_grants(views, AuthorityMoved if operation.reads else OutcomeUnknown)
         except Exception as error:
             outcome = error_code(error) or type(error).__name__
+            if isinstance(error, ClientError):
+                self._require_grants(views, AuthorityMoved)
             if operation.reads and isinstance(error, ClientError):
                 self._observe(table, operation, Side.POSTGRES, error)
             raise
@@ -114,6 +118,32 @@ class Authorities:
                 perf_counter() - started,
                 outcome,
             )
+        return response
+
+    def _require_grants(self, views: Mapping[str, View], otherwise: type[Unavailable]) -> None:
+        """See that PostgreSQL, which has answered, was the authority: by a new view for a lapsed grant.
+
+        Its statements look for their epoch, but a PostgreSQL that comes back after a failover knows of no
+        later one until it is told (ADR 24).
+
+        Args:
+            views: that were acted on.
+            otherwise: is raised where it may have been the authority no more.
+        """
+        now = self._agent.clock.now()
+        for name, view in views.items():
+            if now >= view.write_until:
+                self._require_renewed(name, view, otherwise)
+
+    def _require_renewed(self, table: str, view: View, otherwise: type[Unavailable]) -> None:
+        logical = self._tables[table].logical
+        self._telemetry.record(GrantExpired(logical, "write"))
+        try:
+            later = self._agent.refreshed(table)
+        except (ClientError, BotoCoreError, Unavailable) as error:
+            raise otherwise(f"it is not known whether PostgreSQL is {logical}'s authority still") from error
+        if later.record.epoch != view.record.epoch:
+            raise otherwise(f"PostgreSQL answered when it was the authority of {logical} no more")
 
     def read_postgres(self, table: ServedTable, operation: Operation, views: Mapping[str, View]) -> Response:
         """A read's answer from PostgreSQL, the authority, to be given out; arguments as for `ask_postgres`.

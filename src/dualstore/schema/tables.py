@@ -106,6 +106,7 @@ control = sa.Table(
     sa.Column("role", sa.Text, nullable=False, server_default=PostgresRole.NONE),
     sa.Column("stopped", JSONB),
     _moment("updated_at"),
+    sa.Column("failed_over", JSONB),
     sa.PrimaryKeyConstraint("table_name"),
     _one_of("stage", *Stage),
     _one_of("gate", *Gate),
@@ -170,6 +171,32 @@ outbox = sa.Table(
     ),
     sa.Index("ix_outbox_done_at", "done_at", postgresql_where=sa.text("done_at IS NOT NULL")),
     comment="Changes of keys whose authority is PostgreSQL; key: the SQL key columns, as text",
+)
+
+lost_writes = sa.Table(
+    "lost_writes",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), nullable=False),
+    sa.Column("table_name", sa.Text, nullable=False),
+    sa.Column("epoch", sa.BigInteger, nullable=False),
+    sa.Column("outbox_id", sa.BigInteger, nullable=False),
+    sa.Column("key_hash", sa.Text, nullable=False),
+    sa.Column("key", sa.LargeBinary, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("written_at", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("stamp", sa.LargeBinary),
+    sa.Column("reason", sa.Text),
+    sa.Column("form", sa.Text, nullable=False),
+    sa.Column("item", sa.LargeBinary),
+    _moment("found_at"),
+    sa.PrimaryKeyConstraint("id"),
+    sa.UniqueConstraint("table_name", "epoch", "outbox_id"),
+    _one_of("kind", "written", "deleted", "written over", "arrived"),
+    _one_of("form", "plain", "encrypted", "redacted"),
+    comment=(
+        "Changes in PostgreSQL that had not reached DynamoDB when a table was failed over to it; epoch: of "
+        "the failover"
+    ),
 )
 
 lanes = sa.Table(

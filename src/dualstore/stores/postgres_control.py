@@ -6,7 +6,7 @@ Each call is one statement in autocommit, so one round trip.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -14,11 +14,12 @@ from typing import Any
 from psycopg.types.json import Jsonb
 from sqlalchemy import Engine
 
-from dualstore.control import ControlRecord, Gate, Phase, PostgresRole, ProcessEntry, Stop
+from dualstore.control import ControlRecord, FailedOver, Gate, Phase, PostgresRole, ProcessEntry, Stop
 from dualstore.errors import Unavailable
 from dualstore.stages import Dials, Side, Stage
+from dualstore.stores.postgres.exchanges import Row
 from dualstore.stores.postgres.faults import unavailable
-from dualstore.stores.postgres.sessions import Row, Session, Sessions
+from dualstore.stores.postgres.sessions import Session, Sessions
 
 _PATIENCE = timedelta(seconds=5)
 _BEFORE_ANY_RECORD = -1
@@ -42,6 +43,7 @@ _COLUMNS: Mapping[str, str] = {
     "deferred": "boolean",
     "streamed": "boolean",
     "stopped": "jsonb",
+    "failed_over": "jsonb",
     "role": "text",
 }
 """The columns that a record is made of, with their types; the role is made of the others."""
@@ -78,6 +80,13 @@ _RAISE = (
     f"{_INSERT} ON CONFLICT (table_name) DO UPDATE "
     "SET epoch = excluded.epoch, role = excluded.role, updated_at = clock_timestamp() "
     "WHERE known.phase = 'moved' AND known.epoch < excluded.epoch"
+)
+# Whatever stands there is of an earlier epoch, also where it claims to decide. It becomes the copy in all:
+# a generation that counted on in a database that nobody heeded any more must not look like a later one.
+_OVERRULE = (
+    f"{_INSERT} ON CONFLICT (table_name) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in (*_COPIED, "epoch", "role"))
+    + ", updated_at = clock_timestamp() WHERE known.epoch < excluded.epoch RETURNING 1"
 )
 
 _MARK_STOPPED = (
@@ -169,6 +178,12 @@ class PostgresControl:
         fence = ControlRecord(table, generation=_BEFORE_ANY_RECORD, epoch=epoch, phase=Phase.MOVED)
         self._run(_RAISE, _values(fence, role), f"raising the fence of {table!r}")
 
+    def overrule(self, record: ControlRecord) -> bool:
+        """See `Fence.overrule`; as for `raise_fence`, what is being written at this moment may still be."""
+        copy = replace(record, phase=Phase.MOVED)
+        doing = f"telling PostgreSQL that {record.table!r} was failed over"
+        return bool(self._run(_OVERRULE, _values(copy), doing))
+
     def mark_stopped(self, table: str, stop: Stop) -> None:
         """See `StopMarks.mark_stopped`."""
         values = (table, stop.by, stop.reason, stop.at)
@@ -243,6 +258,7 @@ def _values(record: ControlRecord, role: PostgresRole | None = None) -> tuple[An
         record.deferred,
         record.streamed,
         None if record.stopped is None else Jsonb(asdict(record.stopped)),
+        None if record.failed_over is None else Jsonb(asdict(record.failed_over)),
         (role or record.postgres_role).value,
     )
 
@@ -275,6 +291,7 @@ def _record(row: Row) -> ControlRecord:
         deferred=column["deferred"],
         streamed=column["streamed"],
         stopped=None if column["stopped"] is None else Stop(**column["stopped"]),
+        failed_over=None if column["failed_over"] is None else FailedOver(**column["failed_over"]),
     )
 
 

@@ -17,6 +17,7 @@ from dualstore.items import PREDECESSOR, Item, KeyAttribute, KeySchema, TableSha
 from dualstore.replication.agent import Agent, GrantTimes
 from dualstore.replication.authority import RetryPolicy
 from dualstore.replication.control import DynamoControl
+from dualstore.replication.failover_notes import FailoverNotes
 from dualstore.replication.health import MirrorHealth
 from dualstore.replication.journal import Journal
 from dualstore.replication.mirroring import Mirroring, ReplicationTimes
@@ -221,7 +222,10 @@ class Process:
         self.control = DynamoControl(self.bookkeeping, "dualstore")
         self.postgres_control = Link(world.postgres_control, Unavailable("simulated"))
         homes = {Side.DYNAMODB: self.control, Side.POSTGRES: self.postgres_control}
-        self.agent = Agent(homes, self.flags, times=TIMES, clock=world.clock, registers=registers)
+        self.notes = FailoverNotes(self.bookkeeping, "dualstore")
+        self.agent = Agent(
+            homes, self.flags, times=TIMES, clock=world.clock, registers=registers, notes=self.notes
+        )
         self.passage = Drained(self)
         self.registry = self.agent.registries[Side.DYNAMODB]
         self.journal = Journal(self.bookkeeping, "dualstore")
@@ -242,6 +246,7 @@ class Process:
             self.authority,
             MirroredOut({TABLE: SERVED}, self.agent),
             epoch_of=lambda table: self.agent.view(table).record.epoch,
+            granted=self.agent.is_granted,
             clock=world.clock,
             options=SenderOptions(lease=timedelta(seconds=2)),
         )

@@ -76,6 +76,15 @@ class MemoryControl:
             if not known.decides:
                 self._records[table] = replace(known, epoch=max(known.epoch, epoch))
 
+    def overrule(self, record: ControlRecord) -> bool:
+        """See `Fence.overrule`."""
+        with self._lock:
+            known = self._records.get(record.table)
+            if known is not None and known.epoch >= record.epoch:
+                return False
+            self._put(replace(record, phase=Phase.MOVED))
+            return True
+
     def is_prepared(self) -> bool:
         """See `Prepared.is_prepared`."""
         return True
