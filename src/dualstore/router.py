@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
-from typing import Any
+from typing import Any, TypeAlias
 
 from dualstore.errors import AuthorityMoved, OutcomeUnknown, RequestRejected, Unavailable, client_error
 from dualstore.operations import (
@@ -39,6 +39,9 @@ from dualstore.stages import Side
 from dualstore.stores.base import Authority
 from dualstore.telemetry import Telemetry
 
+CarryOut: TypeAlias = Callable[[ServedTable, Any], Response]
+"""Carries out an operation of a kind, of the first table that it names and is served."""
+
 
 class Router:
     """Routes the operations of one process.
@@ -54,6 +57,7 @@ class Router:
         cohorts: what tells the cohort of a partition key, by logical name; may grow.
         limits: when a breaker opens and closes.
         arn_of: the ARNs of served tables; by default any that names one by its name is of it.
+        around: what is done around every operation, where anything is; see `recording.Recorder`.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class Router:
         cohorts: Mapping[str, CohortOf] | None = None,
         limits: BreakerLimits | None = None,
         arn_of: ArnOf = lambda _: None,
+        around: Callable[[CarryOut], CarryOut] | None = None,
     ) -> None:
         self._mirroring = mirroring
         self._agent = mirroring.agent
@@ -101,7 +106,7 @@ class Router:
         batches = BatchReads(reads, self._authorities, self._dialling, agent=mirroring.agent, tables=tables)
         self.closed = False
         self._spans = telemetry.spans
-        self._carry_out: dict[type[Operation], Callable[[ServedTable, Any], Response]] = {
+        self._carry_out: dict[type[Operation], CarryOut] = {
             GetItem: reads.of_partition,
             Query: reads.of_listing,
             Scan: reads.of_listing,
@@ -114,6 +119,8 @@ class Router:
             BatchWriteItem: self._write_many,
             TransactWriteItems: self._write_many,
         }
+        if around is not None:
+            self._carry_out = {kind: around(carry_out) for kind, carry_out in self._carry_out.items()}
 
     def execute(self, name: str, request: Request) -> Response:
         """Carry out one operation.
