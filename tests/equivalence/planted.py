@@ -129,6 +129,10 @@ def _other_items_of_a_batch() -> Any:
     return mock.patch.object(reads, "_items", wrong)
 
 
+def _all_in_the_index() -> Any:
+    return mock.patch.object(SqlAttribute, "present", return_value="true")
+
+
 PLANTED: Mapping[str, Callable[[], Any]] = {
     "text sorts without regard to case": lambda: _order(lambda column: f"lower({column})", "S"),
     "numbers sort as text": lambda: _order(lambda column: f'{column}::text COLLATE "C"', "N"),
@@ -152,6 +156,7 @@ PLANTED: Mapping[str, Callable[[], Any]] = {
     "a condition is evaluated on the item after the write": _condition_on_what_is_written,
     "the bounds of a range are left out": _open_range,
     "a transaction reads its items in another order": _other_items_of_a_batch,
+    "an index lists items that lack its key": _all_in_the_index,
 }
 """What is wrong, and how it is planted."""
 

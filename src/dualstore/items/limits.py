@@ -1,9 +1,9 @@
 """What DynamoDB would store: types, nesting, sets, sizes; and the form in which it gives it back."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from dualstore.errors import invalid
+from dualstore.errors import RequestRejected, invalid
 from dualstore.items.numbers import canonical_numeral, is_canonical, number, number_text
 from dualstore.items.values import AttributeValue, Item, canonical
 
@@ -16,9 +16,14 @@ def text_size_bytes(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
+def _digits_size_bytes(text: str) -> int:
+    """As `_number_size_bytes`, of a canonical numeral: its digits can be counted as they stand."""
+    return 1 + (len(text.strip("-0.").replace(".", "")) + 1) // 2 + (text[0] == "-")
+
+
 def _number_size_bytes(text: str) -> int:
-    if is_canonical(text):  # as nearly all are; then its digits can be counted as they stand
-        return 1 + (len(text.strip("-0.").replace(".", "")) + 1) // 2 + (text[0] == "-")
+    if is_canonical(text):  # as nearly all are
+        return _digits_size_bytes(text)
     value = number(text)
     if not value:
         return 1
@@ -171,7 +176,11 @@ def validate_item(item: Item) -> None:
             raise invalid("One or more parameter values were invalid: Attribute name is empty")
         validate_value(value)
     if item_size_bytes(item) > MAX_ITEM_SIZE_BYTES:
-        raise invalid("Item size has exceeded the maximum allowed size")
+        raise _too_large()
+
+
+def _too_large() -> RequestRejected:
+    return invalid("Item size has exceeded the maximum allowed size")
 
 
 def normalized(value: AttributeValue) -> AttributeValue:
@@ -198,3 +207,63 @@ _NORMALIZED: dict[str, Callable[[Any], Any]] = {
 def normalized_item(item: Item) -> Item:
     """An item as DynamoDB gives it back (see `normalized`)."""
     return {name: normalized(value) for name, value in item.items()}
+
+
+class StoredItem(NamedTuple):
+    """An item as DynamoDB holds it.
+
+    Attributes:
+        item: its normalised form (see `normalized_item`); it may share structure with what it was made of.
+        size_bytes: the bytes that it counts for.
+    """
+
+    item: Item
+    size_bytes: int
+
+
+def stored_item(item: Item) -> StoredItem:
+    """An item as DynamoDB would store it: `validate_item`, `normalized_item` and `item_size_bytes` at once.
+
+    Every put needs all three, and one pass over what most items hold takes a third of their time.
+
+    Raises:
+        RequestRejected: as `validate_item`.
+    """
+    if "" in item:
+        validate_item(item)  # says so, or what is wrong with an attribute before it
+    stored = _stored(item, MAX_NESTING_LEVELS)
+    if stored.size_bytes > MAX_ITEM_SIZE_BYTES:
+        raise _too_large()
+    return stored
+
+
+_NO_VALUE = (("", None),)
+
+
+def _checked_size_bytes(name: str) -> int:
+    _check_text(name)
+    return text_size_bytes(name)
+
+
+def _stored(entries: Item, levels: int) -> StoredItem:
+    size = 0
+    stored: Item = {}
+    for name, value in entries.items():
+        size += len(name) if type(name) is str and name.isascii() else _checked_size_bytes(name)
+        ((kind, content),) = value.items() if type(value) is dict and len(value) == 1 else _NO_VALUE
+        if kind == "S" and type(content) is str and content.isascii():
+            size += len(content)
+        elif kind == "BOOL" and type(content) is bool:
+            size += 1
+        elif kind == "N" and type(content) is str and is_canonical(content):
+            size += _digits_size_bytes(content)
+        elif kind == "M" and type(content) is dict and levels > 1:
+            inner = _stored(content, levels - 1)
+            size += 3 + len(content) + inner.size_bytes
+            value = {"M": inner.item}  # noqa: PLW2901 - the same value, normalised
+        else:
+            validate_value(value, levels=levels)
+            value = normalized(value)  # noqa: PLW2901 - as above
+            size += value_size_bytes(value)
+        stored[name] = value
+    return StoredItem(stored, size)

@@ -184,6 +184,10 @@ class TableShape:
                 attribute that is some index's key has another type or is empty.
         """
         validate_item(item)
+        self.check_keys(item)
+
+    def check_keys(self, item: Item) -> None:
+        """As `check_item`, of an item that is valid for a table with other keys."""
         self.keys.key_of(item)
         for index in self.indexes.values():
             for attribute in index.keys.attributes:

@@ -225,9 +225,7 @@ class _Language:
 
     def _query(self, step: steps.QueryOf) -> str:
         name, value = step.partition
-        owner = self._name
-        if step.index is not None:
-            owner = f"{self._name}.{self._index(step.index)}"
+        owner = self._owner(step)
         options = (
             f"{self._also('range_key_condition', step.sort)}{self._listed(step)}"
             f", scan_index_forward={step.forward}"
@@ -238,7 +236,11 @@ class _Language:
         if step.segments not in (None, 1):
             raise Unsayable
         whole = ", segment=0, total_segments=1" if step.segments else ""
-        return f"{self._name}.scan({f'{self._listed(step)}{whole}'.removeprefix(', ')})"
+        return f"{self._owner(step)}.scan({f'{self._listed(step)}{whole}'.removeprefix(', ')})"
+
+    def _owner(self, step: steps.Listing) -> str:
+        """The model, or its index."""
+        return self._name if step.index is None else f"{self._name}.{self._index(step.index)}"
 
     def _listed(self, step: steps.Listing) -> str:
         size_ = f", page_size={step.limit}" if step.limit is not None else ""

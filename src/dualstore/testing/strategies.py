@@ -483,15 +483,6 @@ class _Steps:
         sort = None
         if keys.sort is not None and draw(st.booleans()):
             sort = draw(_sort_conditions(keys.sort.name, keys.sort.type, steps._key_value(keys.sort.name)))  # noqa: SLF001
-        held = None if index is None else index.held_attributes(subject.shape.keys)
-        hidden = frozenset(keys.names) | (
-            frozenset() if held is None else frozenset({*subject.attributes, UNDECLARED}) - held
-        )
-        filters = (
-            st.none()
-            if hidden >= set(subject.attributes) and held is not None
-            else (st.none() | _conditions(subject, hidden))
-        )
         return QueryOf(
             None if index is None else index.name,
             (name, partition),
@@ -499,7 +490,7 @@ class _Steps:
             None if keys.sort is None else keys.sort.name,
             draw(st.booleans()),
             ordered=index is None,
-            filtered=draw(filters),
+            filtered=draw(steps._filters(index, frozenset(keys.names))),  # noqa: SLF001 - same class
             limit=draw(st.none() | st.integers(1, 3)),
         )
 
@@ -513,13 +504,30 @@ class _Steps:
         return self._subject.index_value(name)
 
     def scans(self) -> st.SearchStrategy[ScanOf]:
-        """Scan of the table, in pages and in segments."""
-        return st.builds(
-            lambda filtered, limit, segments: ScanOf(filtered=filtered, limit=limit, segments=segments),
-            self._maybe,
-            st.none() | st.integers(1, 4),
-            st.none() | st.integers(1, 3),
+        """Scan of the table and of each index, in pages and in segments."""
+        places: list[Index | None] = [None, None, *self._subject.shape.indexes.values()]
+        return st.sampled_from(places).flatmap(
+            lambda index: st.builds(
+                lambda filtered, limit, segments: ScanOf(
+                    None if index is None else index.name, filtered=filtered, limit=limit, segments=segments
+                ),
+                self._filters(index),
+                st.none() | st.integers(1, 4),
+                st.none() | st.integers(1, 3),
+            )
         )
+
+    def _filters(
+        self, index: Index | None, queried: frozenset[str] = frozenset()
+    ) -> st.SearchStrategy[Condition | None]:
+        """Filters of a listing: they may name what the index holds, but for the key that is queried."""
+        held = None if index is None else index.held_attributes(self._subject.shape.keys)
+        if held is None:
+            return st.none() | _conditions(self._subject, queried) if queried else self._maybe
+        hidden = queried | (frozenset({*self._subject.attributes, UNDECLARED}) - held)
+        if hidden >= set(self._subject.attributes):
+            return st.none()
+        return st.none() | _conditions(self._subject, hidden)
 
     def several(self) -> st.SearchStrategy[Step]:
         """Batches and transactions."""

@@ -17,7 +17,6 @@ from dualstore.control import PostgresRole
 from dualstore.errors import AuthorityMoved, OutcomeUnknown, Unavailable
 from dualstore.stages import Stage
 from dualstore.stores.postgres import PostgresStore
-from dualstore.stores.postgres.authority_statements import SEEN_SETTING
 from dualstore.testing.servers import PostgresServer
 from integration.postgres.authority import ask, empty, outbox, prepare, run, set_role
 from integration.postgres.orders import TABLE, TABLES, key, order
@@ -25,6 +24,7 @@ from integration.postgres.orders import TABLE, TABLES, key, order
 TIMEOUT = timedelta(milliseconds=500)
 PATIENCE = timedelta(seconds=8)
 SYNC = b"S\0\0\0\4"
+VERDICT = b"AS verdict_"  # of the statement of a write in one round trip
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ class Wire:
         threading.Thread(target=_pump, args=(server, client, mute), daemon=True).start()
         try:
             while data := client.recv(1 << 16):
-                at_once = at_once or SEEN_SETTING.encode() in data  # such a write needs no COMMIT
+                at_once = at_once or VERDICT in data  # such a write needs no COMMIT
                 if self.lose and self.times and (self.mark in data or (at_once and SYNC in data)):
                     if self.lose != "nothing":
                         self._lose(server, data, mute)

@@ -29,8 +29,9 @@ from dualstore.stores.postgres.authority_statements import (
 from dualstore.stores.postgres.catalog import Catalog, lock_key
 from dualstore.stores.postgres.collections import size_statements, sizes_bytes
 from dualstore.stores.postgres.deadlines import Deadline, DeadlinePassed
+from dualstore.stores.postgres.exchanges import Row, Statement
 from dualstore.stores.postgres.faults import CAUGHT, Fault, as_store, driver_error, fault_of
-from dualstore.stores.postgres.sessions import BEGIN, COMMIT, Row, Session, Sessions, Statement
+from dualstore.stores.postgres.sessions import BEGIN, COMMIT, Session, Sessions
 from dualstore.stores.postgres.split_statements import Statements
 from dualstore.stores.postgres.trigger_functions import PAUSED_SQLSTATE
 from dualstore.stores.stamps import new_stamp
@@ -181,13 +182,13 @@ class _Attempts:
         return self._response
 
     def _at_once(self, session: Session, single: SingleWrite) -> Response | None:
-        """Lock, look and write in one round trip; None where nothing was done, and two are needed."""
+        """Lock, then look and write, in one round trip; None where nothing was done, and two are needed."""
         stamp = new_stamp()
         (target,) = self._targets
         lock = self._sessions.lock(lock_key(target.table, target.key), writer="authority")
         with self._in_doubt_if_lost([stamp], single.repeated):
-            (looked,), (written,) = session.under_lock(lock, single.look, single.write(stamp))
-        return single.response(looked, written)
+            ((answer,),) = session.under_lock(lock, single.statement(stamp))
+        return single.response(answer)
 
     def _transaction(self, session: Session) -> Response:
         earlier, known, sizes, states = self._read(session)

@@ -54,16 +54,34 @@ def _deletion_noted(stamp: str) -> str:
     return f"set_config('dualstore.deletion', {REVISION} || ':' || {stamp}::text, true) IS NOT NULL"
 
 
-ABSENT, REFUSED, UNDECIDED = "absent", "refused", "undecided"
-"""What `AuthorityStatements.look` says where there is no row to be written over.
+MET, ABSENT, REFUSED, UNDECIDED = "met", "absent", "refused", "undecided"
+"""What `AuthorityStatements.put_where` and `remove_where` say of what they found.
 
-There is none, and that will do; the condition does not hold; SQL cannot decide, since the row's overflow has
-something that the condition reads.
+The condition holds of the row; there is no row, and that will do; the condition does not hold; SQL cannot
+decide, since the row's overflow has something that the condition reads.
 """
 
-SEEN_SETTING = "dualstore.seen"
-_SEEN = f"current_setting('{SEEN_SETTING}')"
-_IS_SEEN = f"{REVISION}::text = {_SEEN}"
+_ANY_ROW = f"CASE WHEN t.{REVISION} IS NULL THEN '{ABSENT}' ELSE '{MET}' END"
+
+_FOUND_TO_CHANGE = (
+    f"{REVISION} = (SELECT {REVISION} FROM found WHERE verdict_ = '{MET}' AND role_ = 'authority')"
+)
+
+
+def verdict(holds: str, attributes: str, *, holds_of_nothing: bool) -> str:
+    """The verdict of a condition.
+
+    Args:
+        holds: the condition, of the row `t`.
+        attributes: the placeholder of the attributes that it reads.
+        holds_of_nothing: whether it holds where there is no row.
+    """
+    nothing = ABSENT if holds_of_nothing else REFUSED
+    return (
+        f"CASE WHEN t.{REVISION} IS NULL THEN '{nothing}' "
+        f"WHEN coalesce(t.{OVERFLOW} ?| {attributes}::text[], false) THEN '{UNDECIDED}' "
+        f"WHEN {holds} THEN '{MET}' ELSE '{REFUSED}' END"
+    )
 
 
 class AuthorityStatements(TableStatements):
@@ -118,68 +136,70 @@ class AuthorityStatements(TableStatements):
             f"buried AS ({buried}) {_exactly_one('gone')}"
         )
 
-    def look(self, holds: str, first: int, *, holds_of_nothing: bool) -> str:
-        """As `get_as_authority`; a setting then names what `put_seen` and `remove_seen` may write over.
+    def put_where(self, verdict: str) -> str:
+        """Write a row where the verdict on what is there allows it.
 
-        The last column is what it says: the revision of a row of which the condition holds, or why there is
-        none.
-        Values: key, table name, epoch, the condition's, the attributes that it reads.
+        One statement: the row that it finds is the one that it writes over, or it writes none. Who takes no
+        lock may change the row meanwhile, and then its revision is another. Answers one row: as
+        `get_as_authority`, then the verdict, and whether the row was written.
+        Values: row, table name, epoch, key bytes, the verdict's.
 
         Args:
-            holds: the condition, of the row `t`.
-            first: the number of the first placeholder behind the condition's.
-            holds_of_nothing: whether it holds where there is no row.
-        """
-        table, epoch = self.after_key(2)
-        nothing = ABSENT if holds_of_nothing else REFUSED
-        return (
-            f"SELECT {self._read}, {role_at(table, epoch)}, set_config('{SEEN_SETTING}', CASE "
-            f"WHEN t.{REVISION} IS NULL THEN '{nothing}' "
-            f"WHEN coalesce(t.{OVERFLOW} ?| ${first}::text[], false) THEN '{UNDECIDED}' "
-            f"WHEN {holds} THEN t.{REVISION}::text ELSE '{REFUSED}' END, true) "
-            f"FROM (SELECT) one LEFT JOIN {self.table} t ON {self.key_of('t.')}"
-        )
-
-    @cached_property
-    def look_at_any(self) -> str:
-        """As `look`, without a condition. Values: key, table name, epoch."""
-        table, epoch = self.after_key(2)
-        return (
-            f"SELECT {self._read}, {role_at(table, epoch)}, "
-            f"set_config('{SEEN_SETTING}', coalesce(t.{REVISION}::text, '{ABSENT}'), true) "
-            f"FROM (SELECT) one LEFT JOIN {self.table} t ON {self.key_of('t.')}"
-        )
-
-    @cached_property
-    def put_seen(self) -> str:
-        """Write a row over what `look` saw; whether that was done.
-
-        Values: row, table name, epoch, key bytes.
+            verdict: on the row `t`; its placeholders begin with `first_of_put`.
         """
         table, epoch, key = self.after_row(3)
-        fence = self.is_authority(table, epoch)
         return (
-            f"WITH changed AS (UPDATE {self.table} SET {self.assignments}, {REVISION} = {_NEXT} "
-            f"WHERE {self.key} AND {_IS_SEEN} AND {fence} RETURNING 1), "
-            f"created AS ({self.insert} WHERE {_SEEN} = '{ABSENT}' AND {fence} "
-            f"ON CONFLICT ({', '.join(self.key_names)}) DO NOTHING RETURNING 1), "
+            f"WITH {self._found(verdict, table, epoch)}, "
+            f"changed AS (UPDATE {self.table} SET {self.assignments}, {REVISION} = {_NEXT} "
+            f"WHERE {self.key} AND {_FOUND_TO_CHANGE} RETURNING 1), "
+            f"created AS ({self.insert} WHERE EXISTS (SELECT FROM found WHERE verdict_ = '{ABSENT}' "
+            f"AND role_ = 'authority') ON CONFLICT ({', '.join(self.key_names)}) DO NOTHING RETURNING 1), "
             f"cleared AS (DELETE FROM dualstore.tombstones WHERE EXISTS (SELECT FROM created) "
             f"AND table_name = {table} AND {is_key(key)}) "
-            "SELECT EXISTS (SELECT FROM changed) OR EXISTS (SELECT FROM created)"
+            "SELECT found.*, EXISTS (SELECT FROM changed) OR EXISTS (SELECT FROM created) FROM found"
         )
 
-    @cached_property
-    def remove_seen(self) -> str:
-        """As `remove`, of the row that `look` saw; whether that was done.
+    def remove_where(self, verdict: str) -> str:
+        """As `remove`, where the verdict on what is there allows it; answers as `put_where`.
 
-        Values: key, table name, epoch, key bytes, the deletion's stamp in hexadecimal.
+        Values: key, table name, epoch, key bytes, the deletion's stamp in hexadecimal, the verdict's.
+
+        Args:
+            verdict: on the row `t`; its placeholders begin with `first_of_remove`.
         """
         table, epoch, key, stamp = self.after_key(4)
         buried = self.bury(table, key, "(SELECT dualstore_stamp FROM gone)", "EXISTS (SELECT FROM gone)")
         return (
-            f"WITH gone AS (DELETE FROM {self.table} WHERE {self.key} AND {_IS_SEEN} "
-            f"AND {self.is_authority(table, epoch)} AND {_deletion_noted(stamp)} RETURNING dualstore_stamp), "
-            f"buried AS ({buried}) SELECT EXISTS (SELECT FROM gone)"
+            f"WITH {self._found(verdict, table, epoch)}, "
+            f"gone AS (DELETE FROM {self.table} WHERE {self.key} AND {_FOUND_TO_CHANGE} "
+            f"AND {_deletion_noted(stamp)} RETURNING dualstore_stamp), "
+            f"buried AS ({buried}) SELECT found.*, EXISTS (SELECT FROM gone) FROM found"
+        )
+
+    @cached_property
+    def put_anyway(self) -> str:
+        """`put_where` without a condition."""
+        return self.put_where(_ANY_ROW)
+
+    @cached_property
+    def remove_anyway(self) -> str:
+        """`remove_where` without a condition."""
+        return self.remove_where(_ANY_ROW)
+
+    @property
+    def first_of_put(self) -> int:
+        """The number of the first placeholder behind those of `put_where` itself."""
+        return len(self.names) + 4
+
+    @property
+    def first_of_remove(self) -> int:
+        """The number of the first placeholder behind those of `remove_where` itself."""
+        return len(self.key_names) + 5
+
+    def _found(self, verdict: str, table: str, epoch: str) -> str:
+        return (
+            f"found AS MATERIALIZED (SELECT {self._read}, {role_at(table, epoch)} AS role_, "
+            f"{verdict} AS verdict_ FROM (SELECT) one LEFT JOIN {self.table} t ON {self.key_of('t.')})"
         )
 
     @cached_property

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dualstore.mapping import TableMapping
 from dualstore.stores.postgres.attributes import Values, sql_attribute
 from dualstore.stores.postgres.catalog import Catalog
-from dualstore.stores.postgres.sessions import Row, Statement
+from dualstore.stores.postgres.exchanges import Row, Statement
 from dualstore.stores.postgres.statements import TableStatements
 from dualstore.stores.semantics import Collection
 

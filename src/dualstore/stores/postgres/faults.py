@@ -33,6 +33,8 @@ class Fault(Enum):
     """No answer in time."""
     CONTENTION = "contention"
     """Deadlock or serialization failure: run the transaction again."""
+    FULL = "full"
+    """There is no room left; nothing was written."""
     REFUSED = "refused"
     """The SQL table cannot hold the row: a constraint, a type, a length."""
     SCHEMA = "schema"
@@ -45,6 +47,7 @@ _FAULTS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Faul
     ((pg.QueryCanceled, pg.LockNotAvailable), Fault.LATE),
     ((pg.SerializationFailure, pg.DeadlockDetected), Fault.CONTENTION),
     ((pg.UndefinedTable, pg.UndefinedColumn, pg.InvalidSchemaName, pg.UndefinedObject), Fault.SCHEMA),
+    (pg.DiskFull, Fault.FULL),
     # Class 22, data exceptions; 23, integrity violations; 54000 and 54001, a row or key too long for its
     # table or index; class P0, a trigger of the team's own that raises or asserts.
     (
@@ -110,6 +113,7 @@ _EXPLAINED = {
     Fault.LOST: "the connection failed",
     Fault.LATE: "no answer in time, or no free connection or lock",
     Fault.CONTENTION: "it kept colliding with other transactions",
+    Fault.FULL: "there is no room left on its disk, so make some",
     Fault.REFUSED: "the item breaks a rule of its SQL table",
     Fault.SCHEMA: (
         "the database lacks something that dualstore expects; run `dualstore schema upgrade`, "

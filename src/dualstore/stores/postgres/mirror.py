@@ -12,8 +12,9 @@ from dualstore.mapping import typed_item, typed_json
 from dualstore.stores.base import DirtyKey, MirrorState, Revision, SettledWrite
 from dualstore.stores.postgres.authority_statements import ALL_MAY_BE_READ
 from dualstore.stores.postgres.catalog import Catalog, lock_key
+from dualstore.stores.postgres.exchanges import Row, Statement
 from dualstore.stores.postgres.faults import as_mirror
-from dualstore.stores.postgres.sessions import BEGIN, COMMIT, Row, Session, Sessions, Statement
+from dualstore.stores.postgres.sessions import BEGIN, COMMIT, Session, Sessions
 from dualstore.stores.postgres.split_statements import Statements
 
 _MARK = (

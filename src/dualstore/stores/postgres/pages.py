@@ -9,8 +9,9 @@ from dualstore.items import AttributeValue, Item, Key, KeyAttribute, content_of,
 from dualstore.mapping import Mapped, TableMapping
 from dualstore.operations import Scan
 from dualstore.stores.postgres.attributes import SqlAttribute, Values, sql_attribute
+from dualstore.stores.postgres.exchanges import Row, Statement
 from dualstore.stores.postgres.python_sort import sorted_page, warn_once
-from dualstore.stores.postgres.sessions import Row, Session, Statement
+from dualstore.stores.postgres.sessions import Session
 from dualstore.stores.postgres.split_statements import SplitStatements, Statements
 from dualstore.stores.postgres.statements import TableStatements
 from dualstore.stores.semantics import MAX_PAGE_SIZE_BYTES, PagePlan

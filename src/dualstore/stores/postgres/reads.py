@@ -19,8 +19,9 @@ from dualstore.operations import (
 from dualstore.stores import semantics
 from dualstore.stores.postgres.authority_statements import ALL_MAY_BE_READ
 from dualstore.stores.postgres.catalog import Catalog
+from dualstore.stores.postgres.exchanges import Row, Statement
 from dualstore.stores.postgres.pages import Walk
-from dualstore.stores.postgres.sessions import COMMIT, Row, Session, Statement
+from dualstore.stores.postgres.sessions import COMMIT, Session
 from dualstore.stores.postgres.split_statements import Statements
 
 _NONE_DIRTY = (

@@ -2,24 +2,20 @@
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, Literal, TypeVar, cast
 
 import psycopg
 import sqlalchemy
 import stamina
-from psycopg.pq import ExecStatus, TransactionStatus
-from psycopg.rows import TupleRow, tuple_row
+from psycopg.pq import TransactionStatus
 from sqlalchemy.pool import PoolProxiedConnection
 
 from dualstore.errors import ConfigurationError
 from dualstore.stores.postgres import deadlines
+from dualstore.stores.postgres.exchanges import Exchange, Row, Statement
 from dualstore.stores.postgres.faults import CAUGHT, Fault, fault_of
-
-Row = tuple[Any, ...]
-Statement = tuple[str, Sequence[Any]]
-"""SQL with `$1`, `$2`, …, and the values for them."""
 
 Writer = Literal["mirror", "authority"]
 """What a transaction of dualstore's own says of itself in the setting `dualstore.writer`."""
@@ -44,18 +40,23 @@ _PAUSE_S, _LONGEST_PAUSE_S = 0.003, 0.02
 # The server's own limit comes first: the connection survives it.
 _GRACE = timedelta(milliseconds=500)
 _CANCEL_PATIENCE_S = 0.3
+_EXCHANGE = "dualstore.exchange"
 _BETWEEN_STATEMENTS = (TransactionStatus.IDLE, TransactionStatus.INTRANS, TransactionStatus.INERROR)
 
 
 class Session:
-    """One borrowed connection, in autocommit: transactions are begun and ended by statements.
+    """One borrowed connection: each round trip is a transaction, unless its statements begin or end one.
 
     Args:
-        connection: borrowed for as long as the session is used.
+        exchange: with the connection, borrowed for as long as the session is used.
+        connection: that connection.
         sessions: where it comes from.
     """
 
-    def __init__(self, connection: psycopg.Connection[Any], sessions: "Sessions") -> None:
+    __slots__ = ("_connection", "_exchange", "_sessions")
+
+    def __init__(self, exchange: Exchange, connection: psycopg.Connection[Any], sessions: "Sessions") -> None:
+        self._exchange = exchange
         self._connection = connection
         self._sessions = sessions
 
@@ -66,27 +67,13 @@ class Session:
 
     def rows(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
         """Run one statement; its rows."""
-        return _execute(self._cursor(), (statement, values)).fetchall()
+        return self._exchange.rows((statement, values))
 
     def batch(self, *statements: Statement) -> list[list[Row]]:
         """Run several statements in one round trip; the rows of each (none for BEGIN and COMMIT)."""
         if len(statements) == 1:
-            return [self._fetched(_execute(self._cursor(), statements[0]))]
-        cursors = [self._cursor() for _ in statements]
-        failure: psycopg.Error | None = None
-        try:
-            with self._connection.pipeline() as pipeline, _sent_together(pipeline):
-                # Passed over the end of the block: psycopg would log the failures that follow from it.
-                try:
-                    for cursor, statement in zip(cursors, statements, strict=True):
-                        _execute(cursor, statement)
-                except psycopg.Error as error:
-                    failure = error
-        except psycopg.Error as error:
-            raise (failure or error) from None
-        if failure is not None:
-            raise failure
-        return list(map(self._fetched, cursors))
+            return [self._exchange.rows(statements[0])]
+        return self._exchange.together(statements)
 
     def under_lock(self, lock: Statement, *statements: Statement) -> list[list[Row]]:
         """Take one key's lock, then run statements, in one transaction and one round trip; the rows of each.
@@ -101,40 +88,6 @@ class Session:
             except psycopg.errors.ActiveSqlTransaction:  # of dualstore.lock_key: nothing has been done
                 self._sessions.begins_read_committed = False
         return self.batch(BEGIN, lock, *statements, COMMIT)[2:-1]
-
-    @staticmethod
-    def _fetched(cursor: psycopg.RawCursor[TupleRow]) -> list[Row]:
-        # `description` would describe each column first.
-        answered = cursor.pgresult
-        return cursor.fetchall() if answered is not None and answered.status == ExecStatus.TUPLES_OK else []
-
-    def _cursor(self) -> psycopg.RawCursor[TupleRow]:
-        return psycopg.RawCursor(self._connection, row_factory=tuple_row)
-
-
-@contextlib.contextmanager
-def _sent_together(pipeline: psycopg.Pipeline) -> Iterator[None]:
-    """Let the statements of a pipeline wait in its queue for each other, and for the Sync at its end.
-
-    psycopg sends each as it comes, and looks for answers each time: that wakes server and client once a
-    statement. It sends what has queued up as well, while it reads, however much that is.
-    """
-    # An instance's attribute before the class's method. psycopg has no public name for it.
-    pipeline._communicate_gen = _nothing  # type: ignore[method-assign]  # noqa: SLF001
-    try:
-        yield
-    finally:
-        del pipeline._communicate_gen  # noqa: SLF001
-
-
-def _nothing() -> Generator[Any, Any, None]:
-    yield from ()
-
-
-def _execute(cursor: psycopg.RawCursor[TupleRow], statement: Statement) -> psycopg.RawCursor[TupleRow]:
-    text, values = statement
-    # Composed of quoted names only, which a type checker cannot see.
-    return cursor.execute(text, values)  # pyright: ignore[reportArgumentType]
 
 
 class Sessions:
@@ -256,18 +209,16 @@ class Sessions:
                 raise explain(error, doing) from None
             yield session
 
-    def put_back(self, borrowed: PoolProxiedConnection, *, autocommit: bool) -> None:
+    def put_back(self, borrowed: PoolProxiedConnection) -> None:
         """Return a connection after a failure: as it was or, where that is not possible, not at all."""
         connection: Any = borrowed.driver_connection
         with deadlines.Deadline(self._timeout):
-            self._put_back(borrowed, connection, autocommit=autocommit)
+            self._put_back(borrowed, connection)
 
-    def _put_back(
-        self, borrowed: PoolProxiedConnection, connection: psycopg.Connection[Any], *, autocommit: bool
-    ) -> None:
+    def _put_back(self, borrowed: PoolProxiedConnection, connection: psycopg.Connection[Any]) -> None:
         if connection.pgconn.transaction_status in _BETWEEN_STATEMENTS:
             with contextlib.suppress(psycopg.Error):
-                _restore(connection, autocommit=autocommit)
+                _leave_transaction(connection)
                 borrowed.close()
                 return
         if not connection.closed:
@@ -289,7 +240,7 @@ class Lease:
         sessions: where the connection comes from.
     """
 
-    __slots__ = ("_autocommit", "_borrowed", "_connection", "_sessions")
+    __slots__ = ("_borrowed", "_connection", "_sessions")
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
@@ -297,25 +248,34 @@ class Lease:
     def __enter__(self) -> Session:
         self._borrowed = borrowed = self._sessions.borrow()
         self._connection = connection = cast("psycopg.Connection[Any]", borrowed.driver_connection)
-        self._autocommit = connection.autocommit
-        if not self._autocommit:
-            connection.autocommit = True
-        return Session(connection, self._sessions)
+        kept = borrowed.info  # for as long as the pool keeps the connection
+        exchange = kept.get(_EXCHANGE)
+        if exchange is None:
+            exchange = kept[_EXCHANGE] = Exchange(connection)
+        if connection.pgconn.transaction_status != TransactionStatus.IDLE:
+            self._enter_outside_transaction()
+        return Session(exchange, connection, self._sessions)
+
+    def _enter_outside_transaction(self) -> None:
+        """End what a pool without `reset_on_return` has left open."""
+        try:
+            _leave_transaction(self._connection)
+        except BaseException:
+            self._sessions.put_back(self._borrowed)
+            raise
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if error is None:
             try:
-                _restore(self._connection, autocommit=self._autocommit)
+                _leave_transaction(self._connection)
             except BaseException:
-                self._sessions.put_back(self._borrowed, autocommit=self._autocommit)
+                self._sessions.put_back(self._borrowed)
                 raise
             self._borrowed.close()
         else:
-            self._sessions.put_back(self._borrowed, autocommit=self._autocommit)
+            self._sessions.put_back(self._borrowed)
 
 
-def _restore(connection: psycopg.Connection[Any], *, autocommit: bool) -> None:
+def _leave_transaction(connection: psycopg.Connection[Any]) -> None:
     if connection.pgconn.transaction_status != TransactionStatus.IDLE:
         connection.rollback()
-    if not autocommit:
-        connection.autocommit = False

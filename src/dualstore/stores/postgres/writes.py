@@ -16,8 +16,9 @@ from dualstore.stores.postgres.authority_statements import KNOWN_TOKEN, REMEMBER
 from dualstore.stores.postgres.catalog import Catalog, lock_key
 from dualstore.stores.postgres.collections import size_statements, sizes_bytes
 from dualstore.stores.postgres.deadlines import DeadlinePassed
+from dualstore.stores.postgres.exchanges import Row, Statement
 from dualstore.stores.postgres.faults import CAUGHT, Fault, fault_of, unavailable
-from dualstore.stores.postgres.sessions import BEGIN, COMMIT, Row, Session, Sessions, Statement
+from dualstore.stores.postgres.sessions import BEGIN, COMMIT, Session, Sessions
 from dualstore.stores.postgres.split_statements import Statements
 
 

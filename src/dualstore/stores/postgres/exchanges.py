@@ -1,0 +1,192 @@
+"""Statements sent to PostgreSQL in one round trip, and their rows, without psycopg's cursors.
+
+For a pipeline of three statements cursors take 100 µs of a client's processor, and libpq 20; every operation
+pays for it. So statements go through `psycopg.pq`, with psycopg's own generators, types and errors. Its
+register of prepared statements is shared with the cursors that an application uses on the same connection:
+psycopg takes all statements off the server after a rollback, and says so there only.
+"""
+
+from collections.abc import Generator, Sequence
+from contextlib import suppress
+from itertools import islice
+from typing import Any, NamedTuple, TypeAlias
+
+import psycopg
+from psycopg import errors
+from psycopg._preparing import Prepare
+from psycopg.adapt import PyFormat, Transformer
+from psycopg.generators import execute, fetch_many, send
+from psycopg.pq import ConnStatus, ExecStatus, Format
+
+Row: TypeAlias = tuple[Any, ...]
+Statement: TypeAlias = tuple[str, Sequence[Any]]
+"""SQL with `$1`, `$2`, …, and the values for them."""
+
+
+class _Query(NamedTuple):
+    """A statement as psycopg's register knows it: by its text and the types of its values."""
+
+    query: bytes
+    types: tuple[int, ...]
+
+
+class _Asked(NamedTuple):
+    """A statement ready to be sent."""
+
+    query: _Query
+    values: Sequence[Any] | None
+    formats: Sequence[Format] | None
+
+
+class _Sent(NamedTuple):
+    """A statement that waits for its answer.
+
+    Attributes:
+        query: the statement.
+        prepare: whether it has been prepared, or is with this one.
+        name: under which name.
+        key: of an entry that the register has not had before, else None.
+    """
+
+    query: _Query
+    prepare: Prepare
+    name: bytes
+    key: Any
+
+
+class Exchange:
+    """What is said on one connection, for as long as that lasts.
+
+    Each round trip is a transaction of its own, unless its statements begin or end one: `autocommit` is for
+    psycopg's cursors only.
+
+    Args:
+        connection: outside a transaction.
+    """
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self._connection = connection
+        self._pgconn = connection.pgconn
+        self._encoding = connection.info.encoding
+        self._transformer = Transformer(connection)
+        self._register: Any = connection._prepared  # noqa: SLF001 - see above
+        self._often: dict[_Query, None] = {}
+
+    def rows(self, statement: Statement) -> list[Row]:
+        """Run one statement; its rows (none where it has none to give).
+
+        Raises:
+            psycopg.Error: it failed.
+        """
+        asked = self._dumped(statement)
+        prepare, name = self._prepared(asked.query)
+        if prepare is Prepare.SHOULD:  # which takes two messages
+            return self.together((statement,))[0]
+        sent = self._send(asked, prepare, name)
+        results = self._connection.wait(execute(self._pgconn))
+        self._note(sent, results)
+        # A deferred constraint fails behind the statement's own answer.
+        self._raise_failure(results)
+        return self._rows(results[0])
+
+    def together(self, statements: Sequence[Statement]) -> list[list[Row]]:
+        """Run several statements in one round trip; the rows of each (none where it has none to give).
+
+        One that fails undoes those before it and leaves those behind it undone, as far as no COMMIT stands
+        between them.
+
+        Raises:
+            psycopg.Error: of the one that failed.
+        """
+        asked = list(map(self._dumped, statements))
+        self._pgconn.enter_pipeline_mode()
+        try:
+            sent = [self._send(each, *self._prepared(each.query)) for each in asked]
+            self._pgconn.pipeline_sync()
+            results = self._connection.wait(_results(self._pgconn))
+        finally:
+            if self._pgconn.status != ConnStatus.BAD:
+                # Where answers are still to come, it fails: then the connection shows that it is in use.
+                with suppress(psycopg.Error):
+                    self._pgconn.exit_pipeline_mode()
+        left = iter(results)
+        answers = []
+        for each in sent:
+            if each.prepare is Prepare.SHOULD:
+                self._note_preparation(each, next(left, None))
+            answers.append(list(islice(left, 1)))
+            self._note(each, answers[-1])
+        self._raise_failure(results)
+        if self._register._to_flush:  # noqa: SLF001 - as cursors do: the register is full
+            self._connection.wait(self._register.maintain_gen(self._connection))
+        return [self._rows(answer) for (answer,) in answers]
+
+    def _dumped(self, statement: Statement) -> _Asked:
+        text, values = statement
+        query = text.encode(self._encoding)
+        if not values:
+            return _Asked(_Query(query, ()), None, None)
+        transformer = self._transformer
+        dumped = transformer.dump_sequence(values, [PyFormat.AUTO] * len(values))
+        return _Asked(_Query(query, transformer.types or ()), dumped, transformer.formats)
+
+    def _prepared(self, query: _Query) -> tuple[Prepare, bytes]:
+        """Whether a statement is prepared, or is to be now, and by which name.
+
+        One that has been is again at once, and not when it comes for the sixth time: a shared connection may
+        have lost it to a rollback of the application.
+        """
+        register, often = self._register, self._often
+        prepare, name = register.get(query)
+        if prepare is Prepare.NO and query in often:
+            prepare, name = register.get(query, True)
+        if prepare is Prepare.SHOULD:
+            often[query] = None
+            if len(often) > register.prepared_max:
+                del often[next(iter(often))]
+        return prepare, name
+
+    def _send(self, asked: _Asked, prepare: Prepare, name: bytes) -> _Sent:
+        (text, types), values, formats = asked
+        if prepare is Prepare.NO:
+            self._pgconn.send_query_params(text, values, param_types=types, param_formats=formats)
+        else:
+            if prepare is Prepare.SHOULD:
+                self._pgconn.send_prepare(name, text, param_types=types)
+            self._pgconn.send_query_prepared(name, values, param_formats=formats)
+        key = self._register.maybe_add_to_cache(asked.query, prepare, name)
+        return _Sent(asked.query, prepare, name, key)
+
+    def _note(self, sent: _Sent, results: Sequence[Any]) -> None:
+        if sent.key is not None:
+            self._register.validate(sent.key, sent.prepare, sent.name, results)
+
+    def _note_preparation(self, sent: _Sent, result: Any) -> None:
+        """Strike a statement out that was not prepared, for one before it failed: psycopg itself does not."""
+        if result is None or result.status != ExecStatus.COMMAND_OK:
+            self._register._names.pop(self._register.key(sent.query), None)  # noqa: SLF001 - as above
+
+    def _raise_failure(self, results: Sequence[Any]) -> None:
+        for result in results:
+            if result.status == ExecStatus.FATAL_ERROR:
+                raise errors.error_from_result(result, encoding=self._encoding)
+
+    def _rows(self, result: Any) -> list[Row]:
+        if result.status != ExecStatus.TUPLES_OK:
+            return []
+        self._transformer.set_pgresult(result)
+        return self._transformer.load_rows(0, result.ntuples, tuple)
+
+
+def _results(pgconn: psycopg.pq.abc.PGconn) -> Generator[Any, Any, list[Any]]:
+    """Send what is queued, and fetch what is answered up to the Sync: one result for each message.
+
+    A failure of the commit that the Sync implies comes as one more.
+    """
+    results: list[Any] = []
+    yield from send(pgconn)
+    while answered := (yield from fetch_many(pgconn)):
+        if answered[-1].status == ExecStatus.PIPELINE_SYNC:
+            break
+        results += answered
+    return results

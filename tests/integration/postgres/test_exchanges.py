@@ -1,0 +1,184 @@
+"""Statements without cursors: one round trip each, the driver's own errors, and a register that is shared."""
+
+import tempfile
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from psycopg.pq import TransactionStatus
+from psycopg.types.json import Jsonb
+
+from dualstore.operations import parse
+from dualstore.stores.postgres import PostgresStore
+from dualstore.stores.postgres.exchanges import Exchange
+from integration.postgres.authority import EPOCHS, prepare
+from integration.postgres.orders import TABLE, TABLES, key, order
+
+OFTEN = 7
+"""More often than psycopg waits before it prepares a statement."""
+
+
+@pytest.fixture(scope="module")
+def url(postgres_server: Any) -> Iterator[str]:
+    url = postgres_server.create_database()
+    engine = sa.create_engine(url)
+    prepare(engine)
+    yield url
+    engine.dispose()
+    postgres_server.drop_database(url)
+
+
+def connect(url: str, **settings: Any) -> psycopg.Connection[Any]:
+    return psycopg.connect(url.replace("+psycopg", "", 1), **settings)
+
+
+@pytest.fixture
+def connection(url: str) -> Iterator[psycopg.Connection[Any]]:
+    with connect(url) as connection:
+        yield connection
+
+
+@pytest.fixture
+def exchange(connection: psycopg.Connection[Any]) -> Exchange:
+    exchange = Exchange(connection)
+    exchange.rows(("CREATE TEMPORARY TABLE kept (n int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED)", ()))
+    return exchange
+
+
+def kept(exchange: Exchange) -> list[Any]:
+    return exchange.rows(("SELECT n FROM kept ORDER BY n", ()))
+
+
+def keep(number: int) -> tuple[str, tuple[int]]:
+    return "INSERT INTO kept VALUES ($1)", (number,)
+
+
+def prepared(exchange: Exchange, text: str) -> int:
+    ((found,),) = exchange.rows(
+        ("SELECT count(*) FROM pg_prepared_statements WHERE statement = $1::text", (text,))
+    )
+    return int(found)
+
+
+VALUES = (
+    "SELECT $1::text, $2::numeric, $3::bytea, $4::bool, $5::jsonb::text, $6::text[], $7::int8, $8::timestamp",
+    ("é", Decimal("1.50"), b"\0\xff", True, Jsonb({"a": [1]}), ["x", "y,"], 2**40, None),
+)
+
+
+def test_values_come_and_go_as_through_a_cursor(connection, exchange):
+    with psycopg.RawCursor(connection) as cursor:
+        expected = cursor.execute(*VALUES).fetchall()
+    connection.rollback()
+    for _ in range(OFTEN):
+        assert exchange.rows(VALUES) == expected
+        assert exchange.together([keep(1), VALUES, ("DELETE FROM kept", ())]) == [[], expected, []]
+    assert prepared(exchange, VALUES[0]) == 1
+
+
+def test_a_statement_that_fails_undoes_those_before_it(connection, exchange):
+    for _ in range(OFTEN):
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            exchange.together([keep(1), ("SELECT 1 / $1::int", (0,)), keep(2)])
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            exchange.rows(("SELECT 1 / $1::int", (0,)))
+        assert connection.pgconn.transaction_status == TransactionStatus.IDLE
+        assert kept(exchange) == []
+
+
+def test_a_constraint_that_fails_at_the_implied_commit_is_a_failure(exchange):
+    exchange.rows(keep(1))
+    for _ in range(OFTEN):
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            exchange.rows(keep(1))
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            exchange.together([keep(1), keep(2)])
+        assert kept(exchange) == [(1,)]
+
+
+def test_a_failure_in_a_transaction_leaves_it_to_be_rolled_back(connection, exchange):
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        exchange.together([("BEGIN", ()), keep(1), ("SELECT 1 / $1::int", (0,))])
+    assert connection.pgconn.transaction_status == TransactionStatus.INERROR
+    connection.rollback()
+    assert kept(exchange) == []
+
+
+def test_what_was_prepared_is_prepared_again_after_a_rollback_of_the_application(connection, exchange):
+    text = "SELECT $1::text"
+    for _ in range(OFTEN):
+        exchange.rows((text, ("a",)))
+    assert prepared(exchange, text) == 1
+    with psycopg.RawCursor(connection) as cursor:
+        cursor.execute("SELECT 1", prepare=True)
+    connection.rollback()  # takes all statements off the server
+    assert prepared(exchange, text) == 0
+    assert exchange.rows((text, ("a",))) == [("a",)]
+    assert prepared(exchange, text) == 1
+
+
+def test_a_full_register_lets_the_oldest_statement_go(connection, exchange):
+    connection.prepared_max = 3
+    for number in range(6):
+        for _ in range(OFTEN):
+            assert exchange.rows((f"SELECT $1::text, {number}", ("a",))) == [("a", number)]
+    ((held,),) = exchange.rows(("SELECT count(*) FROM pg_prepared_statements", ()))
+    assert 1 <= held <= 4
+
+
+def test_nothing_is_prepared_where_the_application_forbids_it(url):
+    with connect(url, prepare_threshold=None) as connection:
+        exchange = Exchange(connection)
+        for _ in range(OFTEN):
+            assert exchange.together([("SELECT $1::int", (1,)), ("SELECT $1::int", (2,))]) == [[(1,)], [(2,)]]
+        assert exchange.rows(("SELECT count(*) FROM pg_prepared_statements", ())) == [(0,)]
+
+
+def round_trips(store: PostgresStore, operation: str, request: dict[str, Any]) -> int:
+    """How often the client waits for the server in an operation, which it ends with a Sync each time."""
+    asked = parse(operation, {"TableName": TABLE, **request})
+    for _ in range(OFTEN):
+        store.execute_as_authority(asked, epochs=EPOCHS)
+    engine = store._sessions._engine
+    borrowed = engine.raw_connection()
+    connection: Any = borrowed.driver_connection
+    borrowed.close()
+    with tempfile.NamedTemporaryFile() as protocol:
+        connection.pgconn.trace(protocol.fileno())
+        store.execute_as_authority(asked, epochs=EPOCHS)
+        connection.pgconn.untrace()
+        protocol.seek(0)
+        said = protocol.read()
+    return said.count(b"\tSync") + said.count(b"\tQuery\t")
+
+
+@pytest.mark.parametrize(
+    ("operation", "asked"),
+    [
+        ("GetItem", {"Key": key()}),
+        ("PutItem", {"Item": order()}),
+        ("PutItem", {"Item": order(), "ConditionExpression": "attribute_not_exists(absent)"}),
+        ("DeleteItem", {"Key": key(number=3)}),
+    ],
+)
+def test_an_item_is_read_or_written_in_one_round_trip(url, operation, asked):
+    engine = sa.create_engine(url, pool_size=1)
+    assert round_trips(PostgresStore(engine, TABLES), operation, asked) == 1
+    engine.dispose()
+
+
+def test_a_pool_that_does_not_reset_its_connections_gets_no_transaction_committed(url):
+    engine = sa.create_engine(url, pool_size=1, pool_reset_on_return=None)
+    store = PostgresStore(engine, TABLES)
+    borrowed = engine.raw_connection()
+    borrowed.cursor().execute("CREATE TABLE left_open (n int)")
+    borrowed.close()
+    asked = parse("PutItem", {"TableName": TABLE, "Item": order(number=77)})
+    store.execute_as_authority(asked, epochs=EPOCHS)
+    with engine.connect() as connection:
+        assert connection.scalar(sa.text("SELECT to_regclass('left_open')")) is None
+        assert connection.scalar(sa.text("SELECT count(*) FROM orders WHERE number = 77")) == 1
+    engine.dispose()
