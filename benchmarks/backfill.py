@@ -4,13 +4,16 @@
 
 The physical limit is two psql streams. Each copies prepared COPY text into a staging table and runs the same
 merge, once in pieces as large as dualstore's own and once in one piece for each stream; the faster of the two
-counts. Straight copies are held against two psql streams that copy into the table itself. dualstore reads the
-gz files of an export, transcodes, stages, merges and writes its checkpoint in the same transaction, in two
-processes that were there before the clock started, as psql is a program that is there at once.
+counts. Straight copies are held against two psql streams that copy into the table itself. dualstore runs a
+whole backfill of an export: manifests, MD5 and counts checked, pieces claimed, gz files read, transcoded,
+staged, merged, each batch in one transaction with its checkpoint, the ledger asked for wishes and limits
+after each, progress shown, older transactions waited for, closed. Its two processes were there before the
+clock started, as psql is a program that is there at once.
 
 All ways run once in each round, the table emptied and a checkpoint made before each; a ratio is the median of
-the ratios within a round. Client cost is the processor time of a worker process, gunzip and psycopg included,
-a row. Beside them stand what users write by hand, a tenth of the items each.
+the ratios within a round. Client cost is the processor time of the worker processes a row, gunzip and psycopg
+included. Beside them stand what users write by hand, a fiftieth of the items each time, and dlt where it is
+installed, a twentieth once.
 
 Ratios hold on a busy machine only as far as all processes get the same share of it; the processor time of all
 of them together a row, the server's included, holds further, and says what two busy cores would carry. Goals:
@@ -24,25 +27,26 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import sqlalchemy as sa
+from bulk.by_hand import BY_HAND, READY_MADE, ByHand
+from bulk.engine import Done, Kind, Standing, copying
 from bulk.limit import EPOCH, run_streams, staged_script, straight_script
 from bulk.processor import seconds_of_ended_children, seconds_of_tree
 from bulk.scan import scan_rates
 from bulk.table import FILES, MAPPING, TABLE, Base, Files, make_files
-from bulk.workers import BY_HAND, Done, Job, Way, Workers
 
 from dualstore import schema
 from dualstore.control import PostgresRole
 from dualstore.errors import ConfigurationError
 from dualstore.mapping.transcoding import transcoder_of
+from dualstore.store.copying import Copying
 from dualstore.stores.postgres_control import PostgresControl
-from dualstore.stores.postgres_runs import PostgresRuns
 from dualstore.testing.servers import PostgresServer
 
 STREAMS = 2
@@ -68,10 +72,10 @@ class Goal(NamedTuple):
 class Rounds:
     """Rows a second of each way, round by round, and what the workers said."""
 
+    items: int
     rates: dict[str, list[float]] = field(default_factory=dict)
-    workers: dict[str, list[Done]] = field(default_factory=dict)
+    workers: dict[str, list[list[Done]]] = field(default_factory=dict)
     processor_seconds: dict[str, list[float]] = field(default_factory=dict)
-    items: int = 0
 
     def ratio(self, name: str, *bases: str) -> float:
         base = [max(each) for each in zip(*(self.rates[base] for base in bases), strict=True)]
@@ -90,100 +94,102 @@ class Rounds:
         return statistics.median(self.rates[name])
 
     def microseconds(self, name: str) -> float:
-        return statistics.median(done.cpu_seconds / done.items for done in self.workers[name]) * 1e6
+        each_round = (sum(worker.cpu_seconds for worker in done) for done in self.workers[name])
+        return statistics.median(each_round) / self.items * 1e6
 
     def megabytes(self, name: str) -> float:
-        return max(done.peak_bytes for done in self.workers[name]) / 1e6
+        return max(worker.peak_bytes for done in self.workers[name] for worker in done) / 1e6
 
 
 @dataclass
 class Bench:
     """The database, the files, and who loads them."""
 
-    engine: sa.Engine
+    table: Copying
     files: Files
-    workers: Workers
-    batch_bytes: int
+    crews: Mapping[Kind, Standing]
     psql: str
     server: PostgresServer
 
     def processor_seconds(self) -> float:
-        return seconds_of_tree(self.server.pid or 0) + seconds_of_ended_children()
+        """Of the server, of every psql that has ended, and of this process."""
+        return seconds_of_tree(self.server.pid or 0) + seconds_of_ended_children() + time.process_time()
 
     @property
     def dsn(self) -> str:
-        return self.engine.url.render_as_string(hide_password=False).replace("+psycopg", "")
+        return self.table.engine.url.render_as_string(hide_password=False).replace("+psycopg", "")
 
     def empty(self, role: PostgresRole) -> None:
-        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        with self.table.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.exec_driver_sql("UPDATE dualstore.control SET role = %s", (str(role),))
-            connection.exec_driver_sql(f"TRUNCATE {MAPPING.table.name}")
+            connection.exec_driver_sql(f"TRUNCATE {MAPPING.table.name}, dualstore.runs CASCADE")
             connection.exec_driver_sql("CHECKPOINT")
 
     def check(self, items: int) -> None:
-        with self.engine.connect() as connection:
+        with self.table.engine.connect() as connection:
             rows = connection.exec_driver_sql(f"SELECT count(*) FROM {MAPPING.table.name}").scalar()
         assert rows == items, f"{rows} rows, not {items}"
 
-    def staged(self, pieces: list[list[Path]]) -> None:
+    def staged(self, pieces: list[list[Path]]) -> list[Done]:
         run_streams(self.psql, self.dsn, [staged_script(each) for each in pieces])
+        return []
 
-    def straight(self) -> None:
+    def straight(self) -> list[Done]:
         run_streams(self.psql, self.dsn, [straight_script([half]) for half in self.files.halves])
+        return []
 
-    def dualstore(self, way: Way, *, accelerated: bool) -> list[Done]:
-        run = PostgresRuns(self.engine).start("backfill", TABLE, {}, pieces=STREAMS)
-        share = [self.files.exports[number::STREAMS] for number in range(STREAMS)]
-        jobs = [
-            Job(accelerated, way, run.id, number, exports, self.batch_bytes)
-            for number, exports in enumerate(share)
-        ]
-        return self.workers.do(jobs)
+    def dualstore(self, kind: Kind, *, straight: bool) -> list[Done]:
+        return self.crews[kind].backfill(self.table, self.files, straight=straight)
 
 
-def ways_of(
-    bench: Bench, *, accelerated: bool
-) -> dict[str, tuple[PostgresRole, Callable[[], list[Done] | None]]]:
+class Way(NamedTuple):
+    """A way of loading all items, and what PostgreSQL is to the table meanwhile."""
+
+    role: PostgresRole
+    load: Callable[[], list[Done]]
+
+
+def ways_of(bench: Bench) -> dict[str, Way]:
     mirror, nobody = PostgresRole.MIRROR, PostgresRole.NONE
-    halves = [[half] for half in bench.files.halves]
-    ways: dict[str, tuple[PostgresRole, Callable[[], list[Done] | None]]] = {
-        LIMITS[0]: (mirror, partial(bench.staged, bench.files.pieces)),
-        LIMITS[1]: (mirror, partial(bench.staged, halves)),
-        STRAIGHT_LIMIT: (nobody, bench.straight),
+    ways = {
+        LIMITS[0]: Way(mirror, partial(bench.staged, bench.files.pieces)),
+        LIMITS[1]: Way(mirror, partial(bench.staged, [[half] for half in bench.files.halves])),
+        STRAIGHT_LIMIT: Way(nobody, bench.straight),
     }
-    for kind, compiled in {"Python": False, "accelerated": True}.items():
-        if accelerated or not compiled:
-            ways[f"dualstore, {kind}"] = (mirror, partial(bench.dualstore, "merged", accelerated=compiled))
-            ways[f"dualstore, {kind}, straight"] = (
-                nobody,
-                partial(bench.dualstore, "straight", accelerated=compiled),
-            )
+    for kind in bench.crews:
+        ways[f"dualstore, {kind}"] = Way(mirror, partial(bench.dualstore, kind, straight=False))
+        ways[f"dualstore, {kind}, straight"] = Way(nobody, partial(bench.dualstore, kind, straight=True))
     return ways
 
 
-def run(bench: Bench, rounds: int, *, accelerated: bool) -> Rounds:
-    measured = Rounds(items=bench.files.items)
-    ways = ways_of(bench, accelerated=accelerated)
+def run(bench: Bench, rounds: int) -> Rounds:
+    measured = Rounds(bench.files.items)
+    ways = ways_of(bench)
     for number in range(rounds + 1):
-        for name, (role, load) in ways.items():
-            bench.empty(role)
+        for name, way in ways.items():
+            bench.empty(way.role)
             began, processor = time.perf_counter(), bench.processor_seconds()
-            done = load()
+            done = way.load()
             seconds = time.perf_counter() - began
-            processor = bench.processor_seconds() - processor + sum(each.cpu_seconds for each in done or ())
-            bench.check(bench.files.items)
+            processor = bench.processor_seconds() - processor + sum(each.cpu_seconds for each in done)
+            bench.check(measured.items)
             if number:  # the first round warms up
-                measured.rates.setdefault(name, []).append(bench.files.items / seconds)
-                measured.workers.setdefault(name, []).extend(done or ())
+                measured.rates.setdefault(name, []).append(measured.items / seconds)
+                measured.workers.setdefault(name, []).append(done)
                 measured.processor_seconds.setdefault(name, []).append(processor)
-    tenth = bench.files.items // 10
-    for name, by_hand in BY_HAND.items():
-        bench.empty(PostgresRole.NONE)
-        began = time.perf_counter()
-        by_hand(bench.engine, bench.files.exports, tenth)
-        measured.rates[name] = [tenth / (time.perf_counter() - began)] * rounds
-        bench.check(tenth)
+        for name, by_hand in BY_HAND.items() if number else ():
+            rate = rate_by_hand(bench, by_hand, max(2_000, measured.items // 50))
+            measured.rates.setdefault(name, []).append(rate)
+    for name, ready_made in READY_MADE.items():
+        measured.rates[name] = [rate_by_hand(bench, ready_made, max(2_000, measured.items // 20))] * rounds
     return measured
+
+
+def rate_by_hand(bench: Bench, by_hand: ByHand, items: int) -> float:
+    bench.empty(PostgresRole.NONE)
+    began = time.perf_counter()
+    by_hand(bench.table.engine, bench.files.exports, items)
+    return items / (time.perf_counter() - began)
 
 
 def report(measured: Rounds) -> list[Goal]:
@@ -197,7 +203,7 @@ def report(measured: Rounds) -> list[Goal]:
             line += f" {measured.processor_microseconds(name):7.1f}"
             line += f" {measured.processor_ratio(name, *LIMITS):7.2f}"
             line += f" {measured.processor_ratio(name, STRAIGHT_LIMIT):9.2f}"
-        if measured.workers.get(name):
+        if any(measured.workers.get(name, ())):
             line += f" {measured.microseconds(name):6.2f} {measured.megabytes(name):5.0f}"
         print(line)
     goals = []
@@ -214,7 +220,7 @@ def report(measured: Rounds) -> list[Goal]:
             ),
             Goal(f"{name}, µs a row", measured.microseconds(name), most, at_most=True),
             Goal(f"{name}, MB a worker", measured.megabytes(name), 300, at_most=True),
-            Goal(f"{name}, of SQLAlchemy's executemany", measured.ratio(name, next(iter(BY_HAND))), 8),
+            Goal(f"{name}, times SQLAlchemy's executemany", measured.ratio(name, next(iter(BY_HAND))), 8),
         ]
     return goals
 
@@ -235,7 +241,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--items", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--piece", type=int, default=25_000, help="items that one transaction loads")
+    parser.add_argument("--piece", type=int, default=25_000, help="items that one transaction of psql loads")
     parser.add_argument("--check", action="store_true", help="exit with 1 where a goal is missed")
     arguments = parser.parse_args()
     psql = shutil.which("psql")
@@ -247,20 +253,22 @@ def main() -> None:
     except ConfigurationError as error:
         print(f"Without the accelerator: {error}")
         accelerated = False
-    with tempfile.TemporaryDirectory() as directory, PostgresServer(settings=_SERVER) as server:
-        Path(directory).chmod(0o755)
-        engine = sa.create_engine(server.create_database())
-        schema.upgrade(engine)
-        Base.metadata.create_all(engine)
-        PostgresControl(engine).raise_fence(TABLE, epoch=EPOCH, role=PostgresRole.MIRROR)
-        files = make_files(Path(directory), arguments.items, min(arguments.piece, arguments.items // FILES))
+    kinds: tuple[Kind, ...] = ("Python", "accelerated") if accelerated else ("Python",)
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        PostgresServer(settings=_SERVER) as server,
+        ExitStack() as held,
+    ):
+        files = make_files(Path(directory), arguments.items, arguments.piece)
         size = files.json_bytes / files.items
         print(f"{files.items:,} items of {size:.0f} bytes in {FILES} gz files, {arguments.rounds} rounds")
-        url = engine.url.render_as_string(hide_password=False)
-        with Workers(url, STREAMS) as workers:
-            bench = Bench(engine, files, workers, int(arguments.piece * size), psql, server)
-            goals = report(run(bench, arguments.rounds, accelerated=accelerated))
-        engine.dispose()
+        url = server.create_database()
+        table = held.enter_context(copying(url))
+        schema.upgrade(table.engine)
+        Base.metadata.create_all(table.engine)
+        PostgresControl(table.engine).raise_fence(TABLE, epoch=EPOCH, role=PostgresRole.MIRROR)
+        crews = {kind: held.enter_context(Standing(url, STREAMS, kind)) for kind in kinds}
+        goals = report(run(Bench(table, files, crews, psql, server), arguments.rounds))
     goals += report_scan(arguments.rounds, accelerated=accelerated)
     print()
     for goal in goals:

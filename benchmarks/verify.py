@@ -49,7 +49,8 @@ from dualstore.stores.postgres_findings import PostgresFindings
 from dualstore.stores.postgres_fingerprints import PostgresFingerprints
 from dualstore.stores.postgres_runs import PostgresRuns
 from dualstore.testing.servers import PostgresServer
-from dualstore.verify import BulkVerify, Judge, Verification
+from dualstore.verify import BulkVerify, Judge, Threads, Verification
+from dualstore.verify.working import LOOK
 
 LIMIT = "gunzip beside COPY TO"
 _SERVER = {"shared_buffers": "1GB", "max_wal_size": "16GB", "autovacuum": "off", "checkpoint_timeout": "1h"}
@@ -104,7 +105,7 @@ def plan(engine: sa.Engine, paths: tuple[str, ...], *, accelerated: bool) -> Bul
         ),
         at_once=False,
         fingerprints=PostgresFingerprints(engine, MAPPING) if accelerated else None,
-        workers=1,
+        crew=Threads(1),
         differences_kept=1_000_000,
     )
 
@@ -126,9 +127,7 @@ def help_with(url: str, paths: tuple[str, ...], runs: Any, answers: Any) -> None
     while (told := runs.get()) is not None:
         run_id, accelerated = told
         began = time.process_time()
-        run = PostgresRuns(engine).find(run_id)
-        assert run is not None
-        plans[accelerated].work(run, threading.Event())
+        plans[accelerated].work(run_id, name="helper", stop=threading.Event(), look=LOOK)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         answers.put(Helped(time.process_time() - began, peak))
     engine.dispose()

@@ -2,7 +2,7 @@
  *
  * The lines that dualstore writes and the lines that PostgreSQL writes of equal rows differ in the order of
  * objects and sets, in white space, in the notation of numbers and moments, and in what is escaped. Each field
- * becomes a canonical form, and SipHash-2-4 with 128 bits (Aumasson and Bernstein, 2012) goes over the forms of
+ * becomes a canonical form, and SipHash-1-3 with 128 bits (Aumasson and Bernstein, 2012) goes over the forms of
  * a line. Objects and sets are sums of the fingerprints of their members, so their order does not matter.
  *
  * Different contents have different forms: each form tells its kind and its size, or ends by itself. What cannot
@@ -101,7 +101,8 @@ static inline Outcome put_size(Buffer *buffer, size_t size) {
     return DONE;
 }
 
-/* SipHash-2-4, 128 bits */
+/* SipHash-1-3, 128 bits: with fewer rounds than its authors first proposed, as the hash tables of Python and Rust
+ * take it. The key is drawn for each run, and no fingerprint leaves the database: nobody can try collisions out. */
 
 static inline uint64_t rotated(uint64_t value, int bits) {
     return value << bits | value >> (64 - bits);
@@ -130,19 +131,19 @@ static Fingerprint fingerprint(const uint64_t key[2], const unsigned char *bytes
     for (; bytes != end; bytes += 8) {
         uint64_t word = little_endian(bytes);
         v[3] ^= word;
-        rounds(v, 2);
+        rounds(v, 1);
         v[0] ^= word;
     }
     uint64_t last = (uint64_t)size << 56;
     for (size_t byte = 0; byte < size % 8; byte++) last |= (uint64_t)bytes[byte] << (8 * byte);
     v[3] ^= last;
-    rounds(v, 2);
+    rounds(v, 1);
     v[0] ^= last;
     v[2] ^= 0xee;
-    rounds(v, 4);
+    rounds(v, 3);
     Fingerprint made = {v[0] ^ v[1] ^ v[2] ^ v[3], 0};
     v[1] ^= 0xdd;
-    rounds(v, 4);
+    rounds(v, 3);
     made.second = v[0] ^ v[1] ^ v[2] ^ v[3];
     return made;
 }

@@ -2,9 +2,15 @@
 
 import datetime as dt
 import gzip
+import hashlib
 import json
+import multiprocessing
 import random
+from base64 import b64encode
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -100,13 +106,17 @@ class Files:
     """What is loaded, in the order of the export.
 
     Attributes:
-        exports: gzip files of DynamoDB-JSON.
-        pieces: the same as COPY text, a file for each piece that a worker loads in one transaction.
+        export: the folder of the export, with its manifests.
+        taken_at: the time whose state it holds.
+        exports: its gzip files of DynamoDB-JSON.
+        pieces: the same as COPY text for each of two streams, a file for each transaction.
         halves: the same as COPY text, a file for each of two streams.
         items: how many items.
         json_bytes: their size.
     """
 
+    export: Path
+    taken_at: dt.datetime
     exports: list[Path]
     pieces: list[list[Path]]
     halves: list[Path]
@@ -114,25 +124,78 @@ class Files:
     json_bytes: int
 
 
+@dataclass(frozen=True)
+class _File:
+    path: Path
+    md5: str
+    json_bytes: int
+    pieces: list[Path]
+
+
 def make_files(directory: Path, items: int, piece_items: int) -> Files:
     """Write the export, and what the physical limit copies: text that was transcoded before."""
-    chance, transcoder = random.Random(20260101), PureTranscoder(MAPPING)
-    exports, pieces, json_bytes = [], [[], []], 0
-    halves = [directory / f"half-{stream}.txt" for stream in range(2)]
     each = items // FILES
-    for number in range(FILES):
-        lines = [line(number * each + place, chance) for place in range(each)]
-        json_bytes += sum(map(len, lines))
-        exports.append(directory / f"{number}.json.gz")
-        with gzip.open(exports[-1], "wb", compresslevel=6) as file:
-            file.write(b"".join(lines))
-        for start in range(0, each, piece_items):
-            text = transcoder.block(b"".join(lines[start : start + piece_items])).text
-            piece = directory / f"{number}-{start}.txt"
-            piece.write_bytes(text)
-            pieces[number % 2].append(piece)
-            with halves[number % 2].open("ab") as file:
-                file.write(text)
-    for path in directory.iterdir():
-        path.chmod(0o644)
-    return Files(exports, pieces, halves, each * FILES, json_bytes)
+    export = directory / "AWSDynamoDB" / "01767225600000-a1b2c3d4"
+    (export / "data").mkdir(parents=True)
+    spawned = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, mp_context=spawned) as pool:
+        made = list(pool.map(_make_file, repeat(export), range(FILES), repeat(each), repeat(piece_items)))
+    taken_at = dt.datetime.now(dt.UTC)
+    _write_manifests(export, made, each, taken_at)
+    pieces = [[piece for file in made[half::2] for piece in file.pieces] for half in range(2)]
+    halves = [directory / f"half-{number}.txt" for number in range(2)]
+    for half, some in zip(halves, pieces, strict=True):
+        with half.open("wb") as file:
+            for piece in some:
+                file.write(piece.read_bytes())
+    for path in (directory, *directory.rglob("*")):  # the server reads them as somebody else
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    json_bytes = sum(file.json_bytes for file in made)
+    return Files(export, taken_at, [file.path for file in made], pieces, halves, each * FILES, json_bytes)
+
+
+def _make_file(export: Path, number: int, items: int, piece_items: int) -> _File:
+    """One file of the export, and its COPY text."""
+    chance, transcoder = random.Random(20260101 + number), PureTranscoder(MAPPING)
+    lines = [line(number * items + place, chance) for place in range(items)]
+    path = export / "data" / f"{number:08}.json.gz"
+    path.write_bytes(gzip.compress(b"".join(lines), 6))
+    pieces = []
+    for start in range(0, items, piece_items):
+        pieces.append(export.parents[1] / f"{number}-{start}.txt")
+        pieces[-1].write_bytes(transcoder.block(b"".join(lines[start : start + piece_items])).text)
+    return _File(path, _md5(path.read_bytes()), sum(map(len, lines)), pieces)
+
+
+def _write_manifests(export: Path, files: Sequence[_File], items_in_each: int, taken_at: dt.datetime) -> None:
+    """AWS, "DynamoDB table export output format"."""
+    arn = f"arn:aws:dynamodb:us-east-1:123456789012:table/{TABLE}"
+    root = f"AWSDynamoDB/{export.name}"
+    lines = [
+        {
+            "itemCount": items_in_each,
+            "md5Checksum": file.md5,
+            "etag": "",
+            "dataFileS3Key": f"{root}/data/{file.path.name}",
+        }
+        for file in files
+    ]
+    summary = {
+        "version": "2020-06-30",
+        "exportArn": f"{arn}/export/{export.name}",
+        "tableArn": arn,
+        "manifestFilesS3Key": f"{root}/manifest-files.json",
+        "itemCount": items_in_each * len(files),
+        "outputFormat": "DYNAMODB_JSON",
+        "s3Bucket": "exports",
+        "exportTime": taken_at.isoformat(timespec="milliseconds"),
+    }
+    manifests = {"manifest-files": lines, "manifest-summary": [summary]}
+    for name, parts in manifests.items():
+        text = b"".join(json.dumps(part).encode() + b"\n" for part in parts)
+        (export / f"{name}.json").write_bytes(text)
+        (export / f"{name}.md5").write_text(_md5(text))
+
+
+def _md5(content: bytes) -> str:
+    return b64encode(hashlib.md5(content).digest()).decode()

@@ -22,7 +22,7 @@ from dualstore.stores.postgres_comparison import PostgresComparison
 from dualstore.stores.postgres_control import PostgresControl
 from dualstore.stores.postgres_findings import PostgresFindings
 from dualstore.stores.postgres_runs import PostgresRuns
-from dualstore.verify import BulkVerify, Finding, Judge, Verification
+from dualstore.verify import BulkVerify, Finding, Judge, Threads, Verification
 from equivalence.entities import mapping as mapping_of
 
 TABLE = "things"
@@ -78,7 +78,7 @@ class Entities:
                 pause=timedelta(milliseconds=1),
             ),
             at_once=at_once,
-            workers=1,
+            crew=Threads(1),
         ).run()
 
 
@@ -125,3 +125,32 @@ def test_each_entity_is_compared_with_its_own_table(entities: Entities, at_once)
         (key_hash(keys, twice), Finding.DUPLICATE),
     }
     assert (verification.items_dynamodb, verification.unmapped) == (18, 3)
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["at once", "by hashes"])
+def test_a_row_in_the_table_of_another_entity_is_told_as_that(entities: Entities, at_once):
+    items = [
+        *(thing(f"CRED#{n}", owner={"S": "o"}, rank={"N": str(n)}) for n in range(3)),
+        *(thing(f"USER#{n}", kind={"S": "user"}, rank={"N": f"{n}.5"}) for n in range(3)),
+        *(thing(f"rest{n}", label={"S": "l"}) for n in range(3)),
+    ]
+    astray = {0: 1, 4: 0, 8: 0}  # items that stand in the table of another entity, and which
+    for number, item in enumerate(items):
+        entities.put(item, postgres=None if number in astray else item)
+    for number, place in astray.items():
+        part = entities.mapping.parts[place]
+        columns = ", ".join(f'"{name}"' for name in part.column_names)
+        copying = f'COPY "{part.table.name}" ({columns}) FROM STDIN'
+        with entities.engine.begin() as connection:
+            driver = connection.connection.driver_connection
+            with driver.cursor() as cursor, cursor.copy(copying) as copy:
+                copy.set_types(part.pg_types)
+                copy.write_row(part.encode(items[number]))
+
+    verification = entities.verify(items, at_once=at_once)
+
+    keys = entities.mapping.shape.keys
+    assert {(each.key_hash, each.finding) for each in verification.differences} == {
+        (key_hash(keys, items[number]), Finding.MISPLACED) for number in astray
+    }
+    assert (verification.equal, verification.items_dynamodb) == (6, 9)

@@ -4,6 +4,8 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
+from dualstore.stores.batch_limits import BATCH_BYTES, BLOCK_BYTES
+
 try:
     from isal import isal_zlib
 except ImportError:
@@ -11,10 +13,6 @@ except ImportError:
 
 _GZIP = 31  # zlib: 15 bits of window, with a gzip header
 _READ_BYTES = 64 * 1024  # an export's shrink to a tenth; the most that deflate can do is a thousandth
-BLOCK_BYTES = 256 * 1024
-"""The usual size of a block: what is parsed at a time stays in the cache."""
-BATCH_BYTES = 8 * 1024 * 1024
-"""The usual size of a batch: twenty-five thousand items of 350 bytes, a few tenths of a second to load."""
 
 DAMAGED: tuple[type[Exception], ...] = (EOFError, zlib.error)
 if isal_zlib is not None:
@@ -68,15 +66,20 @@ def blocks_of_lines(parts: Iterable[bytes], *, block_bytes: int = BLOCK_BYTES) -
     """
     left = b""
     for part in parts:
-        left += part
         end = 0
-        while len(left) - end >= block_bytes:
-            newline = left.find(b"\n", end + block_bytes - 1)
+        if len(left) + len(part) >= block_bytes:
+            end = part.find(b"\n", max(0, block_bytes - 1 - len(left))) + 1
+        if not end:
+            left += part
+            continue
+        yield left + part[:end]  # what is left of one part is copied once, and never the whole of the next
+        while len(part) - end >= block_bytes:
+            newline = part.find(b"\n", end + block_bytes - 1)
             if newline < 0:
                 break
-            yield left[end : newline + 1]
+            yield part[end : newline + 1]
             end = newline + 1
-        left = left[end:]
+        left = part[end:]
     if left:
         yield left
 

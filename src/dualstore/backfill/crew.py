@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID, uuid4
 
 from dualstore.backfill.equipment import Equipment
 from dualstore.backfill.worker import Worker
 from dualstore.errors import ConfigurationError, DualStoreError, MirrorFenced, Unavailable
-from dualstore.stores.bulk import collector_paused, each_segment
+from dualstore.stores.bulk import collector_paused, each_segment, keep_freed_memory
 from dualstore.stores.ledger import Pulse, RunState, Wish
+from dualstore.stores.postgres_runs import PostgresRuns
 
 _LOOK = timedelta(seconds=1)
 _PATIENCE_SECONDS = 90.0
@@ -78,6 +79,55 @@ class Threads:
         each_segment(copy, range(self.count), workers=self.count)
 
 
+class Working(Protocol):
+    """What a process of its own does with the pieces of a run; is pickled."""
+
+    def __call__(
+        self,
+        equipment: Any,
+        run_id: UUID,
+        *,
+        name: str,
+        stop: threading.Event,
+        look: timedelta,
+        only: int | None = None,
+    ) -> None:
+        """Work on pieces until none is left.
+
+        Args:
+            equipment: what was opened for it.
+            run_id: the run.
+            name: the worker's, which no other has.
+            stop: set where it is to give its piece back and end.
+            look: how long to wait before looking again for a piece.
+            only: the piece of this number; None: any.
+        """
+        ...
+
+
+def copy_pieces(
+    equipment: Any,
+    run_id: UUID,
+    *,
+    name: str,
+    stop: threading.Event,
+    look: timedelta,
+    only: int | None = None,
+) -> None:
+    """Copy them; see `Working`."""
+    worker = Worker(equipment, run_id, name=name, stop=stop, resting=collector_paused, look=look)
+    worker.work(only=only)
+
+
+class Ledgered(Protocol):
+    """Whatever works on a run: an `Equipment`, or a verification."""
+
+    @property
+    def runs(self) -> PostgresRuns:
+        """The ledger of runs."""
+        ...
+
+
 @dataclass(frozen=True)
 class Processes:
     """Processes of their own, each with its own connections; they end when this one does.
@@ -86,13 +136,15 @@ class Processes:
         count: how many.
         opening: opens what a process works with; is pickled.
         look: how long a process waits before it looks again for a piece.
+        working: what a process does.
     """
 
     count: int
-    opening: Callable[[], AbstractContextManager[Equipment]]
+    opening: Callable[[], AbstractContextManager[Any]]
     look: timedelta = _LOOK
+    working: Working = copy_pieces
 
-    def work(self, equipment: Equipment, run_id: UUID, report: Callable[[], None]) -> None:
+    def work(self, equipment: Ledgered, run_id: UUID, report: Callable[[], None]) -> None:
         """See `Crew.work`."""
         team = [self._hired(run_id) for _ in range(self.count)]
         replacements = _REPLACEMENTS * self.count
@@ -117,7 +169,7 @@ class Processes:
         context = multiprocessing.get_context("spawn")
         receiving, sending = context.Pipe(duplex=False)
         mark = uuid4().hex[:4]
-        process = context.Process(target=_main, args=(self.opening, run_id, self.look, mark, sending))
+        process = context.Process(target=_main, args=(self, run_id, mark, sending))
         process.start()
         sending.close()
         return _Hired(process, _name(process.pid or 0, mark), receiving)
@@ -172,9 +224,8 @@ def _dismiss(team: Iterable[_Hired]) -> None:
 
 
 def _main(
-    opening: Callable[[], AbstractContextManager[Equipment]],
+    crew: Processes,
     run_id: UUID,
-    look: timedelta,
     mark: str,
     last_words: Connection,
 ) -> None:
@@ -183,11 +234,11 @@ def _main(
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all; the parent says what to do
     threading.Thread(target=_stop_with_parent, args=(stop,), daemon=True).start()
+    keep_freed_memory()
     try:
-        with opening() as equipment:
+        with crew.opening() as equipment:
             name = _name(os.getpid(), mark)
-            worker = Worker(equipment, run_id, name=name, stop=stop, resting=collector_paused, look=look)
-            worker.work()
+            crew.working(equipment, run_id, name=name, stop=stop, look=crew.look)
     except DualStoreError as error:
         last_words.send((_kind_of(error), str(error)))
         sys.exit(1)

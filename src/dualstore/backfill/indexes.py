@@ -73,7 +73,8 @@ class IndexesAside:
             All that were set aside, and are there now.
 
         Raises:
-            ConfigurationError: another one has the name of one of them by now; the others are put back.
+            ConfigurationError: another one has the name of one of them by now, or rows do not keep to it; the
+                others are put back, and this one is by the next call that finds it mended.
             Unavailable: somebody else does it now, or PostgreSQL does not answer.
         """
         with self.runs.exclusive(INDEXES, self._table):

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from dualstore.backfill.sources import Description, Limits, Source
+from dualstore.backfill.sources import Description, Source
 from dualstore.errors import ConfigurationError
 from dualstore.mapping.transcoding import Transcoded
+from dualstore.stores.batch_limits import Limits
 from dualstore.stores.places import is_s3
 from dualstore.stores.postgres_trial import TrialLoad
 

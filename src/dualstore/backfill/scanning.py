@@ -7,10 +7,11 @@ from typing import Any
 
 import msgspec
 
-from dualstore.backfill.sources.base import Batch, Description, Limits, Position, RawBatch, transcoded
+from dualstore.backfill.sources.base import Batch, Description, Position, RawBatch, transcoded
 from dualstore.items import Item, TableShape, key_bytes
 from dualstore.mapping.transcoding import Transcoder
 from dualstore.stores.base import Store
+from dualstore.stores.batch_limits import Limits
 from dualstore.stores.key_bytes import key_from_bytes
 from dualstore.stores.scan import read_page
 

@@ -1,4 +1,4 @@
-"""A backfill past one machine: each piece is a task of a Spark job, with the same COPY, merge and checkpoint.
+"""A run past one machine: each piece is a task of a Spark job, with the same COPY, merge and checkpoint.
 
 Spark runs a task again when it fails or its executor is lost, and twice where it is slow. Nothing is
 loaded twice for that: a task claims its piece before it reads it, goes on from the piece's checkpoint, and
@@ -20,18 +20,17 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-from dualstore.backfill.equipment import Equipment
-from dualstore.backfill.worker import Worker
+from dualstore.backfill.crew import Ledgered, Working
+from dualstore.backfill.crew import copy_pieces as copy_them
 from dualstore.errors import ConfigurationError, Unavailable
-from dualstore.stores.bulk import collector_paused
 from dualstore.stores.ledger import PieceRow, PieceState
 
-Opening = Callable[[], AbstractContextManager[Equipment]]
+Opening = Callable[[], AbstractContextManager[Any]]
 
 _LOOK = timedelta(seconds=1)
 _UNFINISHED = frozenset({PieceState.PENDING, PieceState.COPYING})
 
-_opened: dict[tuple[UUID, str], Equipment] = {}
+_opened: dict[tuple[UUID, str], Any] = {}
 """What this executor's Python process works with: opened by its first task, closed with the process."""
 _until_exit = ExitStack()
 
@@ -45,14 +44,16 @@ class Spark:
         opening: opens what a task works with, on an executor; is pickled.
         files: sent to every executor; `shipped` finds them there.
         look: how long a task waits before it looks again at a piece that another attempt holds.
+        working: what a task does with its piece.
     """
 
     context: Any
     opening: Opening
     files: tuple[Path, ...] = ()
     look: timedelta = _LOOK
+    working: Working = copy_them
 
-    def work(self, equipment: Equipment, run_id: UUID, report: Callable[[], None]) -> None:
+    def work(self, equipment: Ledgered, run_id: UUID, report: Callable[[], None]) -> None:
         """See `Crew.work`."""
         for file in self.files:
             self.context.addFile(str(file))
@@ -71,8 +72,8 @@ class Spark:
                 self._run_job(run_id, some, report)
 
     def _run_job(self, run_id: UUID, pieces: list[int], report: Callable[[], None]) -> None:
-        group = f"dualstore backfill {run_id}"
-        task = partial(copy_pieces, self.opening, run_id, self.look)
+        group = f"dualstore {run_id}"
+        task = partial(copy_pieces, self.opening, run_id, self.look, working=self.working)
 
         def run() -> None:
             self.context.setJobGroup(group, f"{len(pieces):,} pieces", interruptOnCancel=True)
@@ -94,8 +95,8 @@ def _raise_of(job: "Future[None]") -> None:
     if error is not None:
         # What executors raise may quote values: their logs have it.
         raise Unavailable(
-            f"the Spark job has failed ({type(error).__name__}); the log of its executors says why. Run the "
-            "backfill again to go on"
+            f"the Spark job has failed ({type(error).__name__}); the log of its executors says why. Run it "
+            "again to go on"
         ) from None
 
 
@@ -103,14 +104,17 @@ def _is_catch_up(piece: PieceRow) -> bool:
     return bool((piece.description or {}).get("catch_up"))
 
 
-def copy_pieces(opening: Opening, run_id: UUID, look: timedelta, pieces: Iterable[int]) -> None:
-    """The task: copy the pieces of one partition, on an executor.
+def copy_pieces(
+    opening: Opening, run_id: UUID, look: timedelta, pieces: Iterable[int], *, working: Working = copy_them
+) -> None:
+    """The task: work on the pieces of one partition, on an executor.
 
     Args:
         opening: opens what it works with.
         run_id: the run.
         look: how long to wait before looking again.
         pieces: their numbers; Spark gives one to each partition.
+        working: what is done with each.
 
     Raises:
         MirrorFenced: PostgreSQL is not the mirror of the table any more.
@@ -118,12 +122,11 @@ def copy_pieces(opening: Opening, run_id: UUID, look: timedelta, pieces: Iterabl
     """
     equipment = _equipment(opening, run_id)
     name = f"{socket.gethostname()}:{os.getpid()}-{uuid4().hex[:4]}"
-    worker = Worker(equipment, run_id, name=name, stop=threading.Event(), resting=collector_paused, look=look)
     for number in pieces:
-        worker.work(only=number)
+        working(equipment, run_id, name=name, stop=threading.Event(), look=look, only=number)
 
 
-def _equipment(opening: Opening, run_id: UUID) -> Equipment:
+def _equipment(opening: Opening, run_id: UUID) -> Any:
     """Opened once in a process: Spark has the same one run task after task."""
     key = (run_id, repr(opening))
     if key not in _opened:
@@ -160,7 +163,7 @@ def spark_context(table: str) -> Iterator[Any]:
     if "PYSPARK_GATEWAY_PORT" not in os.environ:  # not by `spark-submit`: workers are to be as this process
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     # No master is set: `spark-submit` knows it, and takes all cores of the machine where nobody has said it.
-    context = SparkContext.getOrCreate(SparkConf().setAppName(f"dualstore backfill {table}"))
+    context = SparkContext.getOrCreate(SparkConf().setAppName(f"dualstore {table}"))
     try:
         yield context
     finally:

@@ -13,8 +13,9 @@ from uuid import UUID
 from dualstore.backfill.equipment import Equipment
 from dualstore.backfill.progress import Pace
 from dualstore.backfill.quarantine import QuarantineLimit
-from dualstore.backfill.sources.base import Batch, Limits
-from dualstore.errors import DualStoreError, MirrorFenced, Unavailable
+from dualstore.backfill.sources.base import Batch
+from dualstore.errors import DualStoreError, MirrorFenced, StorageFull, Unavailable
+from dualstore.stores.batch_limits import Limits
 from dualstore.stores.bulk import patiently
 from dualstore.stores.ledger import WAITING, Pulse, RunState, TakenOver, Wish
 from dualstore.stores.postgres_load import Piece
@@ -29,6 +30,7 @@ PACE, QUARANTINE_LIMIT = "max_rows_per_second", "max_quarantine"
 _LEAST_BATCH_BYTES = 64 * 1024
 _FIRST_SMALLER_PAGE_ITEMS = 1000
 _LONGEST_LOOK = timedelta(seconds=1)
+_FIRST_LOOK_SECONDS = 0.05
 _NEVER = 1_000_000
 
 
@@ -53,9 +55,9 @@ class Worker:
         run_id: the run.
         name: names it; no two workers have the same name.
         stop: once it is set, the worker gives its piece back after the next checkpoint.
-        advanced: called after each batch.
+        advanced: called after each batch, and now and then while there is nothing to do.
         resting: what a batch is loaded in, such as `bulk.collector_paused` in a process of its own.
-        look: how long to wait before looking again for a piece, or for leave to go on.
+        look: how long to wait at most before looking again for a piece, and for leave to go on.
     """
 
     def __init__(
@@ -87,9 +89,11 @@ class Worker:
 
         Raises:
             MirrorFenced: PostgreSQL is not the mirror of the table any more.
-            Unavailable: a database was away for too long; the piece was given back.
+            Unavailable: a database was away for too long; the piece was given back. Where PostgreSQL has no
+                room left, the run is paused instead.
         """
         runs, lease = self.equipment.runs, self.equipment.lease
+        idle = _FIRST_LOOK_SECONDS  # the last pieces of a run end at about the same time
         while not self._stop.is_set():
             pulse = self._pulse()
             halted = pulse.run.state is not RunState.RUNNING or pulse.run.wish is Wish.HALT
@@ -101,8 +105,11 @@ class Worker:
             if row is None and only is not None and not self._is_unfinished(only):
                 return
             if row is None:  # others hold what is left, it is left alone for a while, or the run is paused
-                self._stop.wait(self._look)
+                self._advanced()
+                self._stop.wait(min(idle, self._look))
+                idle *= 2
                 continue
+            idle = _FIRST_LOOK_SECONDS
             self._copy(self.equipment.load.piece(row))
 
     def _copy(self, piece: Piece) -> None:
@@ -115,6 +122,8 @@ class Worker:
             return
         except MirrorFenced:
             raise
+        except StorageFull as error:
+            self._pause(hold.piece, error)
         except Unavailable as error:  # no fault of the piece: it is never given up for that
             with suppress(DualStoreError):
                 self._fail(hold.piece, str(error), attempts=_NEVER)
@@ -167,6 +176,15 @@ class Worker:
                 lambda _: self.equipment.runs.ask(self._run_id, Wish.HALT, by=self.name, reason=reason)
             )
             self._stop.set()
+
+    def _pause(self, piece: Piece, error: StorageFull) -> None:
+        """Have everybody pause: what room is left belongs to the service, until a person has made more."""
+        reason = f"{error}; then `dualstore backfill resume`"
+        self._patiently(
+            lambda _: self.equipment.runs.ask(self._run_id, Wish.PAUSE, by=self.name, reason=reason)
+        )
+        with suppress(TakenOver):
+            self._patiently(lambda _: self.equipment.runs.release(piece.row))
 
     def _fail(self, piece: Piece, error: str, *, attempts: int) -> None:
         row, runs = piece.row, self.equipment.runs

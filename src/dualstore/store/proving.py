@@ -1,14 +1,19 @@
 """The proof that both sides of a migrated table hold the same: what it reads, and which keys it compares."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Protocol
 
 import sqlalchemy
 
 from dualstore import schema
+from dualstore.backfill import Processes
+from dualstore.backfill.sources import SourceContext, source_of
 from dualstore.errors import ConfigurationError
 from dualstore.items import Key
 from dualstore.mapping import Mapped
@@ -20,7 +25,17 @@ from dualstore.stores.postgres_fingerprints import fingerprints_of
 from dualstore.stores.postgres_keys import PostgresKeys
 from dualstore.stores.postgres_mapped import register
 from dualstore.stores.postgres_runs import PostgresRuns
-from dualstore.verify import BulkVerify, Judge, KeyedVerify, Verification, VerifyProgress
+from dualstore.verify import (
+    BulkVerify,
+    Crew,
+    Judge,
+    KeyedVerify,
+    PastJudge,
+    Threads,
+    Verification,
+    VerifyProgress,
+    compare_pieces,
+)
 from dualstore.verify.report import Inputs, document
 
 DEFAULT_THRESHOLD = 0.999
@@ -58,9 +73,14 @@ class ProofOrder:
         since: compare the keys written since a revision, or since a moment.
         keys: compare these keys.
         repair: settle what differs.
-        workers: how many threads.
-        items_per_second: the most items to read per second from the source, or None for no limit.
-        rows_per_second: the most rows to read per second from PostgreSQL to take their fingerprints, or None.
+        against: the moment whose state the source, an export, holds: what has changed since is told apart.
+            For where PostgreSQL is the authority.
+        workers: how many threads, or what else `crew` is made of.
+        crew: who compares the pieces; None: threads of this process.
+        items_per_second: the most items to read per second from the source, of all workers; of a Scan that is
+            also the most rows to look up. None for no limit.
+        rows_per_second: the most rows to look up, or to read for their fingerprints, per second from
+            PostgreSQL, of all workers, or None.
         progress: called now and then.
     """
 
@@ -69,7 +89,9 @@ class ProofOrder:
     since: int | datetime | None = None
     keys: Iterable[Key] | None = None
     repair: bool = False
+    against: datetime | None = None
     workers: int = 2
+    crew: Crew | None = None
     items_per_second: float | None = None
     rows_per_second: float | None = None
     progress: Callable[[VerifyProgress], None] = lambda _: None
@@ -85,7 +107,12 @@ class ProofOrder:
     @property
     def mode(self) -> str:
         """In a word."""
-        chosen = {"sample": self.sample, "recent": self.since, "keys": self.keys}
+        chosen = {
+            "sample": self.sample,
+            "recent": self.since,
+            "keys": self.keys,
+            "against-export": self.against,
+        }
         return next((mode for mode, value in chosen.items() if value is not None), "full")
 
 
@@ -98,6 +125,8 @@ class Proving:
         mapping: how its items become rows.
         engine: PostgreSQL.
         judge: what gives keys their verdicts.
+        past: what gives them for an export of a moment, where PostgreSQL decides by now; None where it does
+            not.
         context: JSON, kept with a run from its start and handed back with its result.
     """
 
@@ -105,6 +134,7 @@ class Proving:
     mapping: Mapped
     engine: sqlalchemy.Engine
     judge: Judge
+    past: Callable[[datetime], PastJudge] | None = None
     context: Mapping[str, Any] = field(default_factory=dict)
 
     def run(self, order: ProofOrder) -> Verification:
@@ -131,22 +161,44 @@ class Proving:
                 mode=order.mode,
                 progress=order.progress,
             ).run()
+        return self.bulk(order, order.source).run()
+
+    def bulk(self, order: ProofOrder, source: Source) -> BulkVerify:
+        """What compares all items of a source, or helps with that.
+
+        Raises:
+            ConfigurationError: it is to compare with the past, and PostgreSQL is not the authority.
+        """
+        judge = self.judge if order.against is None else self._past(order.against, repair=order.repair)
         return BulkVerify(
             mapping=self.mapping,
-            source=order.source,
+            source=source,
             transcoder=transcoder_of(self.mapping),
             comparison=PostgresComparison(self.engine, self.mapping),
-            fingerprints=fingerprints_of(self.engine, self.mapping),
+            fingerprints=None if order.against else fingerprints_of(self.engine, self.mapping),
             findings=PostgresFindings(self.engine, self.mapping.shape.keys),
-            runs=runs,
-            judge=self.judge,
+            runs=PostgresRuns(self.engine),
+            judge=judge,
             context=self.context,
-            at_once=order.source.kind == "scan",
-            workers=order.workers,
-            items_per_second=order.items_per_second,
-            rows_per_second=order.rows_per_second,
+            # What differs from the past is judged by the items at hand.
+            at_once=source.kind == "scan" or order.against is not None,
+            crew=order.crew or Threads(order.workers),
+            items_per_second=_each(order.items_per_second, order.workers),
+            rows_per_second=_each(order.rows_per_second, order.workers),
             progress=order.progress,
-        ).run()
+        )
+
+    def size_bytes(self) -> int:
+        """How large the SQL tables are, without their indexes."""
+        return PostgresComparison(self.engine, self.mapping).size_bytes()
+
+    def _past(self, moment: datetime, *, repair: bool) -> PastJudge:
+        if self.past is None:
+            raise ConfigurationError(
+                f"DynamoDB is the authority of {self.logical}, and says itself what holds: compare with it "
+                "as it is now, by --source with a Scan or the export"
+            )
+        return replace(self.past(moment), repair=repair)
 
     def _keys(self, order: ProofOrder) -> Iterator[Key]:
         chosen = PostgresKeys(self.engine, self.mapping)
@@ -188,6 +240,68 @@ class Proving:
                 bound=bound_of(verification) if order.mode == "sample" else None,
             ),
         )
+
+
+def _each(all_of_them: float | None, workers: int) -> float | None:
+    return None if all_of_them is None else all_of_them / workers
+
+
+@contextmanager
+def opened_verification(
+    config: Path, table: str, *, parameters: Mapping[str, Any], order: ProofOrder
+) -> Iterator[BulkVerify]:
+    """What a worker's process compares with; it serves no table, and is in no register.
+
+    Args:
+        config: the configuration, which each of them reads.
+        table: the logical name.
+        parameters: of the source, which each of them makes again.
+        order: what is asked for, without its source.
+    """
+    from dualstore.store.assembly import DualStore  # noqa: PLC0415 - the assembly imports this module
+
+    with DualStore.from_config(config, registers=False) as store, store.source_clients() as clients:
+        migrated = store.table(table)
+        source = source_of(parameters, SourceContext(migrated.served.shape, clients))
+        yield migrated.proving(repair=order.repair).bulk(order, source)
+
+
+def verifying_processes(config: Path, table: str, order: ProofOrder) -> Processes:
+    """Processes of their own as the workers of a full comparison.
+
+    Args:
+        config: the configuration, which each of them reads.
+        table: the logical name.
+        order: what is asked for.
+
+    Raises:
+        ConfigurationError: the order has no source.
+    """
+    opening = partial(opened_verification, config.absolute(), table, **opened_with(order))
+    return Processes(order.workers, opening, working=compare_pieces)
+
+
+def opened_with(order: ProofOrder) -> dict[str, Any]:
+    """What another process needs of an order, in a form that can be sent.
+
+    Raises:
+        ConfigurationError: it has no source.
+    """
+    if order.source is None:
+        raise ConfigurationError("only a comparison of all items is shared by several processes")
+    sent = ProofOrder(
+        repair=order.repair,
+        against=order.against,
+        workers=order.workers,
+        items_per_second=order.items_per_second,
+        rows_per_second=order.rows_per_second,
+        progress=_nowhere,
+    )
+    return {"parameters": dict(order.source.parameters()), "order": sent}
+
+
+def _nowhere(_: VerifyProgress) -> None:
+    """The process that began it tells how far it has come."""
 
 
 def bound_of(verification: Verification) -> float:

@@ -1,4 +1,4 @@
-"""What a backfill on Spark needs of a configured store: the configuration, sent to every executor."""
+"""What Spark needs of a configured store to copy or compare: the configuration, sent to every executor."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +11,8 @@ from dualstore.backfill.load_limits import LoadLimits
 from dualstore.backfill.spark import Spark, shipped
 from dualstore.config import load
 from dualstore.store.copying import opened_equipment
+from dualstore.store.proving import ProofOrder, opened_verification, opened_with
+from dualstore.verify import BulkVerify, compare_pieces
 
 
 def spark_crew(
@@ -35,7 +37,6 @@ def spark_crew(
         straight: see `CopyOrder`.
         load_limits: see `CopyOrder`.
     """
-    flags = load(config).flags.path
     opening = partial(
         _opened_on_executor,
         config.name,
@@ -45,11 +46,37 @@ def spark_crew(
         straight=straight,
         load_limits=load_limits,
     )
-    files = [config.absolute(), *([] if flags is None else [flags.absolute()])]
-    return Spark(context, opening, files=tuple(files))
+    return Spark(context, opening, files=_sent(config))
+
+
+def verifying_spark(context: Any, config: Path, table: str, order: ProofOrder) -> Spark:
+    """Spark's executors as the workers of a full comparison.
+
+    Args:
+        context: see `spark_crew`.
+        config: see `spark_crew`.
+        table: the logical name.
+        order: what is asked for.
+
+    Raises:
+        ConfigurationError: the order has no source.
+    """
+    opening = partial(_verifying_on_executor, config.name, table, **opened_with(order))
+    return Spark(context, opening, files=_sent(config), working=compare_pieces)
+
+
+def _sent(config: Path) -> tuple[Path, ...]:
+    flags = load(config).flags.path
+    return (config.absolute(), *([] if flags is None else [flags.absolute()]))
 
 
 @contextmanager
 def _opened_on_executor(name: str, table: str, **options: Any) -> Iterator[Equipment]:
     with opened_equipment(shipped(name), table, **options) as equipment:
         yield equipment
+
+
+@contextmanager
+def _verifying_on_executor(name: str, table: str, **options: Any) -> Iterator[BulkVerify]:
+    with opened_verification(shipped(name), table, **options) as verification:
+        yield verification

@@ -492,6 +492,14 @@ class Fence(Protocol):
         """From now on only writes of this epoch and role pass; harmless where a later epoch stands."""
         ...
 
+    def overrule(self, record: ControlRecord) -> bool:
+        """Make whatever record stands here a copy of DynamoDB's, though it claims to decide (a failover).
+
+        Returns:
+            False where nothing was done: the record here is of the same epoch, or a later one.
+        """
+        ...
+
 
 class Prepared(Protocol):
     """PostgreSQL's control home, which may not be there yet."""

@@ -213,6 +213,24 @@ class Scanning:
         )
 
     @cached_property
+    def of_keys(self) -> sql.Composed:
+        """The rows of some keys, whose columns are its values, one array each."""
+        columns = self.part.key_columns
+        arrays = (sql.SQL("%s::{}[]").format(composed(column.cast)) for column in columns)
+        names = [sql.Identifier(f"k{number}") for number in range(len(columns))]
+        same = (
+            sql.SQL("t.{} = k.{}").format(sql.Identifier(column.name), name)
+            for column, name in zip(columns, names, strict=True)
+        )
+        return sql.SQL("SELECT {} FROM unnest({}) AS k ({}) JOIN {} t ON {}").format(
+            sql.SQL(", ").join(map(composed, self.part.read_expressions("t"))),
+            sql.SQL(", ").join(arrays),
+            _listed(names),
+            _table(self.part),
+            sql.SQL(" AND ").join(same),
+        )
+
+    @cached_property
     def unseen(self) -> sql.Composed:
         """The keys of the rows of which no hash was noted."""
         first, second = _key_hashes("t", self.part)
@@ -347,9 +365,10 @@ def _sorted_sets(alias: str, part: TableMapping) -> sql.Composed:
     if not sets:
         return sql.Composed([])
     members = sql.SQL(", ").join(
-        sql.SQL("(SELECT array_agg(m ORDER BY m) FROM unnest({}) AS m) AS {}").format(
-            _exactly(column, sql.Identifier(alias, column.name)), sql.Identifier(column.name)
-        )
+        # An empty array is not NULL, though neither has members to sort.
+        sql.SQL(
+            "CASE WHEN {0} IS NOT NULL THEN ARRAY(SELECT m FROM unnest({0}) AS m ORDER BY m) END AS {1}"
+        ).format(_exactly(column, sql.Identifier(alias, column.name)), sql.Identifier(column.name))
         for column in sets
     )
     # OFFSET keeps the planner from pulling it up, which would sort again for each use.

@@ -6,7 +6,7 @@ Which keys have been seen is kept as hashes, so that the rows without an item ca
 it is committed with the piece's checkpoint, so that a piece that is gone on with counts nothing twice.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from hashlib import sha256
@@ -19,12 +19,13 @@ from psycopg.types.json import Jsonb
 from sqlalchemy import Engine
 
 from dualstore.items import Item, Key, KeySchema, key_bytes, key_hash
-from dualstore.mapping import Mapped, TableMapping
+from dualstore.mapping import Mapped, SplitMapping, TableMapping
 from dualstore.mapping.transcoding import Rejected, Transcoded, read_line
 from dualstore.stores.comparison_sql import Rule, comparing, scanning
 from dualstore.stores.ledger import PieceRow, PieceState, TakenOver
 from dualstore.stores.postgres.faults import Fault, fault_of
 from dualstore.stores.postgres_batch import Batch
+from dualstore.stores.postgres_findings import Verdict, note_verdicts
 from dualstore.stores.postgres_runs import checkpoint
 from dualstore.stores.postgres_transaction import Cursor, transaction
 
@@ -124,6 +125,7 @@ class PostgresComparison:
         position: Mapping[str, Any] | None,
         lease: timedelta,
         at_once: bool,
+        judged: Callable[[Sequence[Key]], Sequence[Verdict]] | None = None,
     ) -> Compared:
         """Compare a batch with the rows of its keys, and move the piece's checkpoint past it.
 
@@ -134,6 +136,8 @@ class PostgresComparison:
             lease: how long the piece is this worker's without another checkpoint.
             at_once: whether to join the batch with its rows now, by their keys' index. Otherwise hashes of
                 its rows are noted, and `note_unmatched` joins all of them in one go.
+            judged: gives the keys that do not seem equal their verdicts before any of this is committed,
+                where that takes the items; else they wait for theirs.
 
         Raises:
             TakenOver: somebody else has claimed the piece since; nothing was noted.
@@ -151,7 +155,11 @@ class PostgresComparison:
             for place, those in of_part.items():
                 self._stage(cursor, place, those, found, compare=at_once)
                 self._see(cursor, piece, place, rows=not at_once)
-            noted = self._note(cursor, piece.run_id, piece.number, found.keys)
+            if judged is None:
+                noted = self._note(cursor, piece.run_id, piece.number, found.keys)
+            else:
+                verdicts = judged(found.keys)
+                noted = note_verdicts(cursor, self.keys, piece.run_id, piece.number, verdicts)
             compared = _advanced(piece, found, noted, position)
             if not checkpoint(cursor, compared, lease=lease):
                 raise TakenOver(
@@ -164,6 +172,12 @@ class PostgresComparison:
         """How many rows each part holds now."""
         with transaction(self._engine, f"Counting the rows of {self._table}", patience=_PATIENCE) as cursor:
             return [_count(cursor, scanning(part).count) for part in self._mapping.parts]
+
+    def size_bytes(self) -> int:
+        """How large the SQL tables are without their indexes; of a partitioned one its largest partition."""
+        with transaction(self._engine, f"Measuring {self._table}") as cursor:
+            sizes = [cursor.execute(scanning(part).size).fetchone() for part in self._mapping.parts]
+        return sum(int(row[1]) for row in sizes if row is not None)
 
     def note_unseen(self, run_id: UUID) -> None:
         """Note the keys of all rows that no item has been seen for, as candidates.
@@ -232,6 +246,22 @@ class PostgresComparison:
         for first, second in _pairs(self._mapping.parts):
             for rows in self._pages(scanning(first).also_in(second), {}):
                 self._note_broken(run_id, [(decoded(first, row), Rule.DUPLICATE) for row in rows])
+
+    def misplaced(self, keys: Sequence[Key]) -> list[Key]:
+        """Those of some keys whose row stands in the SQL table of another entity."""
+        mapping = self._mapping
+        if not isinstance(mapping, SplitMapping) or not keys:
+            return []
+        found = []
+        with transaction(self._engine, f"Looking where rows of {self._table} stand") as cursor:
+            for place, part in enumerate(mapping.parts):
+                encoded = [part.encode_key(key) for key in keys]
+                columns = [list(values) for values in zip(*encoded, strict=True)]
+                for row in cursor.execute(scanning(part).of_keys, columns).fetchall():
+                    item = part.decode(row)
+                    if mapping.place_of(item) != place:
+                        found.append(self._key(item))
+        return found
 
     def tidy(self) -> None:
         """Remove what only runs under way need, of those that have ended."""

@@ -15,8 +15,9 @@ from dualstore.mapping import REVISION_COLUMN as REVISION
 from dualstore.mapping import Mapped, TableMapping, escape, quoted
 from dualstore.mapping.expiry import OLDEST_EXPIRY, ExpiryPlace
 from dualstore.stores.postgres.catalog import lock_key
+from dualstore.stores.postgres.exchanges import Statement
 from dualstore.stores.postgres.faults import as_store
-from dualstore.stores.postgres.sessions import BEGIN, COMMIT, Session, Sessions, Statement
+from dualstore.stores.postgres.sessions import BEGIN, COMMIT, Session, Sessions
 
 # Of a table of 100 million rows, about a thousand; of a small table usually none.
 _SAMPLED_PER_CENT = 0.001

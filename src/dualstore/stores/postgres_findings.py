@@ -9,9 +9,9 @@ from uuid import UUID
 from psycopg.types.json import Jsonb
 from sqlalchemy import Engine
 
-from dualstore.items import Key, KeySchema, key_bytes
+from dualstore.items import Key, KeySchema, key_bytes, key_hash
 from dualstore.stores.key_bytes import key_from_bytes
-from dualstore.stores.postgres_transaction import transaction
+from dualstore.stores.postgres_transaction import Cursor, transaction
 
 _WAITING = (
     "SELECT key FROM dualstore.verify_findings WHERE run_id = %(run)s AND finding IS NULL"
@@ -20,6 +20,11 @@ _WAITING = (
 _JUDGE = (
     "UPDATE dualstore.verify_findings SET finding = %s, class = %s, paths = %s, repaired = %s, key = NULL,"
     " found_at = clock_timestamp() WHERE run_id = %s AND digest = %s AND finding IS NULL"
+)
+_NOTE = (
+    "INSERT INTO dualstore.verify_findings"
+    " (run_id, digest, key_hash, piece, finding, class, paths, repaired, found_at)"
+    " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, clock_timestamp()) ON CONFLICT (run_id, digest) DO NOTHING"
 )
 _SUMS = (
     "SELECT finding, piece IS NOT NULL, count(*), count(*) FILTER (WHERE repaired)"
@@ -75,6 +80,20 @@ class Kept:
     finding: str
     paths: tuple[str, ...]
     repaired: bool
+
+
+def note_verdicts(
+    cursor: Cursor, schema: KeySchema, run_id: UUID, piece: int, verdicts: Sequence[Verdict]
+) -> int:
+    """Note verdicts on keys that waited for none, in a transaction of the caller's; how many were new."""
+    rows = []
+    for each in verdicts:
+        digest = sha256(key_bytes(schema, each.key)).digest()
+        told = (each.finding, each.kind, Jsonb(list(each.paths)), each.repaired)
+        rows.append((run_id, digest, key_hash(schema, each.key), piece, *told))
+    if rows:
+        cursor.executemany(_NOTE, rows)
+    return len(rows) and cursor.rowcount
 
 
 class PostgresFindings:

@@ -8,6 +8,7 @@ from typing import Any, Self
 import sqlalchemy as sa
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
+from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError
 
 from dualstore.errors import ConfigurationError
 from dualstore.stores.postgres_transaction import explained
@@ -49,6 +50,7 @@ SELECT pg_get_constraintdef(oid) FROM pg_constraint
  WHERE conrelid = CAST(:table AS regclass) AND contype = 'f' AND conname = :name
 """
 _NOT_VALID = " NOT VALID"
+_NO_SUCH_PARENT = "23503"  # foreign_key_violation
 _CREATE, _CONCURRENTLY = "CREATE INDEX ", "CREATE INDEX CONCURRENTLY "
 
 
@@ -142,15 +144,36 @@ class PostgresIndexes:
         What was interrupted before is taken up again: an index that is not valid is made anew.
 
         Raises:
-            ConfigurationError: another one has its name by now.
+            ConfigurationError: another one has its name by now, or rows do not keep to it, or its definition
+                names what is not there any more. Where only the rows of a foreign key are at fault, it is
+                there already, and holds for what is written from now on.
         """
-        with self._operations(f"Putting {each.name} back") as (op, connection):
-            missing = not self._is_there(connection, op, each)
-            if each.is_key:
-                self._restore_key(op, each, missing=missing)
-            else:
-                self._restore_index(op, each, missing=missing)
+        try:
+            with self._operations(f"Putting {each.name} back") as (op, connection):
+                missing = not self._is_there(connection, op, each)
+                if each.is_key:
+                    self._restore_key(op, each, missing=missing)
+                else:
+                    self._restore_index(op, each, missing=missing)
+        except (IntegrityError, DataError, ProgrammingError) as error:
+            # What PostgreSQL says of it quotes values.
+            raise ConfigurationError(
+                self._not_put_back(each, getattr(error.orig, "sqlstate", None))
+            ) from None
         return missing
+
+    def _not_put_back(self, each: Removable, sqlstate: str | None) -> str:
+        table = self._name(each.schema, each.table)
+        if sqlstate == _NO_SUCH_PARENT:
+            return (
+                f"foreign key {each.name} of {table} holds for new rows only: copied rows refer to rows that "
+                f"are not there. `ALTER TABLE {table} VALIDATE CONSTRAINT "
+                f"{self._quote(each.name)}` names the first; mend what is missing, and put it back again"
+            )
+        return (
+            f"{each.name} of {table} could not be put back (SQLSTATE {sqlstate}): see in psql why "
+            f"`{each.definition}` fails, mend that, and put it back again"
+        )
 
     def _is_there(self, connection: sa.Connection, op: Operations, each: Removable) -> bool:
         """Whether it is there as it was; the remains of an interrupted command are removed."""

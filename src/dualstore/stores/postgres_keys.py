@@ -8,7 +8,7 @@ from typing import Any
 from psycopg import sql
 from sqlalchemy import Engine
 
-from dualstore.items import Key
+from dualstore.items import Key, key_bytes
 from dualstore.mapping import REVISION_COLUMN, STAMP_COLUMN, Mapped, TableMapping
 from dualstore.stores.key_bytes import key_from_bytes
 from dualstore.stores.postgres_staging import composed
@@ -86,6 +86,16 @@ class PostgresKeys:
             )
             while rows := reading.fetchmany(_PAGE_ROWS):
                 yield [key_from_bytes(self._mapping.shape.keys, bytes(key)) for (key,) in rows]
+
+    def deleted_at(self, keys: Sequence[Key]) -> dict[bytes, datetime]:
+        """When keys were deleted, of those that have a tombstone, by `items.key_bytes`."""
+        named = [key_bytes(self._mapping.shape.keys, key) for key in keys]
+        with transaction(self._engine, f"Reading the deletions of {self._table}") as cursor:
+            cursor.execute(
+                "SELECT key, deleted_at FROM dualstore.tombstones WHERE table_name = %s AND key = ANY(%s)",
+                [self._table, named],
+            )
+            return {bytes(key): moment for key, moment in cursor}
 
     def _pages(self, part: TableMapping, since: int | datetime) -> Iterator[Sequence[Key]]:
         if isinstance(since, int):

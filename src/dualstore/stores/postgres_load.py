@@ -7,32 +7,28 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
-import psycopg
 from psycopg import sql
 from sqlalchemy import Engine
 
-from dualstore.errors import ConfigurationError, MirrorFenced, SchemaError, Unavailable
+from dualstore.errors import ConfigurationError, MirrorFenced, SchemaError
 from dualstore.items import Key, key_bytes
 from dualstore.mapping import Mapped
 from dualstore.mapping.transcoding import (
-    Reason,
     Rejected,
     Transcoded,
     Transcoder,
-    read_line,
     transcoder_of,
 )
 from dualstore.stores.key_bytes import key_from_bytes
 from dualstore.stores.ledger import PieceRow, PieceState, TakenOver
-from dualstore.stores.postgres.faults import Fault, fault_of, unavailable
 from dualstore.stores.postgres.split_statements import doubled
-from dualstore.stores.postgres_batch import Batch, Row
+from dualstore.stores.postgres_batch import Batch
+from dualstore.stores.postgres_merge import Merge, Merged
 from dualstore.stores.postgres_runs import checkpoint
 from dualstore.stores.postgres_staging import (
     MIRROR,
     NOBODY,
     SETTINGS,
-    LoadStatements,
     composed,
     in_key_order,
     load_statements,
@@ -85,17 +81,6 @@ class RowPage:
     next_start: Key | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Merged:
-    """What became of some items."""
-
-    inserted: int = 0
-    unsettled: tuple[Key, ...] = ()
-
-    def __add__(self, other: "_Merged") -> "_Merged":
-        return _Merged(self.inserted + other.inserted, self.unsettled + other.unsettled)
-
-
 Reject = Callable[[Cursor, Sequence[Rejected]], None]
 """Called once a transaction, in it, with the items that no row was made of."""
 
@@ -121,8 +106,8 @@ class PostgresLoad:
         self._lease = lease
         self._keys = mapping.shape.keys
         self._table = mapping.shape.name
-        self._sql = load_statements(mapping, MIRROR)
-        self._straight = load_statements(mapping, NOBODY)
+        self._mirrored = Merge(mapping, load_statements(mapping, MIRROR), epoch=epoch)
+        self._unmirrored = Merge(mapping, load_statements(mapping, NOBODY), epoch=epoch)
 
     @property
     def mapping(self) -> Mapped:
@@ -132,7 +117,7 @@ class PostgresLoad:
     @property
     def _tables_sql(self) -> list[str]:
         """The names of the SQL tables."""
-        return [each.table.as_string(None) for each in self._sql]
+        return [each.table.as_string(None) for each in self._mirrored.statements]
 
     @property
     def epoch(self) -> int:
@@ -206,12 +191,11 @@ class PostgresLoad:
         """
         batch = Batch(self._mapping.parts[-1], blocks=iter(blocks), rejected=list(rejected))
         with transaction(self._engine, f"Loading blocks of {self._table}") as cursor:
-            merged = self._merge_parts(cursor, self._sql, batch)
-            merged += _Merged(unsettled=tuple(keys))
+            merged = self._mirrored.staged(cursor, batch) + Merged(unsettled=tuple(keys))
             loaded = self._loaded(
                 piece, batch, merged, position, others=len(keys) + len(rejected), read_units=read_units
             )
-            self._finish(cursor, self._sql[0], batch.rejected, loaded, reject)
+            self._finish(cursor, MIRROR, batch.rejected, loaded, reject)
         return loaded
 
     def check_straight(self) -> None:
@@ -222,13 +206,15 @@ class PostgresLoad:
         """
         names = ", ".join(self._tables_sql)
         with transaction(self._engine, f"Looking whether {names} is empty") as cursor:
-            cursor.execute(composed(f"SELECT EXISTS ({NOBODY})"), self._parameters)
+            cursor.execute(composed(f"SELECT EXISTS ({NOBODY})"), self._mirrored.parameters)
             if cursor.fetchone() != (True,):
                 raise ConfigurationError(
                     f"{self._table} is mirrored already, so it cannot be copied straight into its SQL table: "
                     "start an ordinary backfill"
                 )
-            there_are = [sql.SQL("EXISTS (SELECT FROM {})").format(each.table) for each in self._sql]
+            there_are = [
+                sql.SQL("EXISTS (SELECT FROM {})").format(each.table) for each in self._mirrored.statements
+            ]
             cursor.execute(sql.SQL("SELECT {}").format(sql.SQL(" OR ").join(there_are)))
             if cursor.fetchone() != (False,):
                 raise ConfigurationError(
@@ -265,11 +251,9 @@ class PostgresLoad:
             cursor.execute(composed(SETTINGS))
             # Held until the end: nobody begins to mirror the table beside this transaction.
             cursor.execute("SELECT FROM dualstore.control WHERE table_name = %s FOR SHARE", [self._table])
-            merged = _Merged()
-            for place, part in batch.by_part(self._mapping):
-                merged += self._copy_straight(cursor, self._straight[place], part, self._rejecting(batch))
+            merged = self._unmirrored.straight(cursor, batch)
             loaded = self._loaded(piece, batch, merged, position, others=len(rejected), read_units=read_units)
-            self._finish(cursor, self._straight[0], batch.rejected, loaded, reject)
+            self._finish(cursor, NOBODY, batch.rejected, loaded, reject)
         return loaded
 
     def draw_revision(self) -> int:
@@ -291,12 +275,13 @@ class PostgresLoad:
         after = () if start is None else self._mapping.encode_key(start)
         with transaction(self._engine, f"Reading the keys of the rows of {self._table}") as cursor:
             found = [
-                each.rows_after(_ROW_PAGE_ROWS) if after else each.rows(_ROW_PAGE_ROWS) for each in self._sql
+                each.rows_after(_ROW_PAGE_ROWS) if after else each.rows(_ROW_PAGE_ROWS)
+                for each in self._mirrored.statements
             ]
             cursor.execute(
                 in_key_order(self._mapping, found, _ROW_PAGE_ROWS), [revision, *after] * len(found)
             )
-            rows = [(self._decoded(key), older) for *key, older in cursor]
+            rows = [(self._mirrored.decoded(key), older) for *key, older in cursor]
         return RowPage(
             older=[key for key, older in rows if older],
             next_start=rows[-1][0] if len(rows) == _ROW_PAGE_ROWS else None,
@@ -313,9 +298,9 @@ class PostgresLoad:
         start = page.next_start
         position = None if start is None else {"start": key_bytes(self._keys, start).hex()}
         with transaction(self._engine, f"Passing a page of rows of {self._table}") as cursor:
-            found = _Merged(unsettled=tuple(unsettled))
+            found = Merged(unsettled=tuple(unsettled))
             passed = self._advanced(piece, found, position=position, items=len(page.older))
-            self._checkpoint(cursor, passed, self._sql[0])
+            self._checkpoint(cursor, passed, MIRROR)
         return passed
 
     def start_of(self, piece: Piece) -> Key | None:
@@ -336,13 +321,13 @@ class PostgresLoad:
         with transaction(self._engine, f"Passing settled keys of {self._table}") as cursor:
             passed = self._advanced(
                 piece,
-                _Merged(),
+                Merged(),
                 position=piece.position,
                 at_end=piece.at_end,
                 settled=found,
                 rejected=len(rejected),
             )
-            self._finish(cursor, self._sql[0], rejected, passed, reject)
+            self._finish(cursor, MIRROR, rejected, passed, reject)
         return passed
 
     def wait_for_writers(self, patience: timedelta, waiting: Callable[[int], None]) -> None:
@@ -380,7 +365,7 @@ class PostgresLoad:
             return
         with transaction(self._engine, f"Looking for keys of {self._table} in two SQL tables") as cursor:
             cursor.execute(composed(statement))
-            found = [self._decoded(row) for row in cursor]
+            found = [self._mirrored.decoded(row) for row in cursor]
         for start in range(0, len(found), _TOMBSTONE_PAGE_KEYS):
             yield found[start : start + _TOMBSTONE_PAGE_KEYS]
 
@@ -404,97 +389,11 @@ class PostgresLoad:
     def _key(self, encoded: bytes) -> Key:
         return key_from_bytes(self._keys, encoded)
 
-    def _decoded(self, values: Sequence[Any]) -> Key:
-        columns = self._mapping.key_columns
-        return {column.attribute: column.decode(value) for column, value in zip(columns, values, strict=True)}
-
-    @property
-    def _parameters(self) -> dict[str, Any]:
-        return {"table": self._table, "epoch": self._epoch}
-
-    def _rejecting(self, batch: Batch) -> Callable[[Row, str], None]:
-        def reject(row: Row, reason: str) -> None:
-            item = row.item or read_line(self._mapping.shape, row.line or b"")
-            key = self._keys.key_of(item)
-            batch.rejected.append(Rejected(Reason.REFUSED, reason, row.line or b"", key))
-
-        return reject
-
-    def _merge_parts(self, cursor: Cursor, statements: Sequence[LoadStatements], batch: Batch) -> _Merged:
-        """Merge rows into every SQL table that they belong to."""
-        merged = _Merged()
-        if len(statements) == 1:  # blocks are still being made while they are sent
-            cursor.execute(statements[0].begin, prepare=False)
-            return self._merge(cursor, statements[0], batch, self._rejecting(batch))
-        for place, part in batch.by_part(self._mapping):
-            cursor.execute(statements[place].begin, prepare=False)
-            merged += self._merge(cursor, statements[place], part, self._rejecting(batch))
-        return merged
-
-    def _copy_straight(
-        self, cursor: Cursor, statements: LoadStatements, batch: Batch, refuse: Callable[[Row, str], None]
-    ) -> _Merged:
-        try:
-            with cursor.connection.transaction():
-                merged = _Merged(self._copy(cursor, statements.copy_straight, batch))
-                cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
-        except psycopg.Error as error:
-            if fault_of(error) is not Fault.REFUSED:
-                raise
-            cursor.execute(statements.begin, prepare=False)
-            alone = Batch(statements.mapping, rows=batch.alone())
-            return self._merge(cursor, statements, alone, refuse)
-        return merged
-
-    def _merge(
-        self,
-        cursor: Cursor,
-        statements: LoadStatements,
-        batch: Batch,
-        refuse: Callable[[Row, str], None],
-    ) -> _Merged:
-        """Merge rows; where PostgreSQL refuses them, halve them until the bad one stands alone."""
-        try:
-            with cursor.connection.transaction():
-                return self._merge_all(cursor, statements, batch)
-        except psycopg.Error as error:
-            if fault_of(error) is not Fault.REFUSED:
-                raise
-            reason = str(unavailable(error, f"a row of {self._table}", Unavailable))
-        rows = batch.alone()
-        if len(rows) == 1:
-            refuse(rows[0], reason)
-            return _Merged()
-        merged = _Merged()
-        middle = len(rows) // 2
-        for half in (rows[:middle], rows[middle:]):
-            cursor.execute(statements.empty_staging)
-            merged += self._merge(cursor, statements, Batch(statements.mapping, rows=half), refuse)
-        return merged
-
-    def _merge_all(self, cursor: Cursor, statements: LoadStatements, batch: Batch) -> _Merged:
-        copied = self._copy(cursor, statements.copy, batch)
-        if not copied:
-            return _Merged()
-        cursor.execute(statements.insert, self._parameters)
-        inserted = cursor.rowcount  # none where the fence is in the way: the checkpoint will report it
-        # A deferred constraint would fail at COMMIT, where no single row can be blamed.
-        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
-        if inserted == copied:
-            return _Merged(inserted)
-        cursor.execute(statements.differing, self._parameters)
-        return _Merged(inserted, tuple(map(self._decoded, cursor)))
-
-    @staticmethod
-    def _copy(cursor: Cursor, statement: sql.Composed, batch: Batch) -> int:
-        with cursor.copy(statement) as copy:
-            return batch.write(copy)
-
     def _loaded(
         self,
         piece: Piece,
         batch: Batch,
-        merged: _Merged,
+        merged: Merged,
         position: Mapping[str, Any] | None,
         *,
         others: int,
@@ -513,19 +412,19 @@ class PostgresLoad:
     def _finish(
         self,
         cursor: Cursor,
-        statements: LoadStatements,
+        guard: str,
         rejected: Sequence[Rejected],
         piece: Piece,
         reject: Reject,
     ) -> None:
         if rejected:
             reject(cursor, rejected)
-        self._checkpoint(cursor, piece, statements)
+        self._checkpoint(cursor, piece, guard)
 
     def _advanced(
         self,
         piece: Piece,
-        merged: _Merged,
+        merged: Merged,
         *,
         position: Mapping[str, Any] | None,
         at_end: bool | None = None,
@@ -557,16 +456,16 @@ class PostgresLoad:
         )
         return Piece(row, position=position, at_end=at_end, unsettled=merged.unsettled, since=now)
 
-    def _checkpoint(self, cursor: Cursor, piece: Piece, statements: LoadStatements) -> None:
+    def _checkpoint(self, cursor: Cursor, piece: Piece, guard: str) -> None:
         row = piece.row
-        if checkpoint(cursor, row, lease=self._lease, guard=statements.guard, values=self._parameters):
+        if checkpoint(cursor, row, lease=self._lease, guard=guard, values=self._mirrored.parameters):
             return
-        cursor.execute(composed(f"SELECT EXISTS ({statements.guard})"), self._parameters)
+        cursor.execute(composed(f"SELECT EXISTS ({guard})"), self._mirrored.parameters)
         if cursor.fetchone() == (True,):
             raise TakenOver(
                 f"Piece {row.number} of run {row.run_id} was taken over by another worker, or its run ended"
             )
-        if statements.guard == NOBODY:
+        if guard == NOBODY:
             raise ConfigurationError(
                 f"{self._table} is being mirrored by now, so nothing more is copied straight into its SQL "
                 "table: start an ordinary backfill"

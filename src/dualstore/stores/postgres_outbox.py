@@ -17,9 +17,10 @@ from dualstore.errors import AuthorityMoved, Unavailable
 from dualstore.items import Item, Key
 from dualstore.mapping import Mapped, typed_item, typed_json
 from dualstore.stores.base import LANES, SECOND_LOOK, Lease, Onto, OutboxDepth, OutboxEntry, Sending
+from dualstore.stores.postgres.exchanges import Row
 from dualstore.stores.postgres.faults import unavailable
 from dualstore.stores.postgres.key_texts import key_texts_of_values, lane_of
-from dualstore.stores.postgres.sessions import Row, Sessions
+from dualstore.stores.postgres.sessions import Sessions
 
 _REFUSED = "refused: "
 
@@ -99,6 +100,25 @@ SELECT count(*),
 """
 
 
+@dataclass(frozen=True, slots=True)
+class LeftOver:
+    """An entry that waits in the outbox of a PostgreSQL that is the authority no more.
+
+    Attributes:
+        id: names the entry; of one key's, the later has the greater.
+        key: the primary key.
+        reason: why it is here, where that is not simply a write.
+        stamp: of the write; None where it is no write of its own.
+        written_at: when it was made, in seconds since the epoch, by the server's clock.
+    """
+
+    id: int
+    key: Key
+    reason: str | None
+    stamp: bytes | None
+    written_at: float
+
+
 @dataclass(frozen=True)
 class _KeyStatements:
     """The statements that speak of one table's keys."""
@@ -119,6 +139,16 @@ class _KeyStatements:
             f"AND {_HELD} ORDER BY id LIMIT $5::bigint) "
             "SELECT due.id, due.reason, marks.sent_image, marks.sent_token, marks.age, "
             f"{', '.join(self._read_key)} FROM due LEFT JOIN marks ON marks.key = due.key ORDER BY due.id"
+        )
+
+    @cached_property
+    def left_over(self) -> str:
+        """All that waits in a lane, key by key. Values: table, lane, the most entries."""
+        return (
+            "SELECT due.id, due.key, due.reason, due.stamp, "
+            f"extract(epoch FROM due.created_at)::float8, {', '.join(self._read_key)} "
+            "FROM dualstore.outbox AS due WHERE due.table_name = $1 AND due.lane = $2::int2 "
+            "AND due.done_at IS NULL ORDER BY due.key, due.id LIMIT $3::bigint"
         )
 
     @cached_property
@@ -240,6 +270,34 @@ class PostgresOutbox:
         ((noted,),) = self._rows(statements.enqueue, values, doing=f"enqueuing keys of {table!r}")
         if not noted:
             raise AuthorityMoved(f"PostgreSQL is not the authority of {table!r} at epoch {epoch}: look again")
+
+    def left_over(self, table: str, lane: int, *, limit: int) -> Sequence[LeftOver]:
+        """Some of the entries that wait in a lane, with all entries of each of their keys, in their order.
+
+        For who alone works on the outbox: nobody sends any more, and nothing is added.
+
+        Args:
+            table: the physical DynamoDB name.
+            lane: the lane.
+            limit: about how many.
+
+        Raises:
+            Unavailable: the outbox could not be reached in time.
+        """
+        statements = self._keys(table)
+        doing = f"reading what is left over in lane {lane} of {table!r}"
+        while True:
+            rows = self._rows(statements.left_over, (table, lane, limit), doing=doing)
+            if len(rows) == limit:  # of the last key there may be more
+                whole = [row for row in rows if row[1] != rows[-1][1]]
+                if not whole:
+                    limit *= 2
+                    continue
+                rows = whole
+            return [
+                LeftOver(id_, statements.key_of(key), reason, None if stamp is None else bytes(stamp), at)
+                for id_, _, reason, stamp, at, *key in rows
+            ]
 
     def depth(self, table: str) -> OutboxDepth:
         """How many entries of a table wait, and for how long."""

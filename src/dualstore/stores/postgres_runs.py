@@ -204,11 +204,18 @@ class PostgresRuns:
             f"{_RUN} WHERE kind = %s AND table_name = %s ORDER BY started_at DESC LIMIT 1", [kind, table]
         )
 
-    def latest_unfinished(self, kind: str, table: str) -> Run | None:
-        """The latest run of this kind and table that has not come to an end, or None."""
+    def latest_unfinished(self, kind: str, table: str, *, engine: str | None = None) -> Run | None:
+        """The latest run of this kind and table that has not come to an end, or None.
+
+        Args:
+            kind: of the run.
+            table: the physical DynamoDB name.
+            engine: what carries it out, by its parameter `engine`; None: whatever does.
+        """
         return self._run(
-            f"{_RUN} WHERE kind = %s AND table_name = %s AND state = %s ORDER BY started_at DESC LIMIT 1",
-            [kind, table, RunState.RUNNING],
+            f"{_RUN} WHERE kind = %s AND table_name = %s AND state = %s"
+            " AND (%s::text IS NULL OR parameters ->> 'engine' = %s) ORDER BY started_at DESC LIMIT 1",
+            [kind, table, RunState.RUNNING, engine, engine],
         )
 
     def first_start(self, kind: str, table: str, *, epoch: int | None) -> datetime | None:

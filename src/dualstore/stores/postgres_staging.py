@@ -32,7 +32,7 @@ SETTINGS = (
 
 @dataclass(frozen=True)
 class LoadStatements:
-    """The statements for one table, composed once.
+    """The statements for one table, composed and rendered once: rendering takes a millisecond a batch.
 
     Attributes:
         mapping: the SQL table.
@@ -53,38 +53,40 @@ class LoadStatements:
         return sql.Identifier(*filter(None, (table.schema, table.name)))
 
     @cached_property
-    def begin(self) -> sql.Composed:
+    def begin(self) -> sql.SQL:
         """Settings, and an empty staging table: a copy of the columns' types, and of nothing else.
 
         No NOT NULL, no CHECK, no default; without values, so that both statements go in one round trip.
         """
-        return sql.SQL(
+        statement = sql.SQL(
             f"{SETTINGS};"  # pyright: ignore[reportArgumentType] - a constant
             " CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS SELECT {columns} FROM {table} WITH NO DATA"
-        ).format(name=sql.Identifier(self._name), columns=self._columns, table=self.table)
+        )
+        name = sql.Identifier(self._name)
+        return rendered(statement.format(name=name, columns=self._columns, table=self.table))
 
     @cached_property
-    def empty_staging(self) -> sql.Composed:
+    def empty_staging(self) -> sql.SQL:
         """Forget what was merged before in the same transaction."""
-        return sql.SQL("TRUNCATE {}").format(self._staging)
+        return rendered(sql.SQL("TRUNCATE {}").format(self._staging))
 
     @cached_property
-    def copy(self) -> sql.Composed:
+    def copy(self) -> sql.SQL:
         """COPY into the staging table."""
-        return sql.SQL("COPY {} ({}) FROM STDIN").format(self._staging, self._columns)
+        return rendered(sql.SQL("COPY {} ({}) FROM STDIN").format(self._staging, self._columns))
 
     @cached_property
-    def copy_straight(self) -> sql.Composed:
+    def copy_straight(self) -> sql.SQL:
         """COPY into the table itself."""
-        return sql.SQL("COPY {} ({}) FROM STDIN").format(self.table, self._columns)
+        return rendered(sql.SQL("COPY {} ({}) FROM STDIN").format(self.table, self._columns))
 
     @cached_property
-    def insert(self) -> sql.Composed:
+    def insert(self) -> sql.SQL:
         """Insert where there is neither row nor tombstone.
 
         In key order, so that two transactions that insert many rows wait for each other in one direction.
         """
-        return sql.SQL(
+        statement = sql.SQL(
             "INSERT INTO {table} ({columns}) SELECT {columns} FROM {staging} s"
             " WHERE EXISTS ({guard}) AND NOT {buried} AND NOT {elsewhere} ORDER BY {keys}"
             " ON CONFLICT ({keys}) DO NOTHING"
@@ -97,15 +99,16 @@ class LoadStatements:
             elsewhere=self._elsewhere,
             keys=self._key_columns,
         )
+        return rendered(statement)
 
     @cached_property
-    def differing(self) -> sql.Composed:
+    def differing(self) -> sql.SQL:
         """The keys of what was not inserted and is not there as it is in the staging table.
 
         A statement of its own: it sees what was committed while the one before it waited.
         """
         keys = self._names[: len(self.mapping.key_columns)]
-        return sql.SQL(
+        statement = sql.SQL(
             "SELECT {read} FROM {staging} s LEFT JOIN {table} t ON {same_key}"
             " WHERE t.dualstore_revision IS NULL OR {differs} OR {buried} OR {elsewhere}"
         ).format(
@@ -122,6 +125,7 @@ class LoadStatements:
             buried=self._buried,
             elsewhere=self._elsewhere,
         )
+        return rendered(statement)
 
     def rows(self, limit: int) -> sql.Composed:
         """The first keys of the table, and whether each was last written before a revision."""
@@ -220,6 +224,11 @@ _KEY_PAYLOADS: dict[KeyType, str] = {
 def composed(text: str) -> sql.SQL:
     """SQL that the mapping has composed of quoted names and type names, which a type checker cannot see."""
     return sql.SQL(text)  # pyright: ignore[reportArgumentType]
+
+
+def rendered(statement: sql.Composable) -> sql.SQL:
+    """A statement as text, without what it was composed of."""
+    return composed(statement.as_string(None))
 
 
 def load_statements(mapping: Mapped, guard: str) -> tuple[LoadStatements, ...]:

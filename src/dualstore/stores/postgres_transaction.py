@@ -9,7 +9,7 @@ import psycopg
 from psycopg.rows import tuple_row
 from sqlalchemy import Connection, Engine
 
-from dualstore.errors import Unavailable
+from dualstore.errors import StorageFull, Unavailable
 from dualstore.stores.postgres import deadlines
 from dualstore.stores.postgres.faults import CAUGHT, Fault, fault_of, unavailable
 
@@ -19,7 +19,12 @@ Cursor = psycopg.Cursor[tuple[Any, ...]]
 # hold a worker for ever.
 PATIENCE = timedelta(seconds=60)
 
-_PASSING = frozenset({Fault.LOST, Fault.LATE, Fault.CONTENTION})
+_EXPLAINED: dict[Fault, type[Unavailable]] = {
+    Fault.LOST: Unavailable,
+    Fault.LATE: Unavailable,
+    Fault.CONTENTION: Unavailable,
+    Fault.FULL: StorageFull,
+}
 
 
 @contextmanager
@@ -37,6 +42,7 @@ def transaction(engine: Engine, doing: str, *, patience: timedelta = PATIENCE) -
     Raises:
         Unavailable: the connection was lost, or the transaction took too long or fell victim to others:
             trying again is right. A COMMIT whose reply was lost may have succeeded.
+        StorageFull: PostgreSQL has no room for it.
     """
     with explained(doing), deadlines.Deadline(patience), engine.connect() as connection:
         connection.execution_options(isolation_level="READ COMMITTED")
@@ -88,10 +94,11 @@ def _thrown_away_if_lost(connection: Connection) -> Iterator[None]:
 
 @contextmanager
 def explained(doing: str) -> Iterator[None]:
-    """Report what may pass by itself as `Unavailable`; all other errors as they are."""
+    """Report what may pass as `Unavailable`, or as `StorageFull`; all other errors as they are."""
     try:
         yield
     except CAUGHT as error:
-        if fault_of(error) not in _PASSING:
+        kind = _EXPLAINED.get(fault_of(error))
+        if kind is None:
             raise
-        raise unavailable(error, doing, Unavailable) from None
+        raise unavailable(error, doing, kind) from None

@@ -13,7 +13,8 @@ from dualstore.mapping import Mapped
 from dualstore.mapping.transcoding import Rejected, Transcoded
 from dualstore.stores.postgres_batch import Batch
 from dualstore.stores.postgres_load import PostgresLoad
-from dualstore.stores.postgres_staging import LoadStatements
+from dualstore.stores.postgres_merge import Merge, copied
+from dualstore.stores.postgres_staging import LoadStatements, rendered
 from dualstore.stores.postgres_transaction import Cursor, transaction
 
 _ALWAYS = "SELECT WHERE %(epoch)s IS NOT NULL"
@@ -44,13 +45,13 @@ class _Trial(LoadStatements):
         return sql.Identifier("pg_temp", self.trial_name)
 
     @cached_property
-    def begin(self) -> sql.Composed:
+    def begin(self) -> sql.SQL:
         """See `LoadStatements.begin`."""
         staging = LoadStatements(self.mapping, self.guard, place=self.place)
         trial = sql.SQL("; CREATE TEMPORARY TABLE {} (LIKE {} INCLUDING ALL) ON COMMIT DROP").format(
             sql.Identifier(self.trial_name), staging.table
         )
-        return sql.Composed([staging.begin, trial])
+        return rendered(sql.Composed([staging.begin, trial]))
 
     @cached_property
     def sizes(self) -> sql.Composed:
@@ -116,6 +117,7 @@ class TrialLoad(PostgresLoad):
     def __init__(self, engine: Engine, mapping: Mapped) -> None:
         super().__init__(engine, mapping, epoch=0)
         self._trials = [_Trial(part, _ALWAYS, place=place) for place, part in enumerate(mapping.parts)]
+        self._trial = Merge(mapping, self._trials, epoch=0)
 
     def left_out(self) -> Sequence[str]:
         """The rules of the SQL tables that are not tried, each by its kind and name."""
@@ -141,7 +143,7 @@ class TrialLoad(PostgresLoad):
             suppress(_UndoneError),
             transaction(self._engine, f"Trying blocks on {self._table}") as cursor,
         ):
-            fitting = self._merge_parts(cursor, self._trials, batch).inserted
+            fitting = self._trial.staged(cursor, batch).inserted
             table_bytes, index_bytes = self._sizes(cursor)
             raise _UndoneError
         return Tried(
@@ -175,7 +177,7 @@ class TrialLoad(PostgresLoad):
             for place, trial in enumerate(self._trials):
                 some = [part for block in blocks for at, part in block.by_part() if at == place]
                 cursor.execute(trial.begin, prepare=False)
-                items += self._copy(cursor, trial.copy, Batch(trial.mapping, blocks=iter(some)))
+                items += copied(cursor, trial.copy, Batch(trial.mapping, blocks=iter(some)))
                 measured = self._index_seconds(cursor, trial)
                 kept, dropped, rebuilt = kept + measured[0], dropped + measured[1], rebuilt + measured[2]
             raise _UndoneError
@@ -187,7 +189,7 @@ class TrialLoad(PostgresLoad):
 
         def inserting() -> float:
             began = time.monotonic()
-            cursor.execute(trial.insert, self._parameters)
+            cursor.execute(trial.insert, self._trial.parameters)
             return time.monotonic() - began
 
         kept = inserting()

@@ -4,98 +4,48 @@ What `Verify` does through the stores' own reads, this does with blocks of Dynam
 compares with its rows itself. The verdicts are given the same way: only what stays different is called so.
 """
 
-import os
 import secrets
-import socket
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID
 
-from dualstore.errors import ConfigurationError, DualStoreError, Unavailable
+from dualstore.errors import ConfigurationError, Unavailable
+from dualstore.items import key_bytes
 from dualstore.mapping import Mapped
 from dualstore.mapping.transcoding import Transcoded, Transcoder
 from dualstore.mapping.transcoding.fingerprints import KEY_BYTES
-from dualstore.stores.bulk import collector_paused, each_segment
-from dualstore.stores.ledger import PieceRow, PieceState, Run, RunState, TakenOver
-from dualstore.stores.postgres_comparison import Compared, Marked, PostgresComparison
+from dualstore.stores.batch_limits import Limits
+from dualstore.stores.bulk import collector_paused
+from dualstore.stores.ledger import PieceState, Run, RunState, TakenOver
+from dualstore.stores.postgres_comparison import Marked, PostgresComparison
 from dualstore.stores.postgres_findings import PostgresFindings, Verdict
 from dualstore.stores.postgres_fingerprints import ROWS, PostgresFingerprints
 from dualstore.stores.postgres_runs import PostgresRuns
 from dualstore.verify.findings import Difference, Finding, Verification
-from dualstore.verify.judging import Judge, Judged
+from dualstore.verify.judging import Judge
+from dualstore.verify.past import PastJudge
 from dualstore.verify.recheck import Candidate
 from dualstore.verify.tally import VerifyProgress
+from dualstore.verify.worker import (
+    CANDIDATES_AT_ONCE,
+    FINGERPRINT_KEY,
+    LEASE,
+    Worker,
+    fingerprint_key_of,
+    verdict_of,
+)
+from dualstore.verify.working import Crew, Source, Threads, interleaved
 
 KIND = "verify"
-_LEASE = timedelta(minutes=10)  # longer than a batch is waited for
-_CANDIDATES_AT_ONCE = 1000
-_TRIES = 5
-_BACKOFF = timedelta(seconds=1)
-_LOOK_AGAIN_SECONDS = 0.2
+_ENGINE = "bulk"
 _JOINED = "joined"
 _FIRST_REVISION = "first_revision"
-_FINGERPRINT_KEY = "fingerprint_key"
 _DIFFERENCES = [finding for finding in Finding if finding.is_difference]
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much a batch may be.
-
-    Attributes:
-        batch_bytes: the size from which on a batch ends: what one transaction compares.
-        page_items: the most items of a page of a Scan; None leaves it to DynamoDB.
-        batch_keys: of sources that have keys, not items; there are none here.
-        block_bytes: what is parsed at a time stays in the cache.
-    """
-
-    batch_bytes: int = 8 * 1024 * 1024
-    page_items: int | None = None
-    batch_keys: int = 1000
-    block_bytes: int = 256 * 1024
-
-    @property
-    def bytes_at_a_time(self) -> int:
-        """The size of a block that fits into the batch."""
-        return min(self.block_bytes, self.batch_bytes)
-
-
-class Lines(Protocol):
-    """Some of a piece, as it came.
-
-    Attributes:
-        blocks: whole lines, each `{"Item":{…}}`.
-        position_after: where the next begin; None where the piece ends.
-    """
-
-    @property
-    def blocks(self) -> Sequence[bytes]: ...  # noqa: D102 - see above
-    @property
-    def position_after(self) -> Mapping[str, Any] | None: ...  # noqa: D102
-
-
-class Source(Protocol):
-    """Where items are read from, in pieces: a Scan, an export, files. See `backfill.sources`."""
-
-    def pieces(self) -> Sequence[Mapping[str, Any]]:
-        """Plan the pieces, once for a run."""
-        ...
-
-    def parameters(self) -> Mapping[str, Any]:
-        """What makes this source this one, as JSON; how it is read, but not what, is in `tuning`."""
-        ...
-
-    def read_raw(
-        self, description: Mapping[str, Any], position: Mapping[str, Any] | None, limits: Any
-    ) -> Iterator[Lines]:
-        """Read a piece on from a position."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,10 +71,14 @@ class BulkVerify:
         fingerprints: with the accelerator, and where `at_once` is false: what takes the fingerprints of both
             sides, instead of hashes that PostgreSQL works out of staged rows. Takes 32 bytes an item on
             PostgreSQL's disk meanwhile. Whoever works on the run needs the accelerator then.
-        workers: how many threads.
+        crew: who compares the pieces.
         limits: of a batch.
-        items_per_second: the most items to read per second and worker, or None for no limit.
-        rows_per_second: the most rows to read per second and worker for their fingerprints, or None.
+        lease: how long a piece is its worker's without a checkpoint, and so how long others wait for one
+            that has died; a batch has to be compared within.
+        items_per_second: the most items to read per second and worker, and so to look up the rows of where
+            that is done at once; None for no limit.
+        rows_per_second: the most rows to look up, or to read for their fingerprints, per second and worker,
+            or None.
         differences_kept: how many differences the result holds; all are counted.
         progress: called after each batch, never by two threads at once.
     """
@@ -139,8 +93,9 @@ class BulkVerify:
     context: Mapping[str, Any] = field(default_factory=dict)
     at_once: bool = True
     fingerprints: PostgresFingerprints | None = None
-    workers: int = 2
-    limits: Limits = Limits()
+    crew: Crew = field(default_factory=Threads)
+    limits: Limits = field(default_factory=Limits)
+    lease: timedelta = LEASE
     items_per_second: float | None = None
     rows_per_second: float | None = None
     differences_kept: int = 1000
@@ -158,7 +113,7 @@ class BulkVerify:
         self.runs.check()
         with self.runs.exclusive(KIND, self.mapping.shape.name):
             run = self._run_to_do()
-            each_segment(lambda _, stop: self.work(run, stop), range(self.workers), workers=self.workers)
+            self.crew.work(self, run.id, lambda: self._report(run.id))
             self._check_pieces(run)
             self._compare_rows(run)
             verification = self._result(run)
@@ -167,21 +122,54 @@ class BulkVerify:
             self.comparison.tidy()
         return verification
 
-    def work(self, run: Run, stop: threading.Event) -> None:
-        """Compare pieces of a run until none is left; any number of processes may do so at once."""
-        worker = f"{socket.gethostname()}:{os.getpid()}:{threading.get_ident()}"
+    def work(
+        self,
+        run_id: UUID,
+        *,
+        name: str,
+        stop: threading.Event,
+        look: timedelta,
+        advanced: Callable[[], None] = lambda: None,
+        only: int | None = None,
+    ) -> None:
+        """Compare pieces of a run until none is left; any number of processes may do so at once.
+
+        Args:
+            run_id: the run.
+            name: the worker's, which no other has.
+            stop: set where it is to give its piece back and end.
+            look: how long to wait before looking again for a piece that somebody else holds, who may die.
+            advanced: called after each batch.
+            only: the piece of this number; None: any.
+
+        Raises:
+            ConfigurationError: the run takes the accelerator, which is not installed here.
+        """
+        run = self.judge.patiently(lambda: self.runs.find(run_id))
+        if run is None:
+            raise ConfigurationError(f"there is no run {run_id}: was its row deleted? Start a new one")
+        worker = Worker(self, run, stop, advanced)
         while not stop.is_set():
-            piece = self.judge.patiently(lambda: self.runs.claim_next(run.id, worker=worker, lease=_LEASE))
+            piece = self.judge.patiently(
+                lambda: self.runs.claim_next(run_id, worker=name, lease=self.lease, only=only)
+            )
             if piece is not None:
-                self._work_on(run, piece, stop)
-            elif self.runs.pulse(run.id).unfinished:
-                stop.wait(_LOOK_AGAIN_SECONDS)  # held by somebody else, who may die
+                worker.take(piece)
+            elif self._is_left(run_id, only):
+                stop.wait(look.total_seconds())
             else:
                 return
 
+    def _is_left(self, run_id: UUID, only: int | None) -> bool:
+        """Whether there is something to be done, though nobody may claim it now."""
+        if only is not None:
+            return self.runs.is_unfinished(run_id, only)
+        return bool(self.runs.pulse(run_id).unfinished)
+
     def _run_to_do(self) -> Run:
         table, parameters = self.mapping.shape.name, self._parameters()
-        found = self.runs.latest_unfinished(KIND, table)
+        # Those of other engines, such as of certain keys, hold no lock: they may be at work.
+        found = self.runs.latest_unfinished(KIND, table, engine=_ENGINE)
         if found is not None:
             if {name: found.parameters.get(name) for name in parameters} == parameters:
                 self._take_back(found)
@@ -191,8 +179,8 @@ class BulkVerify:
         planned: Sequence[Mapping[str, Any]] = self.source.pieces()
         beside: dict[str, Any] = {"context": dict(self.context)}
         if self._takes_fingerprints is not None:
-            planned = _interleaved(planned, self._takes_fingerprints.pieces())
-            beside[_FINGERPRINT_KEY] = secrets.token_hex(KEY_BYTES)
+            planned = interleaved(planned, self._takes_fingerprints.pieces())
+            beside[FINGERPRINT_KEY] = secrets.token_hex(KEY_BYTES)
             beside[_FIRST_REVISION] = self._takes_fingerprints.draw_revision()
         return self.runs.start(KIND, table, parameters | beside, planned=planned)
 
@@ -210,79 +198,24 @@ class BulkVerify:
     def _parameters(self) -> dict[str, Any]:
         source = {name: value for name, value in self.source.parameters().items() if name != "tuning"}
         return {
-            "engine": "bulk",
+            "engine": _ENGINE,
             "source": source,
             "repair": self.judge.repair,
             "at_once": self.at_once,
             "fingerprints": self._takes_fingerprints is not None,
+            "past": self.judge.context if isinstance(self.judge, PastJudge) else None,
         }
 
-    def _work_on(self, run: Run, piece: PieceRow, stop: threading.Event) -> None:
-        try:
-            if ROWS in (piece.description or {}):
-                self._take_rows(run, piece, stop)
-            else:
-                self._compare(run, piece, stop)
-            self._judge(piece.run_id, piece=piece.number)
-        except TakenOver:
-            return
-        except DualStoreError as error:
-            attempts, said = _TRIES if isinstance(error, Unavailable) else 1, str(error)
-            self.judge.patiently(lambda: self.runs.fail(piece, said, attempts=attempts, backoff=_BACKOFF))
-
-    def _compare(self, run: Run, piece: PieceRow, stop: threading.Event) -> None:
-        description = piece.description or {}
-        position = (piece.cursor or {}).get("position")
-        compare = self._comparing(run)
-        candidates, pace = 0, _Pace(self.items_per_second)
-        for lines in self.source.read_raw(description, position, self.limits):
-            before = piece.items
-            with collector_paused():
-                done = compare(piece, self._transcoded(lines.blocks), position=lines.position_after)
-            piece = done.piece
-            candidates += done.candidates
-            if candidates >= _CANDIDATES_AT_ONCE:
-                self._judge(piece.run_id, piece=piece.number)
-                candidates = 0
-            self._report(piece.run_id)
-            pace.keep(piece.items - before, stop)
-            if stop.is_set():
-                self.runs.release(piece)
-                return
-        if piece.state is not PieceState.COPIED:  # an empty piece has no last batch
-            compare(piece, (), position=None)
-
-    def _comparing(self, run: Run) -> Callable[..., Compared]:
-        """What compares a batch of items, or notes what is compared later."""
-        if self._takes_fingerprints is None:
-            return partial(self.comparison.compare, lease=_LEASE, at_once=self.at_once)
-        return partial(self._takes_fingerprints.take_items, lease=_LEASE, key=_key_of(run))
-
-    def _take_rows(self, run: Run, piece: PieceRow, stop: threading.Event) -> None:
-        fingerprints, pace = self._needed_fingerprints(), _Pace(self.rows_per_second)
-        while piece.state is not PieceState.COPIED:
-            before = (piece.cursor or {}).get(ROWS, 0)
-            piece = fingerprints.take_rows(piece, key=_key_of(run), lease=_LEASE).piece
-            self._report(piece.run_id)
-            pace.keep((piece.cursor or {})[ROWS] - before, stop)
-            if stop.is_set():
-                self.runs.release(piece)
-                return
-
-    def _needed_fingerprints(self) -> PostgresFingerprints:
-        if self._takes_fingerprints is None:
-            raise ConfigurationError(
-                "this verification was started with the accelerator, which is not installed here: install it"
-            )
-        return self._takes_fingerprints
-
-    def _transcoded(self, blocks: Sequence[bytes]) -> Iterator[tuple[int, Transcoded]]:
+    def transcoded(self, blocks: Sequence[bytes]) -> Iterator[tuple[int, Transcoded]]:
+        """Items as rows, each block with the number of the part of the mapping it belongs to."""
         for block in blocks:
             yield from self.transcoder.block(block).by_part()
 
     def _check_pieces(self, run: Run) -> None:
         failed = self.runs.failed_pieces(run)
         if failed:
+            # Gone on with, it would end like this for ever.
+            self.runs.finish(run, RunState.ABANDONED, {"reason": "pieces could not be compared"})
             raise Unavailable(
                 f"{len(failed)} piece(s) of verification {run.id} could not be compared, the first because: "
                 f"{failed[0].error}; mend that, and start a new one"
@@ -294,7 +227,7 @@ class BulkVerify:
             self.judge.patiently(lambda: self.comparison.note_unseen(run.id))
         else:
             self._join(run)
-        self._judge(run.id)
+        self.give_verdicts(run.id)
         self.judge.patiently(lambda: self.comparison.note_broken_rules(run.id))
 
     def _join(self, run: Run) -> None:
@@ -317,7 +250,7 @@ class BulkVerify:
         if _JOINED not in run.parameters:
             self.judge.patiently(lambda: fingerprints.mark(run.id))
             self.runs.set_parameters(run.id, {_JOINED: True})
-        key = _key_of(run)
+        key = fingerprint_key_of(run)
         described = {piece.number: piece.description or {} for piece in self.runs.pieces(run)}
         for marked in fingerprints.marked(run.id):
             if marked.of_rows:
@@ -333,19 +266,30 @@ class BulkVerify:
 
     def _read_again(self, described: Mapping[str, Any], marked: Marked) -> Iterator[tuple[int, Transcoded]]:
         lines = next(iter(self.source.read_raw(described, marked.position, self.limits)))
-        return self._transcoded(lines.blocks)
+        return self.transcoded(lines.blocks)
 
-    def _judge(self, run_id: UUID, *, piece: int | None = None) -> None:
-        """Give every key that waits for one its verdict."""
+    def give_verdicts(self, run_id: UUID, *, piece: int | None = None) -> None:
+        """Give every key that waits for one its verdict; of one piece, or of all."""
         while True:
             keys = self.judge.patiently(
-                lambda: self.findings.waiting(run_id, piece=piece, limit=_CANDIDATES_AT_ONCE)
+                lambda: self.findings.waiting(run_id, piece=piece, limit=CANDIDATES_AT_ONCE)
             )
             if not keys:
                 return
             judged = self.judge.judge([Candidate(key) for key in keys], run_id=run_id)
-            verdicts = [_verdict(each) for each in judged]
+            verdicts = self._where_they_belong(list(map(verdict_of, judged)))
             self.judge.patiently(lambda verdicts=verdicts: self.findings.judge(run_id, verdicts))  # type: ignore[misc]
+
+    def _where_they_belong(self, verdicts: Sequence[Verdict]) -> list[Verdict]:
+        """The same, where what is equal stands in the wrong SQL table told as that."""
+        equal = [each.key for each in verdicts if each.finding in {Finding.EQUAL, Finding.STAMP}]
+        elsewhere = self.judge.patiently(lambda: self.comparison.misplaced(equal))
+        schema = self.mapping.shape.keys
+        named = {key_bytes(schema, key) for key in elsewhere}
+        return [
+            Verdict(each.key, Finding.MISPLACED) if key_bytes(schema, each.key) in named else each
+            for each in verdicts
+        ]
 
     def _report(self, run_id: UUID) -> None:
         totals = self.runs.totals(run_id)
@@ -390,44 +334,12 @@ class BulkVerify:
             expired=count[Finding.EXPIRED],
             unreadable=rejected,
             unmapped=rows[-1] if len(rows) > 1 else 0,
+            later=count[Finding.LATER],
+            undecided=count[Finding.UNDECIDED],
             started=run.started_at or datetime.now(UTC),
             finished=datetime.now(UTC),
             context=run.parameters.get("context", {}),
         )
-
-
-@dataclass
-class _Pace:
-    """Keeps a worker from going faster than it may; None: it may go as fast as it can."""
-
-    per_second: float | None
-    free_at: float = field(default_factory=time.monotonic)
-
-    def keep(self, done: int, stop: threading.Event) -> None:
-        if self.per_second is not None:
-            self.free_at = max(self.free_at, time.monotonic()) + done / self.per_second
-            stop.wait(self.free_at - time.monotonic())
-
-
-def _interleaved(
-    items: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]
-) -> list[Mapping[str, Any]]:
-    """Both in turn, so that one worker reads files while another has PostgreSQL write."""
-    placed = [
-        ((number + 0.5) / len(some), piece) for some in (items, rows) for number, piece in enumerate(some)
-    ]
-    return [piece for _, piece in sorted(placed, key=lambda each: each[0])]
-
-
-def _key_of(run: Run) -> bytes:
-    return bytes.fromhex(run.parameters[_FINGERPRINT_KEY])
-
-
-def _verdict(judged: Judged) -> Verdict:
-    seen = judged.observation
-    if seen is None:
-        return Verdict(judged.key, Finding.MOVING)
-    return Verdict(judged.key, seen.finding, seen.kind, seen.paths, judged.repaired)
 
 
 def summary(verification: Verification) -> dict[str, Any]:

@@ -32,6 +32,12 @@ class Finding(StrEnum):
     """A row whose revision or stamp is none that dualstore gave."""
     DUPLICATE = "duplicate"
     """A key with rows in two SQL tables."""
+    MISPLACED = "misplaced"
+    """An item that stands in the SQL table of another entity."""
+    LATER = "later"
+    """Changed since the moment that was compared with."""
+    UNDECIDED = "undecided"
+    """Other than at the moment that was compared with, and nothing tells whether it was changed since."""
 
     @property
     def is_difference(self) -> bool:
@@ -39,7 +45,12 @@ class Finding(StrEnum):
         return self not in _NO_DIFFERENCE
 
 
-_NO_DIFFERENCE = frozenset({Finding.EQUAL, Finding.STAMP, Finding.EXPIRED, Finding.MOVING})
+_NO_DIFFERENCE = frozenset(
+    {
+        *(Finding.EQUAL, Finding.STAMP, Finding.EXPIRED, Finding.MOVING),
+        *(Finding.LATER, Finding.UNDECIDED),
+    }
+)
 
 
 def compare_sides(dynamodb: Item | None, postgres: Item | None) -> Finding:
@@ -152,6 +163,8 @@ class Verification:
         expired: rows without an item, whose time to live has passed; they are no differences.
         unreadable: lines of the source that are no items; they count as differences.
         unmapped: rows that no entity of the mapping matches; they are no differences.
+        later: keys that were changed since the moment that was compared with; nothing is said of them.
+        undecided: keys of which nothing tells whether they were changed since that moment.
         started: when the verification began.
         finished: when it ended.
         context: what whoever started it wanted to find again, as it was then.
@@ -170,6 +183,8 @@ class Verification:
     expired: int = 0
     unreadable: int = 0
     unmapped: int = 0
+    later: int = 0
+    undecided: int = 0
     started: datetime
     finished: datetime
     context: Mapping[str, Any] = field(default_factory=dict)
@@ -177,8 +192,7 @@ class Verification:
     @property
     def success_rate(self) -> float:
         """The share of the keys compared that were found equal, before any repair; 1.0 for no keys."""
-        compared = self.equal + self.difference_count + self.moving
-        return self.equal / compared if compared else 1.0
+        return self.equal / self._compared if self._compared else 1.0
 
     def passes(self, threshold: float) -> bool:
         """Whether enough of the keys are equal: the success rate, once repairs count, reaches a threshold.
@@ -188,10 +202,13 @@ class Verification:
         """
         if threshold >= 1.0:
             return self.proven
-        compared = self.equal + self.difference_count + self.moving
-        return not compared or (self.equal + self.repaired) / compared >= threshold
+        return not self._compared or (self.equal + self.repaired) / self._compared >= threshold
 
     @property
     def proven(self) -> bool:
         """Whether every key is known to be equal now: no difference is left, and none was left unjudged."""
-        return self.difference_count == self.repaired and not self.moving
+        return self.difference_count == self.repaired and not (self.moving or self.undecided)
+
+    @property
+    def _compared(self) -> int:
+        return self.equal + self.difference_count + self.moving + self.undecided

@@ -72,6 +72,8 @@ def document(verification: Verification, inputs: Inputs) -> dict[str, Any]:
             "expired": verification.expired,
             "unreadable": verification.unreadable,
             "unmapped": verification.unmapped,
+            "later": verification.later,
+            "undecided": verification.undecided,
         },
         "success_rate": verification.success_rate,
         "threshold": inputs.threshold,

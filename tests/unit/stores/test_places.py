@@ -32,20 +32,27 @@ class Broken:
     def close(self): ...
 
 
+STATUS = {"SlowDown": 503, "PreconditionFailed": 412}
+
+
 class Faults:
     """Breaks one GetObject after the other, and serves the rest of what was asked for."""
 
     def __init__(self, content, faults):
-        self.content, self.faults, self.ranges = content, list(faults), []
+        self.content, self.faults, self.ranges, self.only = content, list(faults), [], []
 
     def __call__(self, request, **_):
         asked = request.headers.get("Range", b"bytes=0-")
         begin = int(asked.decode().removeprefix("bytes=").removesuffix("-"))
         self.ranges.append(begin)
+        self.only.append(request.headers.get("If-Match"))
         rest = self.content[begin:]
         fault = self.faults.pop(0) if self.faults else None
         headers = {"ETag": '"e"', "Content-Length": str(len(rest))}
-        if isinstance(fault, int) and fault >= 400:
+        if isinstance(fault, str):
+            refusal = f"<Error><Code>{fault}</Code><Message>injected</Message></Error>".encode()
+            return botocore.awsrequest.AWSResponse(request.url, STATUS[fault], {}, Broken(refusal))
+        if isinstance(fault, int):
             return botocore.awsrequest.AWSResponse(request.url, fault, {}, Broken(b""))
         body = Broken(rest) if fault is None else Broken(rest[: len(rest) // 2], fault[0])
         return botocore.awsrequest.AWSResponse(request.url, 206 if begin else 200, headers, body)
@@ -86,7 +93,7 @@ def test_a_broken_download_goes_on_where_it_broke(faulty_folder):
         (ProtocolError("broken", RESET),),
         (ReadTimeoutError(None, "/", "late"),),
         500,
-        503,
+        "SlowDown",
         (ProtocolError("broken", IncompleteRead(1, 2)),),
     ]
     folder, server, waits = faulty_folder(CONTENT, *breaks)
@@ -110,3 +117,10 @@ def test_a_refusal_is_not_tried_again(faulty_folder):
     with pytest.raises(UnusableSource, match=r"refuses|may not"):
         content_of(folder)
     assert len(server.ranges) == 1
+
+
+def test_an_object_that_changes_while_it_is_read_is_not_read_on(faulty_folder):
+    folder, server, _ = faulty_folder(CONTENT, (None,), "PreconditionFailed")
+    with pytest.raises(UnusableSource, match="it has changed since it was first looked at"):
+        content_of(folder)
+    assert server.only == [None, b'"e"']

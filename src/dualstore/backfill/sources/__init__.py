@@ -10,7 +10,6 @@ from typing import Any
 from dualstore.backfill.sources.base import (
     Batch,
     Description,
-    Limits,
     Position,
     RawBatch,
     Source,
@@ -21,6 +20,7 @@ from dualstore.backfill.sources.manifests import SUMMARY
 from dualstore.backfill.sources.scanning import ScanSource, ScanTuning
 from dualstore.errors import ConfigurationError
 from dualstore.items import TableShape
+from dualstore.stores.batch_limits import Limits
 from dualstore.stores.dynamo_exports import TableIdentity
 from dualstore.stores.places import is_s3
 from dualstore.stores.source_clients import SourceClients

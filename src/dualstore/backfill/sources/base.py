@@ -6,36 +6,14 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, Protocol
 
-from dualstore.backfill.blocks import BATCH_BYTES, BLOCK_BYTES
 from dualstore.items import Key
 from dualstore.mapping.transcoding import Rejected, Transcoded, Transcoder
+from dualstore.stores.batch_limits import Limits
 
 Position = Mapping[str, Any]
 """Where a piece is to be read on, as JSON, in the source's own words."""
 Description = Mapping[str, Any]
 """A piece of a source as JSON: enough to read it in another process, or on another machine."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much a batch may be.
-
-    Attributes:
-        batch_bytes: of JSON, from which on a batch ends with its block; 8 MB are 25,000 items of 350 bytes.
-        page_items: the most items of one Scan request; None: as many as DynamoDB gives, 1 MB.
-        batch_keys: the most keys that a batch hands over to be settled.
-        block_bytes: of JSON, that are transcoded at a time.
-    """
-
-    batch_bytes: int = BATCH_BYTES
-    page_items: int | None = None
-    batch_keys: int = 1000
-    block_bytes: int = BLOCK_BYTES
-
-    @property
-    def bytes_at_a_time(self) -> int:
-        """The size of a block that fits into the batch."""
-        return min(self.block_bytes, self.batch_bytes)
 
 
 @dataclass(frozen=True)
@@ -195,3 +173,4 @@ def transcoded(raw: Iterable[RawBatch], transcoder: BlockTranscoder) -> Iterator
             size_bytes=each.size_bytes,
             raw=each,
         )
+        del each  # its memory serves the next one

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from dualstore.backfill.blocks import DAMAGED, Readable, batches_of, blocks_of_lines, gunzipped
-from dualstore.backfill.sources.base import Limits, Position, RawBatch
+from dualstore.backfill.sources.base import Position, RawBatch
 from dualstore.errors import UnusableSource
 from dualstore.mapping.transcoding import Transcoded, Transcoder
+from dualstore.stores.batch_limits import Limits
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _READ_BYTES = 64 * 1024
@@ -159,6 +160,7 @@ def line_batches(
             place=place,
             first_line=tally.lines + 1,
         )
+        del batch, ready  # their memory serves the next ones
     if not is_last:
         _check_lines(tally.lines, (), expected, place)
         yield RawBatch((), None, place=place)

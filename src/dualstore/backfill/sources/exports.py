@@ -11,7 +11,6 @@ import msgspec
 from dualstore.backfill.sources.base import (
     Batch,
     Description,
-    Limits,
     Position,
     RawBatch,
     transcoded,
@@ -23,6 +22,7 @@ from dualstore.errors import RequestRejected, UnusableSource
 from dualstore.items import Key, TableShape, key_bytes
 from dualstore.mapping.transcoding import Reason, Rejected, Transcoder
 from dualstore.mapping.transcoding.parsed import Declined, restored
+from dualstore.stores.batch_limits import Limits
 from dualstore.stores.dynamo_exports import TableIdentity
 from dualstore.stores.places import Folder, folder_of, is_s3
 
@@ -73,6 +73,18 @@ class ExportSource:
     def expected_items(self) -> int | None:
         """See `Source.expected_items`; keys that are to be settled count as items."""
         return self._expected_items
+
+    @property
+    def taken_at(self) -> datetime:
+        """The moment whose state a full export holds.
+
+        Raises:
+            UnusableSource: there are incremental ones, which hold no state.
+        """
+        full, increments = check_chain(self._exports)
+        if full is None or increments or full.time is None:
+            raise UnusableSource("the state of a moment is in one full export: give that, and it alone")
+        return full.time
 
     def parameters(self) -> Mapping[str, Any]:
         """See `Source.parameters`."""

@@ -6,11 +6,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dualstore.backfill.blocks import Readable
-from dualstore.backfill.sources.base import Batch, Description, Limits, Position, RawBatch, transcoded
+from dualstore.backfill.sources.base import Batch, Description, Position, RawBatch, transcoded
 from dualstore.backfill.sources.content import Expected, line_batches
 from dualstore.backfill.sources.windows import MARGIN
 from dualstore.errors import UnusableSource
 from dualstore.mapping.transcoding import Transcoder
+from dualstore.stores.batch_limits import Limits
 from dualstore.stores.places import folder_of, parent_and_name
 
 STANDARD_INPUT = "-"

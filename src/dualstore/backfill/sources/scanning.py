@@ -9,13 +9,14 @@ from typing import Any, Generic, TypeVar
 import msgspec
 from botocore.exceptions import BotoCoreError, ClientError
 
-from dualstore.backfill.sources.base import Batch, Description, Limits, Position, RawBatch
+from dualstore.backfill.sources.base import Batch, Description, Position, RawBatch
 from dualstore.backfill.sources.pacing import AlarmWatch, ReadPace
 from dualstore.errors import ConfigurationError, Unavailable, UnusableSource
 from dualstore.items import TableShape
 from dualstore.mapping.transcoding import Transcoded, Transcoder
 from dualstore.mapping.transcoding.parsed import restored
 from dualstore.mapping.transcoding.pure import lines_of_page
+from dualstore.stores.batch_limits import Limits
 from dualstore.stores.scan_pages import RawPage, ScannedPage, ScanPages, Throttled
 
 T = TypeVar("T")

@@ -24,10 +24,18 @@ def item_read_units(item: Item | None, *, consistent: bool) -> float:
     return read_units(0 if item is None else item_size_bytes(item), consistent=consistent)
 
 
-def write_units(old: Item | None, new: Item | None) -> float:
-    """The units of a write: one per 1 KB begun of the larger of the old and the new item."""
-    size_bytes = max((item_size_bytes(item) for item in (old, new) if item is not None), default=0)
-    return float(_units(size_bytes, _WRITE_UNIT_BYTES))
+def write_units(old: Item | None, new: Item | None, *, new_size_bytes: int | None = None) -> float:
+    """The units of a write: one per 1 KB begun of the larger of the old and the new item.
+
+    Args:
+        old: the item that was there, or None.
+        new: the item that is there, or None.
+        new_size_bytes: what it counts for, where that is known.
+    """
+    before = 0 if old is None else item_size_bytes(old)
+    if new_size_bytes is None:
+        new_size_bytes = 0 if new is None else item_size_bytes(new)
+    return float(_units(max(before, new_size_bytes), _WRITE_UNIT_BYTES))
 
 
 def _units(size_bytes: int, unit_bytes: int) -> int:

@@ -71,8 +71,9 @@ def checked_key(operation: TableOperation, shape: TableShape) -> Key:
 def key_in(shape: TableShape, operation: TableOperation) -> Key:
     """As `checked_key`, where `check_request` has been done."""
     if isinstance(operation, PutItem):
-        shape.check_item(operation.item)
-        return normalized_item(shape.keys.key_of(operation.item))
+        item = operation.stored.item
+        shape.check_keys(item)
+        return {name: item[name] for name in shape.keys.names}
     assert isinstance(operation, KeyedOperation)  # noqa: S101 - the other operations have many keys
     key = shape.keys.exact_key(operation.key)
     if isinstance(operation, UpdateItem) and operation.update is not None:
@@ -105,7 +106,8 @@ def put(operation: PutItem, shape: TableShape, old: Item | None) -> Written:
 
 
 def _put(operation: PutItem, shape: TableShape, old: Item | None) -> Written:
-    return _written(operation, shape, old, normalized_item(operation.item))
+    stored = operation.stored
+    return _written(operation, shape, old, stored.item, new_size_bytes=stored.size_bytes)
 
 
 def delete(operation: DeleteItem, shape: TableShape, old: Item | None) -> Written:
@@ -204,11 +206,20 @@ def _touched(operation: ConditionalWrite, item: Item | None) -> Item | None:
     return None if item is None or changes is None else project(touched_paths(changes), item)
 
 
-def _written(operation: ConditionalWrite, shape: TableShape, old: Item | None, new: Item | None) -> Written:
+def _written(
+    operation: ConditionalWrite,
+    shape: TableShape,
+    old: Item | None,
+    new: Item | None,
+    *,
+    new_size_bytes: int | None = None,
+) -> Written:
     response: Response = {}
     attributes = _RETURNED[operation.return_values](operation, old, new)
     if attributes:
         response["Attributes"] = attributes
     if asks_for_capacity(operation.request):
-        response["ConsumedCapacity"] = consumed(operation.request, shape.name, write_units(old, new))
+        response["ConsumedCapacity"] = consumed(
+            operation.request, shape.name, write_units(old, new, new_size_bytes=new_size_bytes)
+        )
     return Written(old, new, response)

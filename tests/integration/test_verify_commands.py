@@ -1,0 +1,111 @@
+"""`dualstore verify` by several processes, and against an export once PostgreSQL decides."""
+
+import json
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dualstore.flags import Requested
+from dualstore.stages import Stage
+from dualstore.store import MigratedTable
+from exports import full_export
+from integration.commands import CommandLine
+from integration.deployment import Deployment, bring_to
+from integration.test_flip import ask, prepare
+from integration.writing import NAME, item_of
+
+ITEMS = 30
+
+
+@pytest.mark.skipif(
+    "DUALSTORE_VERIFY_ITEMS" not in os.environ, reason="nox -s verify-million: starts processes"
+)
+def test_processes_of_their_own_compare_a_large_table(
+    deployment: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, row = deployment.table()
+    with deployment.store() as store:
+        store.bind(model, row, name=NAME)
+        table = bring_to(store, NAME, Requested(stage=Stage.DUALWRITE))
+        for n in range(ITEMS):
+            deployment.dynamodb.put_item(TableName=table.physical, Item=item_of(n, n))
+        assert table.backfill(segments=1, workers=1).succeeded
+        importable(table, deployment, tmp_path)
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.setattr("dualstore.cli.verify._WORTH_PROCESSES_BYTES", 0)
+        execute(deployment, f"UPDATE {sql_table(table)} SET name = 'damaged' WHERE sk = 3")
+
+        done = CommandLine(deployment, table.physical, tmp_path)("verify", "--segments", "2")
+
+        store.unbind(model)
+    assert done.exit_code == 1, done.output
+    assert f"{ITEMS - 1} equal, 1 different" in done.output
+    workers = asked(
+        deployment,
+        "SELECT DISTINCT worker FROM dualstore.run_pieces JOIN dualstore.runs"
+        f" ON id = run_id WHERE kind = 'verify' AND table_name = '{table.physical}'",
+    )
+    assert workers
+    assert all("-" in worker.rpartition(":")[2] for worker in workers)  # a process's, not a thread's
+
+
+def test_after_the_move_an_export_tells_what_dynamodb_held(deployment: Deployment, tmp_path: Path) -> None:
+    with prepare(deployment) as (store, table, model):
+        line = CommandLine(deployment, table.physical, tmp_path)
+        for n in range(ITEMS):
+            model("q", n, name=str(n)).save()
+        items = deployment.dynamodb.scan(TableName=table.physical, ConsistentRead=True)["Items"]
+        at = (datetime.now(UTC) + timedelta(minutes=10)).replace(microsecond=0)  # all was written before it
+        export = full_export(table.physical, [items[::2], items[1::2]], at=at).write(tmp_path)
+        early = line("verify", "--against-export", export)
+        ask(table, store, Stage.LIVE)
+
+        equal = line("verify", "--against-export", export, "--report", str(tmp_path / "equal.json"))
+        past_the_triggers(deployment, f"UPDATE {sql_table(table)} SET name = 'damaged' WHERE sk = 3")
+        past_the_triggers(deployment, f"DELETE FROM {sql_table(table)} WHERE sk = 5")
+        damaged = line("verify", "--against-export", export)
+        repairing = line("verify", "--against-export", export, "--repair")
+        twofold = line("verify", "--against-export", export, "--source", "scan")
+
+    assert (early.exit_code, "DynamoDB is the authority" in early.output) == (2, True), early.output
+    assert equal.exit_code == 0, equal.output
+    assert f"{len(items)} equal, 0 different" in equal.output
+    report = json.loads((tmp_path / "equal.json").read_text())
+    assert (report["mode"], report["source"]["exports"]) == ("against-export", [f"{export.rstrip('/')}/"])
+    assert damaged.exit_code == 1, damaged.output
+    assert f"{len(items) - 2} equal, 2 different" in damaged.output
+    assert (repairing.exit_code, twofold.exit_code) == (2, 2)
+
+
+def importable(table: MigratedTable, deployment: Deployment, folder: Path) -> None:
+    """The module of the models as a file, for processes that know none of this one's."""
+    name = f"models_of_{sql_table(table)}"
+    (folder / f"{name}.py").write_text(
+        "from integration.deployment import order_model, order_row\n"
+        f"Order = order_model({table.physical!r}, {deployment.endpoint_url!r})\n"
+        f"OrderRow = order_row({sql_table(table)!r})\n"
+    )
+
+
+def sql_table(table: MigratedTable) -> str:
+    return table.physical.replace("-", "_")
+
+
+def execute(deployment: Deployment, statement: str) -> None:
+    with deployment.engine.begin() as connection:
+        connection.exec_driver_sql(statement)
+
+
+def past_the_triggers(deployment: Deployment, statement: str) -> None:
+    """What no trigger sees, as of a broken disk."""
+    with deployment.engine.begin() as connection:
+        connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
+        connection.exec_driver_sql(statement)
+
+
+def asked(deployment: Deployment, question: str) -> list[Any]:
+    with deployment.engine.connect() as connection:
+        return list(connection.exec_driver_sql(question).scalars())

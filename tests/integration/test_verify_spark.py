@@ -1,0 +1,122 @@
+"""A verification on Spark: exactly the planted faults, if tasks are killed and run again."""
+
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import sqlalchemy as sa
+
+from bulk_sides import LEASE, BulkSides, bulk_sides, bulk_sides_at, create_table, order
+from dualstore.backfill.sources import SourceContext, source_from
+from dualstore.backfill.spark import Spark, spark_context
+from dualstore.items import key_hash
+from dualstore.stores.dynamo import DynamoStore
+from dualstore.stores.ledger import PieceState
+from dualstore.stores.source_clients import SourceClients
+from dualstore.verify import BulkVerify, Finding, compare_pieces
+from exports import full_export
+from integration.test_backfill_live import fill
+from integration.test_backfill_processes import _is_first
+from integration.test_bulk_verify import found, load, plan
+
+if "DUALSTORE_SPARK" not in os.environ:
+    pytest.skip("needs PySpark and Java, and takes a minute: nox -s spark", allow_module_level=True)
+
+# Py4J leaves its sockets to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+TESTS = str(Path(__file__).parents[1])
+LOOK = timedelta(milliseconds=50)
+FILES, ITEMS = 4, 400
+COMMITS = (None, 3, 6)
+"""At which of its commits the first worker that opens anything is killed, before it."""
+
+
+@pytest.fixture(scope="module")
+def spark() -> Iterator[Any]:
+    assert shutil.which("java"), "there is no Java on the PATH"
+    os.environ |= {
+        "PYSPARK_PYTHON": sys.executable,
+        "PYTHONPATH": os.pathsep.join([TESTS, os.environ.get("PYTHONPATH", "")]),
+        "PYSPARK_SUBMIT_ARGS": "--master local[2,4] --conf spark.ui.enabled=false pyspark-shell",
+    }
+    with spark_context("verify orders") as context:
+        yield context
+
+
+@contextmanager
+def verification(url: str, endpoint: str, table: str, folder: str) -> Iterator[BulkVerify]:
+    client = boto3.client("dynamodb", endpoint_url=endpoint)
+    with (
+        bulk_sides_at(url, DynamoStore(reads=client, writes=client), table) as sides,
+        SourceClients(endpoint_url=endpoint) as clients,
+    ):
+        source = source_from([folder], SourceContext(sides.mapping.shape, clients))
+        yield plan(sides, source, at_once=False, lease=LEASE)  # type: ignore[arg-type]
+
+
+@contextmanager
+def opening(*, killed_at: int | None, marker: str, **described: str) -> Iterator[BulkVerify]:
+    """What a task works with; the first process that opens it is killed, and no other."""
+    with verification(**described) as opened:
+        if killed_at is not None and _is_first(marker):
+            left = [killed_at]
+
+            def count(_connection: object) -> None:
+                left[0] -= 1
+                if not left[0]:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            sa.event.listen(opened.runs._engine, "commit", count)
+        yield opened
+
+
+@pytest.fixture
+def sides(postgres_url: str, dynamodb: Any, table_name: str) -> Iterator[BulkSides]:
+    create_table(dynamodb, table_name)
+    with bulk_sides(postgres_url, DynamoStore(reads=dynamodb, writes=dynamodb), table_name) as both:
+        fill(dynamodb, table_name, [order(n) for n in range(ITEMS)])
+        yield both
+
+
+@pytest.mark.parametrize("killed_at", COMMITS)
+def test_each_piece_is_a_task_and_one_that_is_killed_is_run_again(
+    sides: BulkSides, spark: Any, dynamodb_server: Any, tmp_path: Path, killed_at: int | None
+) -> None:
+    load(sides, [order(n) for n in range(ITEMS)])
+    sides.mirror(order(1), None)
+    sides.mirror(order(2), order(2, name={"S": "damaged"}))
+    sides.mirror(order(1000), order(1000))
+    contents = [[order(n) for n in range(ITEMS) if n % FILES == file] for file in range(FILES)]
+    at = datetime.now(UTC).replace(microsecond=0)
+    described = {
+        "url": sides.engine.url.render_as_string(hide_password=False),
+        "endpoint": dynamodb_server.endpoint_url,
+        "table": sides.table,
+        "folder": full_export(sides.table, contents, at=at).write(tmp_path),
+    }
+    opens = partial(opening, killed_at=killed_at, marker=str(tmp_path / "killed"), **described)
+    crew = Spark(spark, opens, look=LOOK, working=compare_pieces)
+
+    with verification(**described) as driver:
+        result = BulkVerify(**{**vars(driver), "crew": crew}).run()
+
+    assert (tmp_path / "killed").exists() is (killed_at is not None)
+    keys = sides.mapping.shape.keys
+    assert found(result) == {
+        (key_hash(keys, order(1)), Finding.MISSING_ON_POSTGRES, ()),
+        (key_hash(keys, order(2)), Finding.VALUE, ("name",)),
+        (key_hash(keys, order(1000)), Finding.MISSING_ON_DYNAMODB, ()),
+    }
+    assert (result.items_dynamodb, result.equal) == (ITEMS, ITEMS - 2)
+    pieces = sides.runs.pieces(sides.runs.find(result.run_id))  # type: ignore[arg-type]
+    assert [(piece.state, piece.items) for piece in pieces] == [(PieceState.COPIED, ITEMS // FILES)] * FILES

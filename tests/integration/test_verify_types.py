@@ -1,0 +1,126 @@
+"""Comparing columns of types whose texts, or whose order of members, are no content."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from pynamodb.attributes import UnicodeAttribute, UnicodeSetAttribute
+from pynamodb.models import Model
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from dualstore import schema
+from dualstore.control import PostgresRole
+from dualstore.items import Item, key_hash
+from dualstore.mapping import Mirrored, TableMapping, map_table
+from dualstore.mapping.transcoding import transcoder_of
+from dualstore.operations import PutItem
+from dualstore.stores.base import NOTHING
+from dualstore.stores.memory import MemoryStore
+from dualstore.stores.postgres import PostgresStore
+from dualstore.stores.postgres_comparison import PostgresComparison
+from dualstore.stores.postgres_control import PostgresControl
+from dualstore.stores.postgres_findings import PostgresFindings
+from dualstore.stores.postgres_fingerprints import PostgresFingerprints
+from dualstore.stores.postgres_runs import PostgresRuns
+from dualstore.verify import BulkVerify, Finding, Judge, Threads, Verification
+from integration.test_bulk_verify import EACH_WAY, Export, line
+
+TABLE = "typed-prod"
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class TypedRow(Mirrored, Base):
+    __tablename__ = "typed"
+
+    id: Mapped[str] = mapped_column(sa.Text(collation="C"), primary_key=True)
+    parent: Mapped[sa.UUID[Any] | None] = mapped_column(sa.Uuid)
+    tags: Mapped[list[str] | None] = mapped_column(ARRAY(sa.Text))
+
+
+class Typed(Model):
+    class Meta:
+        table_name = TABLE
+
+    id = UnicodeAttribute(hash_key=True)
+    parent = UnicodeAttribute(null=True)
+    tags = UnicodeSetAttribute(null=True)
+
+
+@pytest.fixture(scope="module")
+def typed(postgres_server: Any) -> Iterator[tuple[sa.Engine, TableMapping]]:
+    url = postgres_server.create_database()
+    engine = sa.create_engine(url)
+    schema.upgrade(engine)
+    Base.metadata.create_all(engine)
+    PostgresControl(engine).raise_fence(TABLE, epoch=1, role=PostgresRole.MIRROR)
+    yield engine, map_table("typed", Typed, TypedRow)
+    engine.dispose()
+    postgres_server.drop_database(url)
+
+
+def item(n: int, **attributes: Any) -> Item:
+    text = f"{n:08x}-0000-4000-8000-00000000000a"
+    return {"id": {"S": text}, "parent": {"S": text}} | attributes
+
+
+@EACH_WAY
+def test_an_empty_array_is_no_missing_set_and_uuids_are_compared(
+    typed: tuple[sa.Engine, TableMapping], way: dict[str, Any]
+) -> None:
+    engine, mapping = typed
+    with engine.begin() as connection:
+        connection.exec_driver_sql("TRUNCATE typed, dualstore.runs CASCADE")
+    items = [
+        item(0, tags={"SS": ["a", "b"]}),
+        item(1),
+        item(2, tags={"SS": ["x"]}),
+        item(3, parent={"S": "0000000A-0000-4000-8000-00000000000A"}),  # no UUID as PostgreSQL writes them
+        item(4),
+    ]
+    there = [{**items[0], "tags": {"SS": ["b", "a"]}}, *items[1:4], item(4, parent=item(9)["id"])]
+    memory, postgres = MemoryStore({TABLE: mapping.shape}), PostgresStore(engine, {TABLE: mapping})
+    for here, mirrored in zip(items, there, strict=True):
+        memory.execute(PutItem({"TableName": TABLE, "Item": here}))
+        key = mapping.shape.keys.key_of(here)
+        assert postgres.write_settled(TABLE, key, mirrored, seen=NOTHING, epoch=1)
+    with engine.begin() as connection:
+        connection.execute(sa.update(TypedRow).where(TypedRow.id == items[1]["id"]["S"]).values(tags=[]))
+
+    found = verify(engine, mapping, memory, Export(list(map(line, items)), batch=1), way)
+
+    keys = mapping.shape.keys
+    assert {(each.key_hash, each.finding, each.paths) for each in found.differences} == {
+        (key_hash(keys, items[1]), Finding.VALUE, ("tags",)),
+        (key_hash(keys, items[4]), Finding.VALUE, ("parent",)),
+    }
+    with engine.connect() as connection:  # nothing else was even looked at twice
+        assert connection.exec_driver_sql("SELECT count(*) FROM dualstore.verify_findings").scalar() == 2
+
+
+def verify(
+    engine: sa.Engine, mapping: TableMapping, memory: MemoryStore, export: Export, way: dict[str, Any]
+) -> Verification:
+    fingerprints = PostgresFingerprints(engine, mapping) if "fingerprints" in way else None
+    return BulkVerify(
+        mapping=mapping,
+        source=export,
+        transcoder=transcoder_of(mapping),
+        comparison=PostgresComparison(engine, mapping),
+        fingerprints=fingerprints,
+        findings=PostgresFindings(engine, mapping.shape.keys),
+        runs=PostgresRuns(engine),
+        judge=Judge(
+            shape=mapping.shape,
+            dynamodb=memory,
+            postgres=PostgresStore(engine, {TABLE: mapping}),
+            pause=timedelta(milliseconds=1),
+        ),
+        at_once=way["at_once"],
+        crew=Threads(1),
+    ).run()
