@@ -32,6 +32,7 @@ IN_THE_WHEEL = {
     "the Alembic environment": "dualstore/schema/migrations/env.py",
     "an Alembic migration": "dualstore/schema/migrations/versions/*.py",
     "the service of the demo": "dualstore/examples/airports/models.py",
+    "the plan of the demo": "dualstore/examples/airports/migration.yml",
     "the schema of plans": "dualstore/rollout/migration-plan.schema.json",
     "the guard of the servers": "dualstore/testing/servers/guard.py",
     "the licence": "*.dist-info/licenses/LICENSE",
@@ -68,17 +69,25 @@ def backfill_kill(session: nox.Session) -> None:
     required = {"DUALSTORE_REQUIRE_SERVERS": "1", "DUALSTORE_KILL_ITEMS": "5000"}
     names = ("", "_processes", "_faults", "_guard")
     paths = [f"tests/integration/test_backfill{name}.py" for name in names]
-    session.run("python", "-m", "pytest", "-n0", *paths, *session.posargs, env=required)
+    session.run("python", "-m", "pytest", "-n0", "--timeout=600", *paths, *session.posargs, env=required)
+
+
+@nox.session(name="verify-million", default=False)
+def verify_million(session: nox.Session) -> None:
+    """A million items with random damage in 0.01 %, found exactly whatever is killed; tells the memory."""
+    required = _with_everything(session) | {"DUALSTORE_VERIFY_ITEMS": "1000000"}
+    paths = [f"tests/integration/test_verify_{name}.py" for name in ("million", "commands")]
+    session.run("python", "-m", "pytest", "-n0", "--timeout=0", *paths, *session.posargs, env=required)
 
 
 @nox.session(default=False)
 def spark(session: nox.Session) -> None:
-    """A backfill by a Spark job on this machine, its tasks killed and doubled; needs Java."""
+    """A backfill and a verification by Spark jobs on this machine, tasks killed and doubled; needs Java."""
     session.install("-e", f"{EXTRAS[:-1]},spark]", *group("test"))
     _fetch_dynoxide(session)
     required = {"DUALSTORE_REQUIRE_SERVERS": "1", "DUALSTORE_SPARK": "1"}
-    path = "tests/integration/test_backfill_spark.py"
-    session.run("python", "-m", "pytest", "-n0", path, *session.posargs, env=required)
+    paths = [f"tests/integration/test_{what}_spark.py" for what in ("backfill", "verify")]
+    session.run("python", "-m", "pytest", "-n0", *paths, *session.posargs, env=required)
 
 
 @nox.session(default=False)
@@ -156,7 +165,7 @@ def acceptance(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """The benchmarks; prints ratios. `nox -s bench -- --help`."""
-    session.install("-e", EXTRAS, *group("test"))
+    session.install("-e", EXTRAS, *group("test"), *group("bench"))
     _fetch_dynoxide(session)
     for program in sorted(Path("benchmarks").glob("*.py")):
         session.run("python", str(program), *session.posargs)
@@ -218,11 +227,12 @@ def soak(session: nox.Session) -> None:
 
 @nox.session
 def rollout(session: nox.Session) -> None:
-    """A migration plan under traffic, its runner killed before and after the act of every step."""
+    """A plan under traffic, its runner killed before and after every act; load by two processes."""
     session.install("-e", EXTRAS, *group("test"))
     _fetch_dynoxide(session)
-    env = {"DUALSTORE_PLAN_KILLS": "all", "DUALSTORE_REQUIRE_SERVERS": "1"}
-    session.run("python", "-m", "pytest", "tests/integration/test_plan.py", *session.posargs, env=env)
+    env = {"DUALSTORE_PLAN_KILLS": "all", "DUALSTORE_LOAD_PROCESSES": "2", "DUALSTORE_REQUIRE_SERVERS": "1"}
+    tests = ("tests/integration/test_plan.py", "tests/integration/test_load.py")
+    session.run("python", "-m", "pytest", *tests, *session.posargs, env=env)
 
 
 @nox.session

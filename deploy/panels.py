@@ -137,6 +137,12 @@ PANELS = [
         "0 off, 1 dualwrite, 2 shadow, 3 live, 4 rampdown, 5 complete.",
     ),
     Panel(
+        "Plans",
+        rate(Series(names.PLAN_STEPS, ("step", "step_event"))),
+        "ops",
+        "Steps that began, ended, failed or were taken back; their record has the evidence.",
+    ),
+    Panel(
         "Dials and gate",
         [
             *worst(Series(names.POSTGRES_READ_PERCENT), Series(names.MIRROR_PERCENT)),
@@ -166,5 +172,11 @@ PANELS = [
         rate(Series(names.SHADOW_NOISE, ("verdict",))),
         "ops",
         "The same side read twice: what of the mismatches is noise.",
+    ),
+    Panel(
+        "Recording",
+        rate(Series(names.RECORDING_DROPPED, ("reason",))),
+        "ops",
+        "Operations that were to be recorded for a load test and were not; of the reasons, `limit` ends it.",
     ),
 ]

@@ -142,6 +142,19 @@ class BulkSides:
         ):
             self.settle(key)
 
+    def tombstone(self, item: Item) -> bool:
+        """Whether there is one of this item's key."""
+        return self.postgres.state(self.table, self.key(item)).revision.tombstone is not None
+
+    def bury(self, item: Item) -> None:
+        """Leave a tombstone beside the row, as a deletion does that has looked before it was there."""
+        with self.engine.begin() as connection:
+            connection.exec_driver_sql(
+                "INSERT INTO dualstore.tombstones (table_name, key, revision, deleted_at)"
+                " VALUES (%s, %s, nextval('dualstore.revision'), now())",
+                (self.table, key_bytes(self.mapping.shape.keys, self.key(item))),
+            )
+
     @property
     def quarantine(self) -> PostgresQuarantine:
         return PostgresQuarantine(self.engine, self.mapping.shape)

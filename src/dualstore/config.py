@@ -190,6 +190,16 @@ class ControlSettings(_Section):
         return self
 
 
+class RelaySettings(_Section):
+    """`[relay]`: what `dualstore relay` goes by.
+
+    Attributes:
+        lease_seconds: another relay takes over what one held that fell silent, after so long.
+    """
+
+    lease_seconds: PositiveFloat = 15.0
+
+
 class ShadowSettings(_Section):
     """`[shadow]`: the bounds of the reads that run on the other side for comparison, and what is kept.
 
@@ -383,6 +393,36 @@ class TableMonitorSettings(_Section):
     cloudwatch: tuple[CloudWatchSettings, ...] = ()
 
 
+class RecordingSettings(_Section):
+    """`[recording]`: where operations are recorded, for load tests; see `[tables.<name>.recording]`.
+
+    Attributes:
+        directory: where the files go; None: nothing is recorded.
+        rotate_bytes: a file that has become so large is followed by another.
+        limit_bytes: the most that the directory's recordings take; then recording ends.
+        queue_keys: the most keys that wait to be written; what comes beyond is dropped and counted.
+        flush_seconds: what was recorded is in the file after so long.
+        secret: processes with the same one recognise the same keys; else each has a salt of its own.
+    """
+
+    directory: Path | None = None
+    rotate_bytes: PositiveInt = 16_777_216
+    limit_bytes: PositiveInt = 268_435_456
+    queue_keys: PositiveInt = 20_000
+    flush_seconds: PositiveFloat = 5.0
+    secret: SecretStr | None = None
+
+
+class TableRecordingSettings(_Section):
+    """`[tables.<name>.recording]`: whether a table's operations are recorded; never a key, never a value.
+
+    Attributes:
+        percent: the share of them that is.
+    """
+
+    percent: Percent = 0.0
+
+
 class CohortSettings(_Section):
     """`[tables.<name>.cohorts]`: cohorts whose reads do not go by the percentage; `always_off` wins.
 
@@ -454,6 +494,7 @@ class TableSettings(_Section):
     cohorts: CohortSettings = CohortSettings()
     shadow: TableShadowSettings = TableShadowSettings()
     monitor: TableMonitorSettings = TableMonitorSettings()
+    recording: TableRecordingSettings = TableRecordingSettings()
     entities: tuple[EntitySettings, ...] = ()
 
     @model_validator(mode="after")
@@ -468,19 +509,35 @@ class TableSettings(_Section):
 
 
 class Configuration(_Section):
-    """Everything that can be configured. `Configuration.model_json_schema()` describes it to editors."""
+    """Everything that can be configured. `Configuration.model_json_schema()` describes it to editors.
 
+    Attributes:
+        environment: what this deployment is. `staging` is where a load test may run and a rollback be
+            rehearsed; a plan that says another than the configuration is refused.
+    """
+
+    environment: Literal["production", "staging"] | None = None
     dynamodb: DynamoSettings = DynamoSettings()
     postgres: PostgresSettings
     flags: FlagSettings = FlagSettings()
     control: ControlSettings = ControlSettings()
+    relay: RelaySettings = RelaySettings()
     shadow: ShadowSettings = ShadowSettings()
     breaker: BreakerSettings = BreakerSettings()
     backfill: BackfillSettings = BackfillSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     monitor: MonitorSettings = MonitorSettings()
     alerts: AlertSettings = AlertSettings()
+    recording: RecordingSettings = RecordingSettings()
     tables: dict[LogicalName, TableSettings] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _recordings_have_a_place(self) -> "Configuration":
+        if self.recording.directory is None:
+            for name, table in self.tables.items():
+                if table.recording.percent:
+                    raise ValueError(f"tables.{name}.recording.percent needs recording.directory")
+        return self
 
 
 class _Sources(BaseSettings, Configuration):  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -549,6 +606,9 @@ def _document(file: Path, *, required: bool) -> dict[str, Any]:
     flags = document.get("flags")
     if isinstance(flags, dict) and isinstance(flags.get("path"), str):
         flags["path"] = str(file.parent / flags["path"])
+    recording = document.get("recording")
+    if isinstance(recording, dict) and isinstance(recording.get("directory"), str):
+        recording["directory"] = str(file.parent / recording["directory"])
     return document
 
 

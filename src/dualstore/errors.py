@@ -15,6 +15,7 @@ DualStoreError
 │   │   └── MirrorFenced      PostgreSQL is not the mirror at this epoch (any more, or yet)
 │   ├── WritesPaused          writes wait while the authority moves, and have waited long enough
 │   ├── AuthorityMoved        PostgreSQL is not the authority at this epoch (any more, or yet)
+│   ├── StorageFull           PostgreSQL has no room left: nothing was written, and a person has to make some
 │   └── OutcomeUnknown        the authority may or may not have carried out a write
 ├── RunHalted                 a backfill was ended before its end: by a person, or by a limit
 ├── IllegalTransition         a stage or dial was asked for that may not follow the present one
@@ -118,6 +119,10 @@ class AuthorityMoved(Unavailable):
 
     Nothing was read or written.
     """
+
+
+class StorageFull(Unavailable):
+    """PostgreSQL has no room left on its disk: nothing was written, or will be until somebody makes room."""
 
 
 class OutcomeUnknown(Unavailable):

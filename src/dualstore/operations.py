@@ -23,7 +23,7 @@ from dualstore.expressions import (
     with_expressions,
 )
 from dualstore.expressions import update as update_expression
-from dualstore.items import Item, Key, KeySchema
+from dualstore.items import Item, Key, KeySchema, StoredItem, stored_item
 
 Request = Mapping[str, Any]
 Response = dict[str, Any]
@@ -126,6 +126,15 @@ class PutItem(ConditionalWrite):
         """The new item."""
         item: Item = self.request["Item"]
         return item
+
+    @cached_property
+    def stored(self) -> StoredItem:
+        """The new item as DynamoDB would store it.
+
+        Raises:
+            RequestRejected: it would not.
+        """
+        return stored_item(self.item)
 
 
 class DeleteItem(ConditionalWrite, KeyedOperation):

@@ -1,5 +1,6 @@
 """`dualstore demo` as a visitor runs it, and its proof on databases that somebody tampered with."""
 
+import json
 import os
 import re
 import shutil
@@ -13,12 +14,17 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from click.testing import CliRunner
 
+from dualstore.cli import main
 from dualstore.cli.demo.evidence import Evidence
+from dualstore.cli.demo.example import example_folder
 from dualstore.cli.demo.ledger import LedgerWriter, read_ledgers
+from dualstore.cli.demo.planned import PLAN
 from dualstore.cli.demo.proof import LONGEST_PAUSE_SECONDS, TELLING_CODES, Kind, named, pauses
 from dualstore.cli.demo.steps import steps
 from dualstore.cli.demo.writes import Close
+from dualstore.rollout import load_plan
 from dualstore.stores.base import LANES
 from dualstore.testing.servers import DynamoDB
 
@@ -33,6 +39,11 @@ def dualstore(*arguments):
     )
 
 
+def dualstore_here(*arguments):
+    """The same in this process, which has imported everything."""
+    return CliRunner().invoke(main, [*map(str, arguments)])
+
+
 @dataclass(frozen=True)
 class KeptDemo:
     """A demonstration that has ended, with both databases still up."""
@@ -44,7 +55,7 @@ class KeptDemo:
     dynamodb: DynamoDB
 
     def prove(self):
-        return dualstore("demo", "--prove", self.folder)
+        return dualstore_here("demo", "--prove", self.folder)
 
     def an_airport(self, kind):
         """The code of an airport of this kind that is there."""
@@ -99,6 +110,22 @@ def test_the_demo_stops_postgres_and_kills_a_process_without_an_error_to_any_cal
     assert "its last writes are on both sides" in demo.output
 
 
+def test_the_migration_is_the_plan_of_the_example_carried_out_by_its_runner(demo, monkeypatch):
+    monkeypatch.syspath_prepend(example_folder())
+    plan, config = demo.folder / PLAN, demo.folder / "dualstore.toml"
+    shown = dualstore_here("plan", "show", plan, "--record", "--json", "--config", config)
+    assert shown.exit_code == 0, shown.output
+    record = json.loads(shown.stdout)
+    assert {step["state"] for step in record["steps"]} == {"done"}
+    assert load_plan(plan).steps_until(None)[-1].id == "backup_verification"
+    back = [event["step"] for event in record["events"] if event["kind"] == "rolled back"]
+    assert back == ["gradual_traffic_increase/50", "gradual_traffic_increase/10", "flip_authority"]
+    assert {event["by"] for event in record["events"] if event["kind"] == "approved"} == {"Grace"}
+    judged = [e["step"] for e in record["events"] if "every gate of airports is met" in str(e["evidence"])]
+    assert len(judged) > len(back), "forward again, every gate is judged anew"
+    assert "set shorter than usual: control.poll_interval_seconds 0.2 instead of 0.4" in demo.output
+
+
 def test_at_live_callers_notice_the_loss_of_the_authority_only(demo):
     evidence = Evidence.load(demo.folder)
     (away,) = evidence.away
@@ -141,7 +168,7 @@ def test_the_report_needs_nothing_but_itself(demo):
 
 
 def test_the_proof_holds_when_it_is_computed_again(demo):
-    assert demo.prove().returncode == 0
+    assert dualstore("demo", "--prove", demo.folder).returncode == 0
 
 
 @pytest.mark.parametrize("kind", [Kind.OWNED, Kind.SHARED, Kind.CONTENDED])
@@ -154,7 +181,7 @@ def test_an_altered_row_fails_the_proof(demo, kind):
             proof = demo.prove()
         finally:
             connection.execute("UPDATE airports SET elevation = %s WHERE icao = %s", [elevation, icao])
-    assert proof.returncode == 1
+    assert proof.exit_code == 1
     assert re.search(rf"{icao}: (differs|nobody wrote its state)", proof.stdout)
     assert "NOT proven" in proof.stdout
 
@@ -166,7 +193,7 @@ def test_an_item_deleted_from_dynamodb_fails_the_proof(demo):
         proof = demo.prove()
     finally:
         client.put_item(TableName="airports", Item=item)
-    assert proof.returncode == 1
+    assert proof.exit_code == 1
     assert f"{key['icao']['S']}: it is missing" in proof.stdout
 
 
@@ -179,5 +206,5 @@ def test_an_acknowledged_write_that_is_nowhere_fails_the_proof(demo):
         proof = demo.prove()
     finally:
         (ledgers / "late-1.jsonl").unlink()
-    assert proof.returncode == 1
+    assert proof.exit_code == 1
     assert f"{icao}: it shows an overtaken write" in proof.stdout

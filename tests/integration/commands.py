@@ -1,8 +1,8 @@
 """The command line on a deployment, at a place from which some databases cannot be reached."""
 
 import sys
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
@@ -25,11 +25,15 @@ class CommandLine:
         deployment: the two databases.
         table: the physical name.
         folder: where the configuration is written.
+        more: further lines of the configuration.
+        environment: of the command.
     """
 
     deployment: Deployment
     table: str
     folder: Path
+    more: str = ""
+    environment: Mapping[str, str] = field(default_factory=lambda: CREDENTIALS)
 
     def __call__(self, command: str, *arguments: str, lost: Collection[Side] = ()) -> Result:
         """Run a command on the table.
@@ -41,7 +45,8 @@ class CommandLine:
         """
         config = self.folder / "dualstore.toml"
         config.write_text(self._configuration(lost))
-        return CliRunner(env=CREDENTIALS).invoke(main, [command, NAME, *arguments, "--config", str(config)])
+        arguments = (command, NAME, *arguments, "--config", str(config))
+        return CliRunner(env=self.environment).invoke(main, arguments)
 
     def _models(self) -> str:
         """A module with the table's models, which commands can import."""
@@ -61,4 +66,5 @@ class CommandLine:
             f'[dynamodb]\nendpoint_url = "{urls[Side.DYNAMODB]}"\nregion = "{REGION}"\n'
             f'bookkeeping_table = "{self.deployment.bookkeeping}"\n'
             f'[tables.{NAME}]\nmodel = "{self._models()}:Order"\nrow = "{self._models()}:OrderRow"\n'
+            f"{self.more}"
         )

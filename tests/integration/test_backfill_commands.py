@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from cryptography.fernet import Fernet
 
 from dualstore.cli import main
 from dualstore.flags import Requested
@@ -28,6 +30,7 @@ class Commands:
         table = migrated.physical
         self.migrated = migrated
         self._line = CommandLine(deployment, table, folder)
+        self._secrets: dict[str, str] = {}
         self.deployment = deployment
         self.physical = table
         self.sql_table = table.replace("-", "_")
@@ -40,7 +43,12 @@ class Commands:
         config = self._line.folder / "dualstore.toml"
         config.write_text(self._line._configuration(()))
         arguments = ["backfill", command, NAME, "--config", str(config)]
-        return CliRunner(env=CREDENTIALS).invoke(main, arguments)
+        return CliRunner(env=CREDENTIALS | self._secrets).invoke(main, arguments)
+
+    def configured(self, more: str, **secrets: str) -> None:
+        """Have all commands from now on find more in their configuration, and in their environment."""
+        self._secrets = secrets
+        self._line = replace(self._line, more=more, environment=CREDENTIALS | secrets)
 
     def rows(self) -> int:
         return int(self.asked(f"SELECT count(*) FROM {self.sql_table}")[0])
@@ -159,3 +167,37 @@ def test_what_is_set_aside_is_put_back_by_a_command(backfill: Commands) -> None:
     assert "no index or foreign key is set aside" in answers[1].output
     assert [answer.exit_code for answer in answers] == [0, 0]
     assert backfill.indexes() == before
+
+
+@pytest.mark.parametrize("form", ["encrypted", "redacted"])
+def test_an_item_in_quarantine_is_kept_as_it_was_asked_for_and_comes_out_of_it_when_it_fits(
+    backfill: Commands, form: str
+) -> None:
+    secret = "a name that nobody may read"
+    table, key = backfill.sql_table, Fernet.generate_key()
+    item = item_of(7, 7) | {"name": {"S": secret}}
+    backfill.deployment.dynamodb.put_item(TableName=backfill.physical, Item=item)
+    with backfill.deployment.engine.begin() as connection:
+        connection.exec_driver_sql(f"ALTER TABLE {table} ADD CONSTRAINT short CHECK (length(name) < 9)")
+    backfill.configured(
+        f'[backfill]\nquarantine = "{form}"\n', DUALSTORE_BACKFILL__QUARANTINE_KEY=key.decode()
+    )
+
+    copied = backfill()
+    listed = backfill.plain("quarantine")
+    (kept,) = backfill.asked("SELECT item FROM dualstore.quarantine WHERE state = 'open'")
+    with backfill.deployment.engine.begin() as connection:
+        connection.exec_driver_sql(f"ALTER TABLE {table} DROP CONSTRAINT short")
+    mended = backfill.plain("retry-quarantine")
+
+    assert (copied.exit_code, listed.exit_code, mended.exit_code) == (1, 1, 0)
+    assert "constraint short" in listed.output
+    assert secret not in copied.output + listed.output
+    if form == "redacted":
+        assert kept is None
+    else:
+        assert secret.encode() not in bytes(kept)
+        assert secret in Fernet(key).decrypt(bytes(kept)).decode()
+    assert "1 came out of quarantine" in mended.output
+    assert backfill.asked(f"SELECT name FROM {table} WHERE length(name) > 9") == [secret]
+    assert backfill.asked("SELECT count(*) FROM dualstore.quarantine WHERE state = 'open'") == [0]

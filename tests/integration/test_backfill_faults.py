@@ -12,14 +12,15 @@ from botocore.config import Config
 from bulk_sides import EPOCH, BulkSides, bulk_sides, create_table, order
 from dualstore.backfill import Processes
 from dualstore.backfill.sources import ScanTuning, SourceContext, source_from
-from dualstore.errors import Unavailable
+from dualstore.errors import StorageFull
 from dualstore.replication.settle import settle_many
 from dualstore.stores.dynamo import DynamoStore
+from dualstore.stores.ledger import Wish
 from dualstore.stores.source_clients import SourceClients
 from dualstore.testing.servers import PostgresServer
 from integration.faulty_dynamo import FAULTS, bad_line
 from integration.test_backfill_live import fill
-from integration.test_backfill_processes import LOOK, assert_exact, equipment, opening
+from integration.test_backfill_processes import LOOK, assert_exact, equipment, in_thread, opening, until
 
 ITEMS = int(os.environ.get("DUALSTORE_KILL_ITEMS", "240"))
 
@@ -32,39 +33,56 @@ def sides(postgres_url, dynamodb, table_name):
         yield both
 
 
-def fill_disk(sides: BulkSides, *, writes: int) -> None:
-    """Have so many writes of the SQL table find the disk full."""
+def fill_disk(sides: BulkSides, table: str, when: str = "true") -> None:
+    """Have writes of a table find the disk full."""
     with sides.engine.begin() as connection:
-        connection.exec_driver_sql("CREATE SEQUENCE shop.refused")
         connection.exec_driver_sql(
-            "CREATE FUNCTION shop.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
-            f" IF nextval('shop.refused') <= {writes} THEN"
-            " RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END IF;"
-            " RETURN NULL; END $$"
+            "CREATE OR REPLACE FUNCTION shop.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            " RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$"
         )
         connection.exec_driver_sql(
-            "CREATE TRIGGER full_disk AFTER INSERT ON shop.orders EXECUTE FUNCTION shop.refuse()"
+            f"CREATE TRIGGER full_disk BEFORE INSERT OR UPDATE ON {table}"
+            f" FOR EACH ROW WHEN ({when}) EXECUTE FUNCTION shop.refuse()"
         )
 
 
-def test_a_disk_that_is_full_for_a_while_is_waited_for_and_nothing_is_put_aside(sides: BulkSides):
-    fill_disk(sides, writes=4)
-
-    result = sides.backfill(equipment=equipment(sides)).run()
-
-    assert result.succeeded
-    assert result.totals.failed == 0
-    assert_exact(sides, result.run_id)
+def make_room(sides: BulkSides, *tables: str) -> None:
+    with sides.engine.begin() as connection:
+        for table in tables:
+            connection.exec_driver_sql(f"DROP TRIGGER full_disk ON {table}")
 
 
-def test_a_disk_that_stays_full_ends_the_backfill_and_the_run_goes_on_when_there_is_room(sides: BulkSides):
-    fill_disk(sides, writes=1_000_000)
+def test_a_full_disk_pauses_the_run_which_says_what_to_do_and_goes_on_when_there_is_room(sides: BulkSides):
+    fill_disk(sides, "shop.orders")
+    seen: list[str | None] = []
 
-    with pytest.raises(Unavailable, match="53100"):
-        sides.backfill(equipment=equipment(sides, patience=timedelta(milliseconds=200))).run()
+    thread, ended = in_thread(
+        sides.backfill(equipment=equipment(sides), progress=lambda done: seen.append(done.paused_by))
+    )
+    said = until(lambda: next(filter(None, seen), None))
     run = sides.runs.latest_unfinished("backfill", sides.table)
-    with sides.engine.begin() as connection:
-        connection.exec_driver_sql("DROP TRIGGER full_disk ON shop.orders")
+    pieces = sides.runs.pieces(run)
+    make_room(sides, "shop.orders")
+    sides.runs.ask(run.id, Wish.GO, by="somebody")
+    thread.join(30)
+
+    assert "no room left on its disk" in said
+    assert "SQLSTATE 53100" in said
+    assert "dualstore backfill resume" in said
+    assert [piece.failures for piece in pieces] == [0] * len(pieces)
+    assert ended[0].succeeded
+    assert ended[0].totals.failed == 0
+    assert_exact(sides, run.id)
+
+
+def test_where_there_is_no_room_even_to_pause_the_backfill_ends_and_the_run_is_gone_on_with(sides: BulkSides):
+    fill_disk(sides, "shop.orders")
+    fill_disk(sides, "dualstore.runs", "NEW.wish = 'pause'")
+
+    with pytest.raises(StorageFull, match="53100"):
+        sides.backfill(equipment=equipment(sides)).run()
+    run = sides.runs.latest_unfinished("backfill", sides.table)
+    make_room(sides, "shop.orders", "dualstore.runs")
     result = sides.backfill(equipment=equipment(sides)).run()
 
     assert result.run_id == run.id

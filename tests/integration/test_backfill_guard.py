@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -30,7 +31,7 @@ from dualstore.stores.memory import MemoryStore
 from dualstore.stores.postgres_indexes import PostgresIndexes
 from dualstore.stores.postgres_pressure import LOADER, PostgresPressure
 from dualstore.stores.postgres_rollup import PostgresRollup
-from dualstore.stores.postgres_runs import PostgresRuns
+from dualstore.stores.postgres_runs import PostgresRuns, RunState
 from dualstore.stores.postgres_trial import TrialLoad
 from dualstore.stores.source_clients import SourceClients
 
@@ -459,6 +460,47 @@ def test_an_index_that_somebody_made_under_the_same_name_is_left_and_told(sides:
 
     assert aside(sides).written_down() is not None
     assert "by_total" in str(dumped(sides))
+
+
+def test_a_foreign_key_that_copied_rows_break_is_told_without_values_and_put_back_later(
+    sides: BulkSides,
+) -> None:
+    run(sides, INDEXES)
+    before = dumped(sides)
+    aside(sides).drop()
+    sides.mirror(order(1), order(1, code={"S": "secret"}))
+
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match="foreign key of_customer") as refused:
+            aside(sides).restore()
+        assert "secret" not in "".join(traceback.format_exception(refused.value))
+    run(sides, "INSERT INTO shop.customers VALUES ('secret')")
+    aside(sides).restore()
+
+    assert dumped(sides) == before
+    assert aside(sides).written_down() is None
+
+
+def test_an_index_that_a_row_does_not_fit_is_told_without_values(sides: BulkSides) -> None:
+    run(sides, "CREATE INDEX by_share ON shop.orders USING btree ((1 / (total - 777)))")
+    aside(sides).drop()
+    sides.mirror(order(1), order(1, total={"N": "777"}))
+
+    with pytest.raises(ConfigurationError, match=r"by_share .* could not be put back") as refused:
+        aside(sides).restore()
+
+    assert "division" not in "".join(traceback.format_exception(refused.value))
+
+
+def test_nothing_is_copied_straight_beside_an_ordinary_backfill(sides: BulkSides) -> None:
+    sides.put(*(order(n) for n in range(30)))
+    ordinary = sides.runs.start("backfill", sides.table, {"epoch": 1, "source": {}}, planned=[{}])
+
+    with pytest.raises(ConfigurationError, match=f"under way .{ordinary.id}"):
+        sides.backfill(straight=True).run()
+
+    assert sides.runs.find(ordinary.id).state is RunState.RUNNING
+    assert not sides.rows_on_postgres()
 
 
 def test_dropping_indexes_is_measured(sides: BulkSides) -> None:

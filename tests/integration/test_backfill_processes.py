@@ -39,6 +39,8 @@ STEPS = {
     "between batches": "SELECT id, kind",
     "while it claims": "UPDATE dualstore.run_pieces SET attempts",
 }
+SETTLING = {"before a key is settled": False, "after a key was settled, before the checkpoint": True}
+"""Steps of a worker at which it can be killed while keys differ: whether the mirror has been written."""
 FEWER_STEPS = ("in the middle of COPY", "after the merge, before the checkpoint")
 """Each takes seconds, for the processes to start: all of them are behind `nox -s backfill-kill`."""
 
@@ -88,9 +90,27 @@ def opening(
     """What a worker's process works with; the first one to open is killed at a step, and no other."""
     client = boto3.client("dynamodb", endpoint_url=endpoint)
     with bulk_sides_at(url, DynamoStore(reads=client, writes=client), table) as sides:
-        if killed is not None and _is_first(marker):
+        dies = killed is not None and _is_first(marker)
+        if killed is not None and dies and killed[0] in SETTLING:
+            yield equipment(sides, settle=killed_settling(sides.settle, *killed))
+            return
+        if killed is not None and dies:
             kill_at(*killed)
         yield equipment(sides)
+
+
+def killed_settling(settle: Callable[[Any], None], step: str, nth: int) -> Callable[[Any], None]:
+    """Settles keys until this process kills itself with SIGKILL, before or after the nth."""
+    left = [nth]
+
+    def settled(key: Any) -> None:
+        left[0] -= 1
+        if left[0] or SETTLING[step]:
+            settle(key)
+        if not left[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return settled
 
 
 def _is_first(marker: str) -> bool:
@@ -148,6 +168,24 @@ def test_a_worker_that_is_killed_loses_nothing_and_does_nothing_twice(sides: Bul
     assert_exact(sides, result.run_id)
 
 
+@pytest.mark.skipif(
+    "DUALSTORE_KILL_ITEMS" not in os.environ, reason="the larger volume: nox -s backfill-kill"
+)
+@pytest.mark.parametrize("step", SETTLING)
+def test_a_worker_that_is_killed_while_it_settles_leaves_no_key_unsettled(sides: BulkSides, crew, step):
+    differing = range(0, ITEMS, 8)
+    for n in differing:
+        sides.mirror(order(n), order(n, name={"S": "an older image"}))
+
+    result = backfill(sides, crew(1, killed=(step, 3))).run()
+
+    assert any(piece.attempt > 1 for piece in sides.runs.pieces(sides.runs.find(result.run_id)))
+    assert result.succeeded
+    assert (result.totals.items, result.totals.inserted) == (ITEMS, ITEMS - len(differing))
+    assert result.totals.settled == len(differing)
+    sides.assert_equal()
+
+
 def in_thread(backfill: Backfill) -> tuple[threading.Thread, list[Any]]:
     """Run a backfill beside the test; what it ended with is in the list then."""
     ended: list[Any] = []
@@ -158,7 +196,7 @@ def in_thread(backfill: Backfill) -> tuple[threading.Thread, list[Any]]:
         except Exception as error:  # noqa: BLE001 - the test looks at it
             ended.append(error)
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     return thread, ended
 
@@ -216,6 +254,27 @@ def test_a_run_is_paused_and_goes_on_and_is_cancelled_from_elsewhere(sides: Bulk
     assert isinstance(ended[0], RunHalted)
     assert "cancelled by somebody" in str(ended[0])
     assert len(sides.rows_on_postgres()) < ITEMS
+
+
+def test_sql_tells_the_same_of_a_run_as_the_ledger(sides: BulkSides):
+    thread, ended = in_thread(sides.backfill(settings={PACE: 400}))
+    run = until(lambda: sides.runs.latest_unfinished("backfill", sides.table))
+    until(lambda: sides.runs.totals(run.id).items)
+    sides.runs.ask(run.id, Wish.PAUSE, by="somebody")
+    until(lambda: not sides.runs.totals(run.id).workers)
+    totals = sides.runs.totals(run.id)
+    with sides.engine.connect() as connection:
+        (seen,) = connection.exec_driver_sql("SELECT * FROM dualstore.progress").all()
+    sides.runs.ask(run.id, Wish.GO, by="somebody")
+    thread.join(30)
+
+    assert (seen.table_name, seen.kind, seen.run_id) == (sides.table, "backfill", run.id)
+    assert (seen.state, seen.phase, seen.wish) == ("running", "copying", "pause")
+    assert (seen.items, seen.pieces, seen.pieces_done) == (totals.items, totals.pieces, totals.pieces_done)
+    assert (seen.workers, seen.rejected, seen.pieces_failed) == (0, 0, 0)
+    assert 0 < seen.items < ITEMS
+    assert seen.items_per_second > 0
+    assert ended[0].succeeded
 
 
 def test_a_run_halts_when_more_is_put_aside_than_may_be_and_goes_on_with_a_greater_limit(sides: BulkSides):
@@ -328,16 +387,17 @@ def test_two_workers_share_one_rate(sides: BulkSides):
 @pytest.mark.skipif(
     "DUALSTORE_KILL_ITEMS" not in os.environ, reason="the larger volume: nox -s backfill-kill"
 )
-@pytest.mark.parametrize("phase", [Phase.CLEARING, Phase.COPYING, Phase.CLOSING])
-def test_a_coordinator_that_is_killed_is_taken_over(sides: BulkSides, crew, dynamodb_server, phase):
+@pytest.mark.timeout(400)  # three processes start, one after the other
+@pytest.mark.parametrize("step", [*Phase, *SETTLING])
+def test_a_coordinator_that_is_killed_is_taken_over(sides: BulkSides, crew, dynamodb_server, step):
     sides.mirror(order(ITEMS), order(ITEMS))
     context = multiprocessing.get_context("spawn")
     url = sides.engine.url.render_as_string(hide_password=False)
     process = context.Process(
-        target=coordinate, args=(url, dynamodb_server.endpoint_url, sides.table, phase.value)
+        target=coordinate, args=(url, dynamodb_server.endpoint_url, sides.table, str(step))
     )
     process.start()
-    process.join(60)
+    process.join(240)
     assert process.exitcode == -signal.SIGKILL
 
     result = backfill(sides, crew()).run()
@@ -346,14 +406,20 @@ def test_a_coordinator_that_is_killed_is_taken_over(sides: BulkSides, crew, dyna
     sides.assert_equal()
 
 
-def coordinate(url: str, endpoint: str, table: str, phase: str) -> None:
-    """A coordinator that is killed when it has come to a phase."""
-
-    def killed(progress: Any) -> None:
-        if progress.phase == phase and (progress.items or phase != "copying"):
-            os.kill(os.getpid(), signal.SIGKILL)
-
+def coordinate(url: str, endpoint: str, table: str, step: str) -> None:
+    """A coordinator that is killed when it has come to a phase, or while it settles when it closes."""
     client = boto3.client("dynamodb", endpoint_url=endpoint)
     with bulk_sides_at(url, DynamoStore(reads=client, writes=client), table) as sides:
+
+        def look(progress: Any) -> None:
+            if progress.phase == step and (progress.items or step != "copying"):
+                os.kill(os.getpid(), signal.SIGKILL)
+            if progress.phase is Phase.WAITING and not sides.tombstone(order(3)):
+                sides.bury(order(3))
+
+        # The first key that it settles is that of the row from before, the second that of the buried row.
+        settle = killed_settling(sides.settle, step, 2) if step in SETTLING else sides.settle
         opens = partial(opening, url, endpoint, table, None, "")
-        sides.backfill(equipment=equipment(sides), crew=Processes(1, opens, look=LOOK), progress=killed).run()
+        sides.backfill(
+            equipment=equipment(sides, settle=settle), crew=Processes(1, opens, look=LOOK), progress=look
+        ).run()

@@ -35,8 +35,12 @@ from integration.writing import NAME, item_of
 if "DUALSTORE_SPARK" not in os.environ:
     pytest.skip("needs PySpark and Java, and takes a minute: nox -s spark", allow_module_level=True)
 
-# Py4J leaves its sockets to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    # Py4J leaves its sockets to the garbage collector.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    # Each attempt of a task starts a Python of its own, which imports all of dualstore.
+    pytest.mark.timeout(900),
+]
 
 TESTS = str(Path(__file__).parents[1])
 FILES, ITEMS_OF_FILE = 6, 100
@@ -230,7 +234,7 @@ def test_the_command_is_the_driver_and_sends_its_configuration(deployment, dynam
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=150,
+            timeout=600,
             check=False,
         )
         store.unbind(model)

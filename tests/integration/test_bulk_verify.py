@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from boto3.dynamodb.types import Binary
 
 from bulk_sides import BulkSides, bulk_sides, order
+from dualstore.errors import Unavailable, UnusableSource
 from dualstore.items import Item, Key, KeyAttribute, KeySchema, TableShape, key_hash
 from dualstore.mapping.transcoding import transcoder_of
 from dualstore.operations import DeleteItem, PutItem
@@ -25,7 +26,7 @@ from dualstore.stores.postgres_fingerprints import PostgresFingerprints
 from dualstore.stores.postgres_keys import PostgresKeys
 from dualstore.stores.postgres_runs import RunState, TakenOver
 from dualstore.telemetry import DiscrepancyLog
-from dualstore.verify import Finding
+from dualstore.verify import Finding, KeyedVerify, Threads
 from dualstore.verify.bulk import BulkVerify
 from dualstore.verify.judging import Judge
 from transcoding_cases import accelerator_is_built
@@ -126,7 +127,8 @@ def plan(sides: BulkSides, source: Export, **options: Any) -> BulkVerify:
         findings=PostgresFindings(sides.engine, sides.mapping.shape.keys),
         runs=sides.runs,
         judge=Judge(shape=sides.mapping.shape, dynamodb=sides.dynamodb, postgres=sides.postgres, **judging),
-        **{"workers": 1} | options,
+        crew=Threads(options.pop("workers", 1)),
+        **options,
     )
 
 
@@ -506,3 +508,29 @@ def test_a_row_without_an_item_that_is_written_between_the_two_looks_is_found(si
     found = replace(found, fingerprints=fingerprints).run()
     assert [each.finding for each in found.differences] == [Finding.MISSING_ON_DYNAMODB]
     assert (found.items_dynamodb, found.equal) == (60, 60)
+
+
+def test_a_full_verification_leaves_one_of_certain_keys_alone(sides: BulkSides):
+    load(sides, [order(n) for n in range(20)])
+    full = []
+
+    def keys() -> Iterator[Key]:
+        for n in range(3):
+            full.append(plan(sides, export_of(sides)).run())
+            yield sides.key(order(n))
+
+    some = KeyedVerify(judge=plan(sides, Export([])).judge, runs=sides.runs, keys=keys(), mode="keys").run()
+
+    assert (some.equal, [each.proven for each in full]) == (3, [True] * 3)
+    assert sides.runs.find(some.run_id).state is RunState.FINISHED
+
+
+def test_after_pieces_that_could_not_be_compared_a_new_verification_begins(sides: BulkSides):
+    load(sides, [order(n) for n in range(20)])
+    broken = export_of(sides)
+    broken.before_batch = lambda: (_ for _ in ()).throw(UnusableSource("the export is damaged"))
+
+    with pytest.raises(Unavailable, match="the export is damaged"):
+        plan(sides, broken).run()
+
+    assert plan(sides, export_of(sides)).run().proven

@@ -40,6 +40,9 @@ def test_a_plan_is_carried_out_under_traffic_killed_and_resumed_on_the_way(servi
             _approve(service)
             approved = True
         service.killed("plan", "run", plan, at=kill)
+    service.said("plan", "run", plan, "--until", "rampdown")
+    if not KILLED_EVERYWHERE:
+        assert [event.step for event in service.of(EventKind.FINISHED)][-1] == "rampdown"
     service.said("plan", "run", plan)
 
     done = [event.step for event in service.of(EventKind.FINISHED)]

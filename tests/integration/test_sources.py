@@ -281,6 +281,17 @@ def test_an_object_that_is_replaced_after_planning_is_refused(s3, context):
         list(source.read_raw(piece, None, SMALL))
 
 
+def test_an_object_that_is_replaced_between_two_attempts_is_not_read_on(s3, context):
+    export = exported()
+    source = source_from([export.upload(s3, "exports")], context)
+    piece, *_ = source.pieces()
+    first = next(iter(source.read_raw(piece, None, SMALL)))
+    key = export.files[0]["dataFileS3Key"]
+    s3.put_object(Bucket="exports", Key=key, Body=gzip.compress(b"other lines\n" * 1000))
+    with pytest.raises(UnusableSource, match="it has changed since"):
+        list(source.read_raw(piece, first.position_after, SMALL))
+
+
 # Incremental exports
 
 

@@ -14,6 +14,7 @@ from dualstore.store.copying import CopyOrder
 from dualstore.store.proving import ProofOrder
 from dualstore.store.table import MigratedTable
 from dualstore.stores.source_clients import SourceClients
+from dualstore.verify import Finding
 from exports import incremental_export
 from integration.deployment import Deployment
 
@@ -67,6 +68,35 @@ def test_a_copy_that_begins_takes_back_what_was_proven_before(table: MigratedTab
     table.backfill(segments=1, workers=1)
     record = table.status().record
     assert (record.loaded, record.verified) == (True, False)
+
+
+def test_a_row_that_breaks_a_rule_is_in_the_way_of_a_proof(
+    table: MigratedTable, deployment: Deployment
+) -> None:
+    table.backfill(segments=1, workers=1)
+    part = table.mapping.parts[0].table
+    with deployment.engine.begin() as connection:
+        connection.execute(part.update().where(part.c.pk == "p1").values(dualstore_revision=10**9))
+
+    found = table.verify()
+
+    assert [each.finding for each in found.differences] == [Finding.VERSION]
+    assert not table.status().record.verified
+
+
+def test_a_copy_that_began_within_a_verification_takes_its_proof(table: MigratedTable) -> None:
+    table.backfill(segments=1, workers=1)
+    copies = []
+
+    def copy_again(_: object) -> None:
+        if not copies:
+            copies.append(table.backfill(segments=1, workers=1))
+
+    found = table.verify(segments=1, workers=1, progress=copy_again)
+
+    assert copies[0].succeeded
+    assert found.proven
+    assert not table.status().record.verified
 
 
 def test_lines_of_a_time_to_come_are_refused(table: MigratedTable, tmp_path: Path) -> None:

@@ -14,12 +14,14 @@ from dualstore.mapping.expiry import has_expired
 from dualstore.mapping.transcoding import Rejected, Transcoded, TranscodedPage, read_line
 from dualstore.mapping.transcoding.rows import lines_of
 from dualstore.operations import DeleteItem
+from dualstore.store.proving import ProofOrder
 from dualstore.stores.base import Mirror
 from dualstore.stores.ledger import PieceRow, PieceState, Pulse, Run, RunState, TakenOver, Totals
 from dualstore.stores.memory.authority import MemoryAuthority
 from dualstore.stores.memory.tables import Table
 from dualstore.stores.postgres_expiry import Deleted, ExpiredPage, ExpiredRow
 from dualstore.stores.postgres_load import Piece, RowPage
+from dualstore.verify import Judge, Verification, Verify
 from replication.histories import KEYS, SHAPE
 
 _KEYS = SHAPE.keys
@@ -369,6 +371,35 @@ class MemorySeenKeys:
     def unseen(self) -> Iterator[Sequence[Key]]:
         for items in self._mirror.all_items(SHAPE.name):
             yield [key for key in map(_KEYS.key_of, items) if _raw(key) not in self._seen]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamedProving:
+    """What compares both sides through their stores, where PostgreSQL is not there to do it (`Proving`)."""
+
+    logical: str
+    mapping: Any
+    engine: Any
+    judge: Judge
+    past: Any
+    context: Mapping[str, Any]
+
+    def run(self, order: ProofOrder) -> Verification:
+        judge = self.judge
+        found = Verify(
+            shape=judge.shape,
+            dynamodb=judge.dynamodb,
+            postgres=judge.postgres,
+            seen=self.engine.seen_keys,
+            runs=self.engine.runs,
+            settle=judge.settle,
+            repair=judge.repair,
+            record=judge.record,
+            ttl_attribute=judge.ttl_attribute,
+            segments=1,
+            workers=order.workers,
+        ).run()
+        return replace(found, context=self.context)
 
 
 @dataclass

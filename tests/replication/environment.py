@@ -20,6 +20,7 @@ from dualstore.stores import semantics
 from dualstore.stores.memory import outbox, store
 from dualstore.verify import judging as verify_judging
 from dualstore.verify import run as verify_run
+from replication.bulk import StreamedProving
 from replication.simulation import SIMULATED_TIME, CooperativeCondition, CooperativeThread
 
 
@@ -79,7 +80,7 @@ _REPLACED: tuple[tuple[Any, str, Any], ...] = (
     (copying, "PostgresRuns", lambda door: door.runs),
     (copying, "PostgresLoad", lambda door, _mapping, *, epoch: door.load(epoch)),
     (copying, "PostgresQuarantine", lambda door, _shape, *, seal: door.quarantine()),
-    (table, "PostgresSeenKeys", lambda door, _mapping: door.seen_keys()),
+    (table, "Proving", StreamedProving),
     *((each, "item_size_bytes", _small) for each in (semantics.capacity, semantics.reads)),
 )
 

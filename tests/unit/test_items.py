@@ -30,6 +30,7 @@ from dualstore.items import (
     number,
     number_text,
     partition_bytes,
+    stored_item,
     subtract_numbers,
     table_shape_from_description,
     validate_item,
@@ -175,6 +176,52 @@ def test_a_value_equals_a_copy_of_itself(value):
     assert values_equal(value, copy.deepcopy(value))
     assert canonical(value) == canonical(copy.deepcopy(value))
     assert hash(canonical(value)) == hash(canonical(copy.deepcopy(value)))
+
+
+def outcome(work, item):
+    """What comes of it, or how it is refused."""
+    try:
+        return work(item)
+    except RequestRejected as rejected:
+        return rejected.code, rejected.message
+
+
+@given(st.dictionaries(st.text(max_size=4), VALUES, max_size=4), st.integers(0, 34))
+def test_a_stored_item_is_the_valid_normalised_item_and_its_size(item, depth):
+    value = {"BOOL": True}
+    for _ in range(depth):
+        value = {"M": {"deep": value}}
+    item = {**item, "nested": value}
+    before = copy.deepcopy(item)
+    assert outcome(stored_item, item) == outcome(
+        lambda each: (validate_item(each), (normalized_item(each), item_size_bytes(each)))[1], item
+    )
+    assert item == before
+
+
+@pytest.mark.parametrize("content", [1, None, ["a"], b"a"])
+@pytest.mark.parametrize("kind", ["S", "N", "BOOL", "M", "X"])
+def test_a_stored_item_is_refused_where_the_item_is_not_valid(kind, content):
+    for item in (
+        {"a": {kind: content}},
+        {"a": content},
+        {"a": {kind: content, "NS": ["1"]}},
+        {1: {"S": "a"}},
+    ):
+        with pytest.raises(RequestRejected) as rejected:
+            validate_item(item)
+        with pytest.raises(RequestRejected, match=rejected.value.message):
+            stored_item(item)
+
+
+@pytest.mark.parametrize("size_bytes", [409_600, 409_601])
+def test_a_stored_item_is_as_large_as_a_valid_one(size_bytes):
+    item = {"a": {"S": "x" * (size_bytes - 1)}}
+    if size_bytes > MAX_ITEM_SIZE_BYTES:
+        with pytest.raises(RequestRejected, match="size"):
+            stored_item(item)
+    else:
+        assert stored_item(item).size_bytes == size_bytes
 
 
 @given(ITEMS)

@@ -43,8 +43,6 @@ def lines_of(table: str, done: BackfillProgress, *, run: Run, as_json: bool) -> 
         yield _as_json(table, done, run=str(run.id), state=run.state)
         return
     yield f"{_line(table, done)}; run {run.id}, {run.state}"
-    if done.paused_by:
-        yield f"  paused by {done.paused_by}"
     for worker in done.workers:
         waits = f", waits: {worker.waits_for}" if worker.waits_for else ""
         yield f"  {worker.name}: piece {worker.piece}, {worker.items:,} items, {worker.rate:,.0f}/s{waits}"
@@ -79,6 +77,8 @@ def _line(table: str, done: BackfillProgress) -> str:
         parts.append(f"waiting for {done.waiting_for} older transaction(s)")
     if done.waits_for:
         parts.append(f"held back: {done.waits_for}")
+    if done.paused_by:
+        parts.append(f"paused by {done.paused_by}")
     if done.pieces_failed:
         parts.append(f"{done.pieces_failed} piece(s) given up")
     return ", ".join(parts)
@@ -100,8 +100,7 @@ def _view(table: str, done: BackfillProgress) -> Group:
         workers.add_row(worker.name, str(worker.piece), f"{worker.items:,}", f"{worker.rate:,.0f}/s")
     bar = ProgressBar(total=done.expected_items or max(done.pieces_total, 1), width=60)
     bar.update(done.items if done.expected_items else done.pieces_done)
-    paused = [Text(f"paused by {done.paused_by}", style="yellow")] if done.paused_by else []
-    return Group(Text(_line(table, done)), bar, *paused, workers)
+    return Group(Text(_line(table, done), style="yellow" if done.paused_by else ""), bar, workers)
 
 
 def _short(span: timedelta) -> str:

@@ -13,7 +13,7 @@ _NEEDED = ("airportsdata", "jinja2", "ldclient", "matplotlib")
 
 
 @click.command()
-@click.option("--fast", is_flag=True, help="Fewer airports and shorter steps.")
+@click.option("--fast", is_flag=True, help="Fewer airports and calls, shorter steps.")
 @click.option("--keep", is_flag=True, help="Leave both databases running, and say how to connect.")
 @click.option(
     "--prove",

@@ -12,7 +12,9 @@ from dualstore.cli.dial import dial
 from dualstore.cli.discrepancies import discrepancies
 from dualstore.cli.doctor import doctor
 from dualstore.cli.export import export
+from dualstore.cli.failover import failover
 from dualstore.cli.init import init
+from dualstore.cli.load import load
 from dualstore.cli.monitor import monitor
 from dualstore.cli.plan import plan
 from dualstore.cli.relay import relay
@@ -46,6 +48,7 @@ for each in (
     dashboard,
     dial,
     stop,
+    failover,
     monitor,
     export,
     backfill,
@@ -54,6 +57,7 @@ for each in (
     discrepancies,
     relay,
     serve,
+    load,
     dev,
 ):
     main.add_command(each)

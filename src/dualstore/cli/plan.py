@@ -4,6 +4,7 @@ import getpass
 import json
 import platform
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -22,6 +23,8 @@ from dualstore.rollout import (
     Outcome,
     Plan,
     PlanEvent,
+    Progress,
+    Progressed,
     RolledBack,
     Standing,
     Step,
@@ -39,11 +42,17 @@ from dualstore.rollout import (
     schema_of_plans,
     standing,
 )
+from dualstore.rollout.durations import said
 from dualstore.rollout.showing import dry_run_in_words, events_in_words, plan_in_words
 from dualstore.store import DualStore
 
+_PROGRESS_SECONDS = 10.0
+
 plan_argument = click.argument(
     "plan_file", metavar="PLAN", type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+until_option = click.option(
+    "--until", metavar="STEP", help="The last step to carry out; else the plan's last."
 )
 as_option = click.option(
     "--as", "who", help="Who you are, for the record; else the user and machine at hand."
@@ -94,38 +103,42 @@ def show(plan_file: Path, *, config: Path, record: bool, as_json: bool) -> None:
 @plan.command("run")
 @plan_argument
 @click.option("--dry-run", is_flag=True, help="Make every check that can be made now, and no change.")
+@until_option
 @click.option(
     "--no-wait", "no_wait", is_flag=True, help="End where an approval or a window is to be waited for."
 )
 @as_option
 @config_option
 @command
-def run_command(plan_file: Path, *, config: Path, dry_run: bool, no_wait: bool, who: str | None) -> bool:
+def run_command(
+    plan_file: Path, *, config: Path, dry_run: bool, until: str | None, no_wait: bool, who: str | None
+) -> bool:
     """Carry PLAN out from where it stands; harmless where it is finished."""
     found = load_plan(plan_file)
     with _tools(config, plan_file, who, found) as tools:
         if dry_run:
             return _looked(found, tools)
         with carrying_out(found, tools) as context:
-            return _said(run(context, ask=_asked(tools.who), waits=not no_wait))
+            return _said(run(context, until=until, ask=_asked(tools.who), waits=not no_wait))
 
 
 @plan.command()
 @plan_argument
 @click.option("--as", "who", required=True, help="Who has it go on, for the record.")
+@until_option
 @click.option(
     "--no-wait", "no_wait", is_flag=True, help="End where an approval or a window is to be waited for."
 )
 @config_option
 @command
-def resume(plan_file: Path, *, config: Path, who: str, no_wait: bool) -> bool:
+def resume(plan_file: Path, *, config: Path, who: str, until: str | None, no_wait: bool) -> bool:
     """Have a halted PLAN, or one whose file has changed, go on."""
     found = load_plan(plan_file)
     with (
         _tools(config, plan_file, who, found) as tools,
         carrying_out(found, tools, resumed_by=who) as context,
     ):
-        return _said(run(context, ask=_asked(who), waits=not no_wait))
+        return _said(run(context, until=until, ask=_asked(who), waits=not no_wait))
 
 
 @plan.command()
@@ -198,8 +211,14 @@ def rehearse_command(plan_file: Path, *, config: Path, stay: bool, who: str) -> 
 @contextmanager
 def _tools(config: Path, plan_file: Path, who: str | None, found: Plan) -> Iterator[Tools]:
     """The tools of a command, with a store that knows the plan's tables."""
-    setter = setter_of(load(config))
-    known = load(config).tables
+    configuration = load(config)
+    said = "staging" if found.is_staging else "production"
+    if configuration.environment not in {None, said}:
+        raise ConfigurationError(
+            f"{plan_file} is a plan of {said}, but `environment` in {config} is "
+            f"{configuration.environment}: take the plan, or the configuration, of the same deployment"
+        )
+    setter, known = setter_of(configuration), configuration.tables
     if missing := sorted(set(found.tables) - set(known)):
         raise ConfigurationError(f"{config} has no table {', '.join(missing)}: add [tables.{missing[0]}]")
     with opened(config) as store:
@@ -208,6 +227,7 @@ def _tools(config: Path, plan_file: Path, who: str | None, found: Plan) -> Itera
             setter=setter,
             who=who or somebody(),
             announce=_announce,
+            progressed=_progressed(),
             folder=str(plan_file.parent),
         )
 
@@ -233,6 +253,19 @@ def _announce(text: str) -> None:
     sys.stdout.flush()
 
 
+def _progressed() -> Progressed:
+    """Says now and then how far a copy or comparison has come."""
+    said_at = time.monotonic()
+
+    def say(step: Step, table: str, progress: Progress) -> None:
+        nonlocal said_at
+        if time.monotonic() - said_at >= _PROGRESS_SECONDS:
+            said_at = time.monotonic()
+            _announce(f"{step.id}: {progress.items:,} items of {table}, {said(progress.elapsed)}")
+
+    return say
+
+
 def _asked(who: str) -> Callable[[Step], str | None]:
     """Asks at the terminal, once for each step; nobody where there is none."""
 
@@ -245,7 +278,7 @@ def _asked(who: str) -> Callable[[Step], str | None]:
 
 
 def _said(ended: Ended) -> bool:
-    if ended.outcome is Outcome.FINISHED:
+    if ended.outcome in {Outcome.FINISHED, Outcome.REACHED}:
         return True
     click.echo(f"{ended.outcome}: {ended.reason}")
     return False

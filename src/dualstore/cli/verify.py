@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,18 +14,20 @@ from rich.box import SIMPLE_HEAD
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from dualstore.backfill.sources import ScanTuning, SourceContext, source_from
+from dualstore.backfill.sources import ExportSource, ScanTuning, SourceContext, source_from
+from dualstore.backfill.spark import spark_context
 from dualstore.cli.keys import key_of
 from dualstore.cli.running import command, config_option, console, opened
 from dualstore.errors import ConfigurationError
 from dualstore.items import Key, KeySchema
 from dualstore.store import DualStore
-from dualstore.store.proving import DEFAULT_THRESHOLD, ProofOrder, bound_of
+from dualstore.store.proving import DEFAULT_THRESHOLD, ProofOrder, bound_of, verifying_processes
+from dualstore.store.sparking import verifying_spark
 from dualstore.store.table import MigratedTable
 from dualstore.stores.postgres_comparison import PostgresComparison
 from dualstore.stores.postgres_mapped import register
 from dualstore.stores.source_clients import SourceClients
-from dualstore.verify import Verification
+from dualstore.verify import Crew, Verification
 from dualstore.verify.report import KEY_VARIABLE, is_intact, read, signed, write
 
 _DIFFERENCES_SHOWN = 20
@@ -35,11 +38,11 @@ _REPAIRS = {
     "missing_on_postgres": "insert on PostgreSQL",
     "missing_on_dynamodb": "remove on PostgreSQL, once DynamoDB has confirmed that they are gone",
     "value": "write again from the authority",
-    "duplicate": "leave one row of",
-    "overflow": "write again from the authority",
-    "version": "write again from the authority",
 }
-_CHOICES = ("sample", "recent", "keys", "discrepancies", "counts_only")
+_BY_WRITING_AGAIN = frozenset({"duplicate", "misplaced", "overflow", "version"})
+_CHOICES = ("sample", "recent", "keys", "discrepancies", "counts_only", "against_export")
+_WORTH_PROCESSES_BYTES = 64 * 1024 * 1024
+"""Of the SQL tables: what a process of its own takes to start, a thread has compared by then."""
 
 
 @click.command()
@@ -50,6 +53,11 @@ _CHOICES = ("sample", "recent", "keys", "discrepancies", "counts_only")
     multiple=True,
     help="`scan`, exports (s3://… or copied folders), or files of JSON lines; else `scan`.",
 )
+@click.option(
+    "--against-export",
+    metavar="EXPORT",
+    help="What DynamoDB held at a full export, where PostgreSQL is the authority by now.",
+)
 @click.option("--sample", type=click.IntRange(min=1), help="Compare so many rows, drawn at random.")
 @click.option("--recent", metavar="SINCE", help="Compare what was written since a revision or an ISO moment.")
 @click.option(
@@ -59,7 +67,20 @@ _CHOICES = ("sample", "recent", "keys", "discrepancies", "counts_only")
 @click.option("--counts-only", is_flag=True, help="Count items and rows, and compare nothing.")
 @click.option("--repair", is_flag=True, help="Settle what differs, and look at it again.")
 @click.option("--dry-run", is_flag=True, help="Say what --repair would do, and do nothing.")
-@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Threads.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="Processes; threads for a small table. With Spark: how many tasks run at a time.",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "spark"]),
+    default="local",
+    show_default=True,
+    help="Workers here, or the executors of the Spark job that this command is the driver of.",
+)
 @click.option("--segments", type=click.IntRange(min=1), default=8, show_default=True, help="Of the Scan.")
 @click.option(
     "--read-units-per-second", type=click.FloatRange(min=0, min_open=True), help="The most, at DynamoDB."
@@ -100,10 +121,27 @@ def verify(tables: Sequence[str], *, config: Path, check_report: Path | None, **
         )
     if options["repair"] and options["dry_run"]:
         raise ConfigurationError("--dry-run says what --repair would do: give one of them")
-    with opened(config) as store, store.source_clients() as clients:
+    if options["against_export"] and options["sources"]:
+        raise ConfigurationError("--against-export is the source: leave out --source")
+    options["config"] = config
+    with (
+        opened(config) as store,
+        store.source_clients() as clients,
+        _spark_if(options, ", ".join(tables)) as options["spark"],
+    ):
         chosen = [store.table(name) for name in tables] or store.tables()
         verdicts = [_verify(store, table, clients, options) for table in chosen]
     return all(verdicts)
+
+
+def _spark_if(options: dict[str, Any], tables: str) -> AbstractContextManager[Any]:
+    """The SparkContext where the engine is Spark."""
+    if options["engine"] == "local":
+        return nullcontext()
+    partial_choices = [each for each in _CHOICES if options[each] and each != "against_export"]
+    if partial_choices or "-" in options["sources"]:
+        raise ConfigurationError("--engine spark compares all items of a Scan, exports or files")
+    return spark_context(f"verify {tables}".strip())
 
 
 def _verify(store: DualStore, table: MigratedTable, clients: SourceClients, options: dict[str, Any]) -> bool:
@@ -124,7 +162,7 @@ def _verify(store: DualStore, table: MigratedTable, clients: SourceClients, opti
                 description=f"verify {name}, {done.segments_done}/{done.segments_total} pieces",
             ),
         )
-        found = table.prove(order)
+        found = table.prove(replace(order, crew=_crew(table, order, options)))
     _print_differences(found)
     click.echo(
         f"{name}: {found.equal:,} equal, {found.difference_count:,} different, {found.repaired:,} repaired, "
@@ -140,6 +178,17 @@ def _verify(store: DualStore, table: MigratedTable, clients: SourceClients, opti
     return found.passes(threshold)
 
 
+def _crew(table: MigratedTable, order: ProofOrder, options: dict[str, Any]) -> Crew | None:
+    """Who compares: Spark's executors, processes where that is faster, or else threads."""
+    name = table.served.logical
+    if options["spark"] is not None:
+        return verifying_spark(options["spark"], options["config"], name, order)
+    small = table.proving().size_bytes() < _WORTH_PROCESSES_BYTES
+    if order.source is None or order.source.kind == "stdin" or order.workers == 1 or small:
+        return None
+    return verifying_processes(options["config"], name, order)
+
+
 def _order(table: MigratedTable, clients: SourceClients, options: dict[str, Any]) -> ProofOrder:
     shape = table.served.shape
     if options["sample"]:
@@ -150,6 +199,9 @@ def _order(table: MigratedTable, clients: SourceClients, options: dict[str, Any]
         return ProofOrder(keys=_keys_of(options["keys"], shape.keys))
     if options["discrepancies"]:
         return ProofOrder(keys=_keys_of_discrepancies(table))
+    if options["against_export"]:
+        export = ExportSource([options["against_export"]], shape=shape, s3=clients.s3)
+        return ProofOrder(source=export, against=export.taken_at)
     tuning = ScanTuning(segments=options["segments"], read_units_per_second=options["read_units_per_second"])
     return ProofOrder(
         source=source_from(options["sources"] or _SCAN, SourceContext(shape, clients), scan=tuning)
@@ -203,6 +255,16 @@ def _further(name: str, found: Verification, order: ProofOrder) -> Iterator[str]
             f"{name}: with 95 % confidence at most {bound_of(found):.4%} of the rows differ; items without a "
             "row are in no sample of rows"
         )
+    if order.against is not None:
+        yield (
+            f"{name}: compared with what DynamoDB held at {order.against.isoformat()}; {found.later:,} "
+            "key(s) changed since, of which it says nothing"
+        )
+    if found.undecided:
+        yield (
+            f"{name}: {found.undecided:,} key(s) are other than they were, and nothing tells whether they "
+            "were changed or damaged"
+        )
     if found.unreadable:
         yield f"{name}: {found.unreadable:,} lines of the source are no items of the table"
     if found.unmapped:
@@ -216,7 +278,10 @@ def _further(name: str, found: Verification, order: ProofOrder) -> Iterator[str]
 
 def _tell_repairs(name: str, found: Verification) -> None:
     for finding, count in sorted(Counter(each.finding for each in found.differences).items()):
-        click.echo(f"{name}: --repair would {_REPAIRS.get(finding, 'settle')}: {count:,} key(s)")
+        if finding in _BY_WRITING_AGAIN:
+            click.echo(f"{name}: --repair leaves {finding} rows as they are: write {count:,} item(s) again")
+        else:
+            click.echo(f"{name}: --repair would {_REPAIRS.get(finding, 'settle')}: {count:,} key(s)")
     if (more := found.difference_count - len(found.differences)) > 0:
         click.echo(f"{name}: and settle {more:,} more")
 

@@ -1,7 +1,7 @@
 """The rollout: a migration as one file that is carried out, resumed and rolled back, with evidence."""
 
 from dualstore.rollout import actions as _actions  # registers them
-from dualstore.rollout.context import Context, Tools
+from dualstore.rollout.context import Context, Progress, Progressed, Tools
 from dualstore.rollout.document import DocumentError, Mistake
 from dualstore.rollout.drafting import draft_configuration, draft_plan
 from dualstore.rollout.evidence import snapshot_of
@@ -40,6 +40,8 @@ __all__ = [
     "Outcome",
     "Plan",
     "PlanEvent",
+    "Progress",
+    "Progressed",
     "Rehearsal",
     "RolledBack",
     "Standing",

@@ -310,7 +310,8 @@ def _revision(state: MirrorState) -> int:
 def compare_lines(lines: Iterator[Item], present: Mirror, shape: TableShape) -> Restored:
     """Hold a file of `write_lines` against PostgreSQL: items with the same stamp have to be the same.
 
-    What is missing in the file cannot be told from what was written since.
+    What is missing in the file cannot be told from what was written since; nor can a difference of an item
+    without a stamp: whoever is not bound yet writes none.
     """
     items = unchanged = differing = 0
     while page := [item for _, item in zip(range(_PAGE_ITEMS), lines, strict=False)]:
@@ -321,7 +322,7 @@ def compare_lines(lines: Iterator[Item], present: Mirror, shape: TableShape) -> 
             if state is None or state.item is None or state.item.get("_dsv") != item.get("_dsv"):
                 continue
             same = items_equal(item, state.item)
-            unchanged, differing = unchanged + same, differing + (not same)
+            unchanged, differing = unchanged + same, differing + (not same and "_dsv" in item)
     return Restored(items, unchanged, items - unchanged - differing, differing, 0)
 
 

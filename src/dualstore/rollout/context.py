@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Protocol
 
 from dualstore.control import ControlRecord
 from dualstore.errors import IllegalTransition, Unavailable
@@ -13,17 +14,36 @@ from dualstore.rollout.gates import EvidenceSnapshot, GateResult, Judgement, jud
 from dualstore.rollout.plan import Plan
 from dualstore.rollout.recorded import events_of
 from dualstore.rollout.registry import Check, Evidence, Step, StepRefused
-from dualstore.rollout.standing import EventKind, PlanEvent, Standing, standing
+from dualstore.rollout.standing import STEP_EVENTS, EventKind, PlanEvent, Standing, standing
 from dualstore.stages import Stage
 from dualstore.store import DualStore
 from dualstore.store.table import MigratedTable
 from dualstore.stores.postgres_plans import Hold, PostgresPlans
+from dualstore.telemetry import PlanStepSeen
 
 _LOOK = timedelta(seconds=0.25)
 _REPORT = timedelta(seconds=30)
 _CONFIRMED_WITHIN = timedelta(seconds=30)
 
 Announce = Callable[[str], None]
+
+
+class Progress(Protocol):
+    """How far a copy or a comparison has come."""
+
+    @property
+    def items(self) -> int:
+        """Items read so far."""
+        ...
+
+    @property
+    def elapsed(self) -> timedelta:
+        """Time since it began."""
+        ...
+
+
+Progressed = Callable[[Step, str, Progress], None]
+"""Told how far a step has come that copies or compares a table, by the table's logical name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +55,7 @@ class Tools:
         setter: where stage and dials are asked for.
         who: who carries it out.
         announce: told in words what happens.
+        progressed: told how far what takes long has come.
         folder: where files go that a step writes.
     """
 
@@ -42,6 +63,7 @@ class Tools:
     setter: FlagSetter
     who: str
     announce: Announce = field(default=lambda _: None)
+    progressed: Progressed = field(default=lambda *_: None)
     folder: str = "."
 
     @property
@@ -94,7 +116,7 @@ class Context:
         evidence: Evidence | None = None,
     ) -> datetime:
         """Record an event as the one who carries the plan out; errors as for `PostgresPlans.append`."""
-        return self.tools.plans.append(
+        at = self.tools.plans.append(
             self.plan.name,
             kind,
             by=self.tools.who,
@@ -105,6 +127,10 @@ class Context:
             evidence=evidence,
             holder=None if self.hold is None else self.hold.id,
         )
+        if step is not None and kind in STEP_EVENTS:
+            for name in step.tables:
+                self.store.telemetry.record(PlanStepSeen(name, step.id, kind.value))
+        return at
 
     def mark(self, step: Step, name: str, *, evidence: Evidence | None = None) -> datetime:
         """Record that part of a step is done, if it is not yet; gives back when it was."""
@@ -152,7 +178,14 @@ class Context:
 
     # -- stage and dials -----------------------------------------------------------------------
 
-    def dial(self, name: str, *, patience: timedelta, **wishes: object) -> Evidence:
+    def dial(
+        self,
+        name: str,
+        *,
+        patience: timedelta,
+        refused: Callable[[], object] = lambda: None,
+        **wishes: object,
+    ) -> Evidence:
         """Ask for another stage or dial where the flags are kept, until every live process has taken it.
 
         A request that may not be followed yet is taken back before it is made again: no flag is left asking
@@ -161,6 +194,7 @@ class Context:
         Args:
             name: the table's logical name.
             patience: how long to try.
+            refused: is called each time that it may not follow, with no request made.
             **wishes: as `FlagSetter.set` takes them.
 
         Raises:
@@ -168,12 +202,14 @@ class Context:
         """
         asked = _Asked(self, name, wishes)
         try:
-            return self._dialled_patiently(asked, patience)
+            return self._dialled_patiently(asked, patience, refused)
         except BaseException:
             asked.take_back_unless_done()
             raise
 
-    def _dialled_patiently(self, asked: "_Asked", patience: timedelta) -> Evidence:
+    def _dialled_patiently(
+        self, asked: "_Asked", patience: timedelta, refused: Callable[[], object]
+    ) -> Evidence:
         table = self.store.table(asked.name)
         ends = time.monotonic() + patience.total_seconds()
         while True:
@@ -190,6 +226,8 @@ class Context:
                 if time.monotonic() >= ends:
                     raise StepRefused(f"{asked.name}: {refusal}") from None
                 self.tools.announce(f"{asked.name}: waiting: {refusal}")
+                if isinstance(refusal, IllegalTransition):
+                    refused()
                 self.pause(_LOOK)
                 continue
             return {
@@ -212,6 +250,10 @@ class Context:
             )
         late = [label for label, confirmed in status.confirmed.items() if not confirmed]
         return Check(what, f"not yet confirmed by {', '.join(late)}" if late else None, passing=True)
+
+    def progress_of(self, step: Step, name: str) -> Callable[[Progress], None]:
+        """What takes how far a step has come with a table."""
+        return lambda progress: self.tools.progressed(step, name, progress)
 
     # -- gates ---------------------------------------------------------------------------------
 
@@ -255,6 +297,7 @@ class Context:
             results = {name: said for name, (_, said) in seen.items()}
             judgement = worst(result for said in results.values() for result in said)
             if judgement is Judgement.MET:
+                self.tools.announce(f"{step.id}: every gate is met: {_met(results)}")
                 return {
                     "tables": {
                         name: {"seen": each.to_json(), "gates": [r.to_json() for r in said]}
@@ -284,7 +327,7 @@ class Context:
         }
         for name in sorted(stale - verified):
             self.tools.announce(f"{step.id}: comparing both sides of {name} whole")
-            self.store.table(name).verify()
+            self.store.table(name).verify(progress=self.progress_of(step, name))
         anew = bool(stale - verified)
         verified |= stale
         return anew
@@ -310,6 +353,14 @@ def _refusal(step: Step, results: Mapping[str, Sequence[GateResult]], judgement:
         if result.judgement is judgement
     ]
     return f"{step.id}: " + "; ".join(wanting)
+
+
+def _met(results: Mapping[str, Sequence[GateResult]]) -> str:
+    """What the gates saw that were asked."""
+    return "; ".join(
+        f"{name}: " + ", ".join(each.saw for each in said if each.judgement is Judgement.MET)
+        for name, said in results.items()
+    )
 
 
 def _words(wish: str) -> str:

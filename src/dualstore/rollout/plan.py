@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from dualstore.errors import ConfigurationError
 from dualstore.rollout.document import Document, DocumentError, Mistake, Place, read_document, read_file
 from dualstore.rollout.durations import duration_of
 from dualstore.rollout.gates import Limits
@@ -45,6 +46,19 @@ class Plan:
     def step(self, step_id: str) -> Step | None:
         """The step of this id, or None."""
         return next((step for step in self.steps if step.id == step_id), None)
+
+    def steps_until(self, step_id: str | None) -> tuple[Step, ...]:
+        """The steps up to the one of this id, that one included; all of them for None.
+
+        Raises:
+            ConfigurationError: there is no such step.
+        """
+        if step_id is None:
+            return self.steps
+        ids = [step.id for step in self.steps]
+        if step_id not in ids:
+            raise ConfigurationError(f"{self.source} has no step {step_id}; it has {', '.join(ids)}")
+        return self.steps[: ids.index(step_id) + 1]
 
 
 def schema_of_plans() -> dict[str, Any]:

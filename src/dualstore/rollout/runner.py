@@ -28,6 +28,8 @@ class Outcome(StrEnum):
     """How a run of a plan ended."""
 
     FINISHED = "finished"
+    REACHED = "reached"
+    """The step up to which it was to go is done; others follow it."""
     REFUSED = "refused"
     """A check or a gate said no; what it said is recorded."""
     ROLLED_BACK = "rolled back"
@@ -42,7 +44,7 @@ class Ended:
 
     Attributes:
         outcome: how it ended.
-        step: at which step; None where the plan is finished.
+        step: at which step, or after which; None where the plan is finished.
         reason: why there.
     """
 
@@ -127,28 +129,36 @@ def _require_sound_change(context: Context, resumed_by: str | None) -> None:
         )
 
 
-def run(context: Context, *, ask: Ask = lambda _: None, waits: bool = True) -> Ended:
+def run(
+    context: Context, *, until: str | None = None, ask: Ask = lambda _: None, waits: bool = True
+) -> Ended:
     """Carry out every step that is not done yet.
 
     Args:
         context: from `carrying_out`.
+        until: the id of the last step to carry out; None: the plan's last.
         ask: asks for an approval at the prompt.
         waits: whether to wait for approvals and windows; else the run ends there.
 
     Raises:
+        ConfigurationError: the plan has no step `until`.
         PlanTaken, PlanHalted: somebody has taken the plan over, or halted it.
         DualStoreError, botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError: something went
             wrong; the step is recorded as failed where that could be recorded, and is tried again by the
             next run.
     """
-    for step in context.plan.steps:
+    plan = context.plan
+    steps = plan.steps_until(until)
+    for step in steps:
         before = context.standing().of(step.id)
         if before.state.is_done:
             continue
         ended = _carried_out(step, context, before, ask, waits=waits)
         if ended is not None:
             return ended
-    context.tools.announce(f"plan {context.plan.name}: every step is done")
+    if len(steps) < len(plan.steps):
+        return Ended(Outcome.REACHED, steps[-1])
+    context.tools.announce(f"plan {plan.name}: every step is done")
     return Ended(Outcome.FINISHED)
 
 
@@ -208,14 +218,15 @@ def _attempt(step: Step, context: Context, attempt: int) -> None:
     began = time.monotonic()
     evidence = action.act(step, context)
     checks = _require(step, context, lambda: action.holds(step, context), "after")
+    seconds = round(time.monotonic() - began, 3)
     context.note(
         EventKind.FINISHED,
         step,
         attempt=attempt,
-        seconds=round(time.monotonic() - began, 3),
+        seconds=seconds,
         evidence={**evidence, "after": [str(each) for each in checks]},
     )
-    context.tools.announce(f"{step.id}: done")
+    context.tools.announce(f"{step.id}: done in {said(timedelta(seconds=seconds))}")
 
 
 def _require(step: Step, context: Context, look: Callable[[], Sequence[Check]], when: str) -> Sequence[Check]:

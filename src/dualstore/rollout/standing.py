@@ -133,6 +133,8 @@ _STATES: Mapping[EventKind, StepState] = {
     EventKind.ROLLED_BACK: StepState.ROLLED_BACK,
     EventKind.ROLLBACK_FAILED: StepState.ROLLING_BACK,
 }
+STEP_EVENTS = frozenset(_STATES)
+"""What brings a step into another state."""
 
 
 def _after(before: StepStanding, event: PlanEvent) -> StepStanding:

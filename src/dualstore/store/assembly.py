@@ -25,18 +25,21 @@ from dualstore.flags import FlagSource, flags_of
 from dualstore.mapping import Entity, Mapped, SplitMapping, map_table, shape_of_model, unmapped_table
 from dualstore.mapping.expiry import ttl_attribute_of_model
 from dualstore.operations import Operation, Response
+from dualstore.recording import Recorder
 from dualstore.replication.agent import Agent
 from dualstore.replication.carrier import Carrier
 from dualstore.replication.control import BOOKKEEPING_TABLE, DynamoControl
 from dualstore.replication.deferred import Deferred
 from dualstore.replication.expiry import Expiry, ttl_attribute
+from dualstore.replication.failover import Foreseen, SignsOfLife, fail_over, foresee, look_for_life
+from dualstore.replication.failover_notes import FailoverNotes
 from dualstore.replication.first_record import bring_decisions_over
 from dualstore.replication.health import MirrorHealth
 from dualstore.replication.journal import Journal
 from dualstore.replication.mirroring import Mirroring
-from dualstore.replication.relay import Relay
+from dualstore.replication.relay import Relay, RelayTimes
 from dualstore.replication.search import Homes  # noqa: TC001 - one import, not worth a block
-from dualstore.replication.sender import Sender
+from dualstore.replication.sender import Sender, SenderOptions
 from dualstore.replication.served import ServedTable
 from dualstore.replication.stopping import Stopping, marks_of, release_reads, stop_reads
 from dualstore.repository import Repository, routed_transaction
@@ -53,10 +56,11 @@ from dualstore.store.guarding import BackfillGuard, free_storage, table_bytes
 from dualstore.store.maintenance import Maintenance
 from dualstore.store.options import Options, options_of
 from dualstore.store.passage import TablePassage
+from dualstore.store.places import Places, places_of
 from dualstore.store.relaying import MirroredOut, Relaying
 from dualstore.store.reporting import Reporting
 from dualstore.store.table import MigratedTable
-from dualstore.stores.base import Store
+from dualstore.stores.base import OutboxDepth, Store
 from dualstore.stores.discrepancies import PostgresDiscrepancies
 from dualstore.stores.dynamo import DynamoClients, DynamoStore, dynamo_clients
 from dualstore.stores.dynamo_description import describe, described_ttl_attribute
@@ -120,13 +124,17 @@ class DualStore:
         # Bookkeeping is idempotent or conditional: botocore may repeat it.
         bookkeeping = DynamoStore(reads=dynamodb.reads, writes=dynamodb.reads)
         table = self.options.bookkeeping_table
-        homes: Homes = {
-            Side.DYNAMODB: DynamoControl(bookkeeping, table),
-            Side.POSTGRES: PostgresControl(engine),
-        }
+        self._fence = PostgresControl(engine)
+        self._decisions = DynamoControl(bookkeeping, table)
+        homes: Homes = {Side.DYNAMODB: self._decisions, Side.POSTGRES: self._fence}
+        # A look that must end soon: each request once.
+        once = DynamoStore(reads=dynamodb.writes, writes=dynamodb.writes)
+        self._notes = FailoverNotes(once, table)
         self._agent = Agent(
             homes,
             flags,
+            watched=DynamoControl(once, table),
+            notes=self._notes,
             times=self.options.grants,
             registers=self.options.registers,
             refused=lambda table, reason: self.telemetry.record(RequestRefused(table, reason)),
@@ -176,6 +184,7 @@ class DualStore:
             sink=self._discrepancies,
         )
         self._cohorts: dict[str, CohortOf] = {}
+        self._recorder = self._recording()
         self._router = Router(
             self._mirroring,
             self._postgres,
@@ -187,6 +196,7 @@ class DualStore:
             cohorts=self._cohorts,
             limits=self.options.breaker,
             arn_of=OwnArns(bookkeeping.arn),
+            around=None if self._recorder is None else self._recorder.around,
         )
         self._read_guard = None if self.options.guard is None else self._guarding(self.options.guard)
 
@@ -262,6 +272,8 @@ class DualStore:
         """
         self._router.closed = True
         self._shadow.close()
+        if self._recorder is not None:
+            self._recorder.close()
         self._deferred.close()
         self._maintenance.close()
         if self._read_guard is not None:
@@ -433,6 +445,7 @@ class DualStore:
             clear_suspects=lambda name, suspects: self._tables[name].clear(suspects),
             telemetry=self.telemetry,
             write_grant=self.options.grants.write,
+            times=RelayTimes(lease=self.options.relay_lease),
         )
 
     def sender(self) -> Sender:
@@ -443,8 +456,15 @@ class DualStore:
             self._mirroring.authority,
             MirroredOut(self._served, self._agent),
             epoch_of=lambda table: self._agent.view(table).record.epoch,
+            granted=self._agent.is_granted,
+            noted=self._note_depth,
             telemetry=self.telemetry,
+            options=SenderOptions(lease=self.options.relay_lease),
         )
+
+    def _note_depth(self, table: str, at: float, depth: OutboxDepth) -> None:
+        epoch = self._agent.view(table).record.epoch
+        self._notes.note_depth(table, epoch=epoch, at=at, depth=depth)
 
     def relaying(self) -> Relaying:
         """Everything that a relay process does for this store's tables."""
@@ -554,6 +574,48 @@ class DualStore:
         """
         return release_reads(self._agent.homes, self._physical(name))
 
+    def foresee_failover(self, name: str) -> Foreseen:
+        """What a failover of a table would find; DynamoDB alone is asked.
+
+        Raises:
+            ConfigurationError: there is no table of that name.
+            IllegalTransition: there is nothing to fail over, or DynamoDB cannot stand in.
+            botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError, Unavailable: DynamoDB does
+                not answer.
+        """
+        return foresee(self._agent.homes, self._notes, self._physical(name))
+
+    def signs_of_life(self, name: str) -> SignsOfLife:
+        """Who reaches PostgreSQL; takes half a write grant (5 s). Errors as for `foresee_failover`."""
+        period = self.options.grants.write / 2
+        return look_for_life(self._agent.homes, self._notes, self._physical(name), period=period)
+
+    def fail_over(self, foreseen: Foreseen, *, by: str, reason: str = "") -> ControlRecord:
+        """Make DynamoDB the authority of a table without PostgreSQL; takes a write grant (10 s) and 1 s.
+
+        What had not reached DynamoDB is lost until `MigratedTable.reconcile`. Whether PostgreSQL is gone is
+        not asked here (`signs_of_life`); where it answers all the same, it is told. Harmless where the table
+        has been failed over already.
+
+        Args:
+            foreseen: from `foresee_failover`, just now.
+            by: who decides it, for those who find it so.
+            reason: why, in a few words; no item's value.
+
+        Returns:
+            The record that decides; `confirmed` tells who has taken it.
+
+        Raises:
+            IllegalTransition: somebody who reaches PostgreSQL has changed the record meanwhile.
+            botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError, Unavailable: DynamoDB does not
+                answer; try again.
+        """
+        grant = self.options.grants.write
+        record = fail_over(self._decisions, foreseen, by=by, reason=reason, at=time.time(), write_grant=grant)
+        with suppress(Unavailable):
+            self._fence.overrule(record)
+        return record
+
     def confirmed(self, record: ControlRecord) -> Mapping[str, bool]:
         """The live processes that serve a record's table, and whether each has taken what it says.
 
@@ -577,6 +639,14 @@ class DualStore:
         if entities := self._configured_entities.get(name):
             model = entities[0].model
         return physical or (name if model is None else shape_of_model(model).name)
+
+    def places(self, name: str) -> Places:
+        """Where a table is, by its logical name: in which account, and on which server.
+
+        Raises:
+            ConfigurationError: there is no table of that name.
+        """
+        return places_of(self.engine, self._clients.reads, self._physical(name))
 
     def names(self) -> Mapping[str, str]:
         """Every table that is bound or configured, logical name to physical; no database is asked."""
@@ -748,6 +818,8 @@ class DualStore:
             self._started = True
             export(self.telemetry)
             self._agent.start()
+            if self._recorder is not None:
+                self._recorder.start()
             if self.options.registers:
                 self._maintenance.start()
                 if self._read_guard is not None:
@@ -761,6 +833,23 @@ class DualStore:
         """Hand the dialled share of reads to the shadow, once there is something to compare with."""
         percent = self._agent.view(table.physical).compared_percent
         self._shadow.observe(table, operation, side, answer, percent=percent)
+
+    def _recording(self) -> Recorder | None:
+        settings, percents = self.options.recording, self.options.recorded_percents
+        if settings.directory is None or not any(percents.values()):
+            return None
+        return Recorder(
+            settings.directory,
+            percents,
+            self._served,
+            telemetry=self.telemetry,
+            places=lambda physical: places_of(self.engine, self._clients.reads, physical).known,
+            secret=None if settings.secret is None else settings.secret.get_secret_value(),
+            queue_keys=settings.queue_keys,
+            rotate_bytes=settings.rotate_bytes,
+            limit_bytes=settings.limit_bytes,
+            flush=timedelta(seconds=settings.flush_seconds),
+        )
 
     def _guarding(self, limits: GuardLimits) -> Guard:
         def records() -> Mapping[str, ControlRecord]:

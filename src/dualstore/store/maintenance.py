@@ -83,6 +83,9 @@ class Maintenance:
         self._telemetry.record(GateSeen(table.served.logical, is_open=record.mirror_readable))
         if not mirror_up:
             return
+        if record.unreconciled:
+            table.copy_control()  # at once: a PostgreSQL that comes back does not know yet, and takes writes
+            return  # and takes none after it, so that nothing can be settled
         try:
             if record.stage.rule.mirrored:
                 table.bring_stop_over()

@@ -119,6 +119,14 @@ _DATABASES = {Side.DYNAMODB: "DynamoDB", Side.POSTGRES: "PostgreSQL"}
 # -- what the control record says ---------------------------------------------------------------
 
 
+def _reconciled(record: ControlRecord) -> Iterator[str]:
+    if record.unreconciled:
+        yield (
+            f"the table was {record.failed_over}: run `dualstore failover --reconcile` once PostgreSQL is "
+            "back"
+        )
+
+
 def _unsuspected(record: ControlRecord) -> Iterator[str]:
     if record.suspects:
         yield (
@@ -263,6 +271,7 @@ _TRIGGERS = _Question(Side.POSTGRES, "the triggers of the mapped SQL table", _tr
 _TO_MIRROR = _Questions(of_databases=(_DESCRIBED,))
 _TO_POSTGRES = _Questions(
     of_record=(
+        _reconciled,
         _every_key_is_mirrored,
         _mirrored_inline,
         _history_is_loaded,

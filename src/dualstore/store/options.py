@@ -12,6 +12,7 @@ from dualstore.config import (
     BreakerSettings,
     Configuration,
     MonitorSettings,
+    RecordingSettings,
     ShadowSettings,
     TableSettings,
     TableShadowSettings,
@@ -34,6 +35,7 @@ class Options:
         bookkeeping_table: the DynamoDB table of control records, journal and processes.
         grants: how long a process may act on what it read.
         replication: limits of a mirrored write.
+        relay_lease: how long a relay that fell silent keeps its lanes and shards from the others.
         statement_timeout: the longest that one round trip to PostgreSQL may take.
         repair_pause: the time between two rounds of background repair.
         shadow: the bounds of comparison reads.
@@ -51,11 +53,14 @@ class Options:
         load_limits: what a backfill asks of PostgreSQL at most.
         free_bytes: how much room PostgreSQL has, where that is configured.
         db_instance: the RDS or Aurora instance whose room CloudWatch tells.
+        recording: where operations are recorded, for load tests, and how much of them.
+        recorded_percents: by logical name, the share of a table's operations that is.
     """
 
     bookkeeping_table: str = "dualstore"
     grants: GrantTimes = field(default_factory=GrantTimes)
     replication: ReplicationTimes = field(default_factory=ReplicationTimes)
+    relay_lease: timedelta = timedelta(seconds=15)
     statement_timeout: timedelta = timedelta(seconds=2)
     repair_pause: timedelta = timedelta(seconds=1)
     shadow: ShadowSettings = field(default_factory=ShadowSettings)
@@ -72,6 +77,8 @@ class Options:
     load_limits: LoadLimits = field(default_factory=LoadLimits)
     free_bytes: int | None = None
     db_instance: str | None = None
+    recording: RecordingSettings = field(default_factory=RecordingSettings)
+    recorded_percents: Mapping[str, float] = field(default_factory=dict)
 
 
 def options_of(configuration: Configuration) -> Options:
@@ -87,6 +94,7 @@ def options_of(configuration: Configuration) -> Options:
             patience=timedelta(seconds=control.patience_seconds),
         ),
         replication=ReplicationTimes(direct_window=timedelta(seconds=control.direct_write_window_seconds)),
+        relay_lease=timedelta(seconds=configuration.relay.lease_seconds),
         statement_timeout=timedelta(seconds=configuration.postgres.statement_timeout_seconds),
         shadow=configuration.shadow,
         telemetry=configuration.telemetry,
@@ -105,6 +113,12 @@ def options_of(configuration: Configuration) -> Options:
         load_limits=_load_limits(configuration.backfill),
         free_bytes=configuration.backfill.free_bytes,
         db_instance=configuration.backfill.db_instance,
+        recording=configuration.recording,
+        recorded_percents={
+            name: table.recording.percent
+            for name, table in configuration.tables.items()
+            if table.recording.percent
+        },
     )
 
 

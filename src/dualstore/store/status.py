@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from dualstore.control import ControlRecord, Gate, Phase
+from dualstore.control import ControlRecord, Gate, Phase, moment
 from dualstore.stages import Side
 from dualstore.stores.base import OutboxDepth
 from dualstore.stores.streams import Checkpoints, RogueSeen
@@ -75,11 +75,20 @@ class TableStatus:
     def position(self) -> str:
         """The stage and who is authoritative, in words."""
         record = self.record
+        if record.phase is Phase.CLOSED and record.unreconciled:
+            return f"{record.stage}, writes pause: DynamoDB takes over without PostgreSQL"
         if record.phase is Phase.CLOSED and record.target is not None:
             return f"{record.stage}, writes pause: {_AUTHORITIES[record.target.rule.authority]} takes over"
         if record.phase is Phase.MOVED:
             return f"{record.stage}, about to begin: {_AUTHORITIES[record.authority]} takes over"
-        return f"{record.stage} ({_AUTHORITIES[record.authority]} authoritative)"
+        return f"{record.stage} ({_AUTHORITIES[record.authority]} authoritative){failover_in_words(record)}"
+
+
+def failover_in_words(record: ControlRecord) -> str:
+    """What is to be said of a failover that has not been reconciled, behind where a table stands."""
+    if record.failed_over is None or not record.unreconciled:
+        return ""
+    return f", failed over at {moment(record.failed_over.at)}, not reconciled"
 
 
 def stream_lag(checkpoints: Checkpoints, table: str) -> timedelta | None:

@@ -16,6 +16,7 @@ from dualstore.backfill.indexes import IndexesAside
 from dualstore.backfill.quarantine import Retried
 from dualstore.backfill.refusals import mirrored_since, recorded, refuse
 from dualstore.backfill.run import KIND as BACKFILL
+from dualstore.backfill.scanning import StoreScan
 from dualstore.backfill.sources import Source
 from dualstore.backfill.worker import PACE
 from dualstore.control import ControlRecord, Gate, Phase, ProcessEntry, Stop
@@ -36,15 +37,19 @@ from dualstore.store.copying import Copying, CopyOrder
 from dualstore.store.discrepancies import TableDiscrepancies
 from dualstore.store.guarding import BackfillGuard
 from dualstore.store.proving import ProofOrder, Proving
+from dualstore.store.reconciling import Reconciled, Reconciling
 from dualstore.store.status import ProcessStatus, TableStatus, stream_lag
+from dualstore.stores.base import Fence  # noqa: TC001 - one import, not worth a block
 from dualstore.stores.discrepancies import PostgresDiscrepancies
 from dualstore.stores.postgres_indexes import PostgresIndexes
+from dualstore.stores.postgres_keys import PostgresKeys
+from dualstore.stores.postgres_lost_writes import PostgresLostWrites
+from dualstore.stores.postgres_outbox import PostgresOutbox
 from dualstore.stores.postgres_runs import PostgresRuns, Run
-from dualstore.stores.postgres_verify import PostgresSeenKeys
 from dualstore.stores.quarantine import Form, Seal, seal_of
 from dualstore.stores.streams import Checkpoints
 from dualstore.telemetry import JournalSeen
-from dualstore.verify import Judge, Verification, Verify, VerifyProgress
+from dualstore.verify import Judge, PastJudge, Verification, VerifyProgress
 from dualstore.verify.recheck import Sides
 
 _COUNTED_DIRTY_KEYS = 10_000
@@ -256,6 +261,36 @@ class MigratedTable:
         """
         bring_over(self._agent, self.physical)
 
+    def reconcile(self, progress: Callable[[int], None] = lambda _: None) -> Reconciled:
+        """After a failover, with PostgreSQL back: list what was lost, and have it follow DynamoDB again.
+
+        The keys of what was lost are in doubt then, and are settled from DynamoDB by whoever repairs. The
+        table stays suspect until a verification has proved both sides equal.
+
+        Args:
+            progress: told how many outbox rows have been looked at, now and then.
+
+        Raises:
+            IllegalTransition: the table was not failed over, or not to the end.
+            Unavailable, botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError: a database does
+                not answer; run it again.
+        """
+        return Reconciling(
+            self.served.shape,
+            self.mapping,
+            engine=self._engine,
+            agent=self._agent,
+            dynamodb=self._mirroring.authority,
+            postgres=self._mirroring.mirror,
+            outbox=PostgresOutbox(self._engine, {self.physical: self.mapping}),
+            lost=self.lost_writes,
+        ).run(progress)
+
+    @property
+    def lost_writes(self) -> PostgresLostWrites:
+        """What is kept of the changes that failovers lost."""
+        return PostgresLostWrites(self._engine, self.served.shape, seal=self._seal)
+
     def _note_mirrored(self, record: ControlRecord) -> None:
         """Record that every process mirrors every write by now: exports taken from here on can be copied."""
         if record.mirrors_every_key and record.authority is Side.DYNAMODB:
@@ -412,6 +447,8 @@ class MigratedTable:
     ) -> Verification:
         """Compare both sides whole; where that proves them equal, earlier suspicions end.
 
+        As `prove` with a Scan: whatever a verification can find, this one looks for.
+
         Args:
             repair: settle what differs.
             segments: how many segments DynamoDB is scanned in.
@@ -419,27 +456,12 @@ class MigratedTable:
             progress: called after each page.
 
         Raises:
-            Unavailable: a side was away for too long.
+            Unavailable: a side was away for too long, or another verification of the table is at work; run
+                it again to go on.
             SchemaError: the `dualstore` schema is missing.
         """
-        before = self._record()
-        verification = Verify(
-            shape=self.served.shape,
-            dynamodb=self._mirroring.authority,
-            postgres=self._mirroring.mirror,
-            seen=partial(PostgresSeenKeys, self._engine, self.mapping),
-            runs=PostgresRuns(self._engine),
-            settle=self.settle,
-            record=self._discrepancies,
-            ttl_attribute=self.ttl_attribute,
-            repair=repair,
-            segments=segments,
-            workers=workers,
-            progress=progress,
-        ).run()
-        if verification.proven:
-            self._declare_proven(verification, lambda _: before)
-        return verification
+        source = StoreScan(self._mirroring.authority, self.served.shape, segments=segments)
+        return self.prove(ProofOrder(source=source, repair=repair, workers=workers, progress=progress))
 
     def prove(self, order: ProofOrder) -> Verification:
         """Compare what an order asks for; where that proves both sides equal, earlier suspicions end.
@@ -475,19 +497,27 @@ class MigratedTable:
             repair: settle what differs.
         """
         record = self._record()
+        judging: dict[str, Any] = {
+            "shape": self.served.shape,
+            "dynamodb": self._mirroring.authority,
+            "postgres": self._mirroring.mirror,
+            "settle": self.settle,
+            "repair": repair,
+            "record": self._discrepancies,
+            "ttl_attribute": self.ttl_attribute,
+        }
+
+        def past(moment: datetime) -> PastJudge:
+            deleted_at = PostgresKeys(self._engine, self.mapping).deleted_at
+            follows = record.stage.rule.mirrored
+            return PastJudge(**judging, taken_at=moment, follows=follows, deleted_at=deleted_at)
+
         return Proving(
             logical=self.served.logical,
             mapping=self.mapping,
             engine=self._engine,
-            judge=Judge(
-                shape=self.served.shape,
-                dynamodb=self._mirroring.authority,
-                postgres=self._mirroring.mirror,
-                settle=self.settle,
-                repair=repair,
-                record=self._discrepancies,
-                ttl_attribute=self.ttl_attribute,
-            ),
+            judge=Judge(**judging),
+            past=past if record.authority is Side.POSTGRES else None,
             context={
                 "suspects": sorted(record.suspects),
                 "loaded": record.loaded,
@@ -518,11 +548,14 @@ class MigratedTable:
         """
         record = self.view.record
         now = time.monotonic()
-        if not record.decides or now < self._copy_again_at:
+        if not record.decides or (now < self._copy_again_at and not record.unreconciled):
             return
         if record.generation == self._copied_generation and now < self._copy_anew_at:
             return
         self._copy_again_at = now + _COPY_PAUSE_SECONDS  # of who may be gone for good
+        if record.failed_over is not None:  # PostgreSQL may come back as it was before, or from a backup
+            fence: Fence = self._agent.homes[Side.POSTGRES]  # type: ignore[assignment]
+            fence.overrule(record)
         self._agent.homes[record.authority.other].install(replace(record, phase=Phase.MOVED))
         self._copied_generation, self._copy_again_at = record.generation, 0.0
         self._copy_anew_at = now + _COPY_ANEW_SECONDS  # the other database may be restored from a backup

@@ -213,6 +213,15 @@ class RogueChange:
 
 
 @dataclass(frozen=True, slots=True)
+class PlanStepSeen:
+    """A step of a plan `started`, `finished`, `failed`, was `skipped`, `rolled back` and so on, by its id."""
+
+    table: str
+    step: str
+    step_event: str
+
+
+@dataclass(frozen=True, slots=True)
 class StreamGap:
     """Changes may be missing from what was read of a stream."""
 
@@ -239,6 +248,14 @@ class BackfillSeen:
     read_units: float
     quarantined: int
     pieces_left: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingDropped:
+    """An operation was to be recorded and was not: `queue_full`, `malformed`, `limit` or `failed`."""
+
+    table: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,9 +326,11 @@ Event: TypeAlias = (
     | Sent
     | RecordRelayed
     | RogueChange
+    | PlanStepSeen
     | StreamGap
     | RelaySeen
     | BackfillSeen
+    | RecordingDropped
     | DirtySeen
     | GateSeen
     | StageSeen
@@ -338,12 +357,14 @@ MEASURED: Mapping[type[Event], tuple[Metric, ...]] = {
     Sent: (names.SENT,),
     RecordRelayed: (names.RELAY_RECORDS,),
     RogueChange: (names.ROGUE_CHANGES,),
+    PlanStepSeen: (names.PLAN_STEPS,),
     StreamGap: (names.STREAM_GAPS,),
     RelaySeen: (names.RELAY_LAG, names.RELAY_SHARDS),
     BackfillSeen: (
         *(names.BACKFILL_ITEMS, names.BACKFILL_RATE, names.BACKFILL_READ_UNITS),
         *(names.BACKFILL_QUARANTINED, names.BACKFILL_PIECES_LEFT),
     ),
+    RecordingDropped: (names.RECORDING_DROPPED,),
     DirtySeen: (names.DIRTY_KEYS,),
     GateSeen: (names.GATE_OPEN,),
     StageSeen: (names.STAGE, names.POSTGRES_READ_PERCENT, names.MIRROR_PERCENT, names.SHADOW_PERCENT),

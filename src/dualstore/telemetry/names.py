@@ -56,6 +56,8 @@ ATTRIBUTES = {
     "flag": "dualstore.flag",
     "kind": "dualstore.kind",
     "problem": "dualstore.problem",
+    "step": "dualstore.plan.step",
+    "step_event": "dualstore.plan.event",
 }
 """The attribute that a label is exported as."""
 
@@ -184,6 +186,13 @@ SHADOW_DROPPED = Metric(
     "Reads that were to be compared and were not.",
     ("table", "operation", "reason"),
 )
+RECORDING_DROPPED = Metric(
+    "dualstore.recording.dropped",
+    Kind.COUNTER,
+    "{operation}",
+    "Operations that were to be recorded and were not.",
+    ("table", "reason"),
+)
 JOURNAL_DEPTH = Metric(
     "dualstore.journal.depth",
     Kind.GAUGE,
@@ -302,6 +311,13 @@ ROGUE_CHANGES = Metric(
     "{change}",
     "Changes of items in DynamoDB that did not go through dualstore.",
     ("table", "kind"),
+)
+PLAN_STEPS = Metric(
+    "dualstore.plan.steps",
+    Kind.COUNTER,
+    "{step}",
+    "Steps of migration plans that began, ended, failed or were taken back.",
+    ("table", "step", "step_event"),
 )
 DIRTY_KEYS = Metric(
     "dualstore.dirty.keys", Kind.GAUGE, "{key}", "Keys whose mirrored state is in doubt.", value="keys"

@@ -121,3 +121,11 @@ def test_lines_of_the_same_stamp_have_to_be_the_same() -> None:
     assert not found.is_good
     assert backups.compare_lines(iter(backup[:1]), present, SHAPE).is_good
     assert not backups.compare_lines(iter([]), present, SHAPE).is_good, "an empty backup proves nothing"
+
+
+def test_what_was_written_before_the_service_was_bound_has_no_stamp_and_counts_as_changed() -> None:
+    same, other = {"pk": {"S": "a"}, "n": {"N": "1"}}, {"pk": {"S": "a"}, "n": {"N": "2"}}
+    present = held(same)
+    assert backups.compare_lines(iter([same]), present, SHAPE).unchanged == 1
+    found = backups.compare_lines(iter([other]), present, SHAPE)
+    assert (found.changed, found.differing) == (1, 0)

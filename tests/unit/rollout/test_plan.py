@@ -49,6 +49,26 @@ def test_the_plan_that_init_writes_is_one_and_names_every_step() -> None:
     assert all(step.window is not None for step in plan.steps)
 
 
+def test_the_plan_of_the_example_is_one_and_shows_every_action() -> None:
+    plan = load_plan(ROOT / "examples" / "airports" / "migration.yml")
+    assert {step.action for step in plan.steps} == {action.name for action in STANDARD_ACTIONS}
+    assert [step.approval for step in plan.steps if step.approval] == ["required", "four-eyes"]
+    assert (plan.is_staging, plan.tables) == (True, ("airports",))
+
+
+def test_a_plan_is_carried_out_up_to_a_step_that_it_has() -> None:
+    plan = parse_plan(DRAFT)
+    assert plan.steps_until(None) == plan.steps
+    assert [step.id for step in plan.steps_until("run_schema_migrations")] == [
+        "verify_database_connection",
+        "backup_dynamodb",
+        "run_schema_migrations",
+    ]
+    assert plan.steps_until(plan.steps[-1].id) == plan.steps
+    with pytest.raises(ConfigurationError, match=r"no step gradual_traffic_increase; it has .*/1, "):
+        plan.steps_until("gradual_traffic_increase")
+
+
 def test_the_configuration_that_init_writes_names_the_models() -> None:
     text = draft_configuration({"orders": ("app.models:Order", "app.rows:OrderRow")})
     assert '[tables.orders]\nmodel = "app.models:Order"\nrow = "app.rows:OrderRow"' in text

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dualstore.cli.demo.databases import Databases, databases, remove_demo_tables
+from dualstore.cli.demo.databases import Databases, databases, hastened, remove_demo_tables
 from dualstore.cli.demo.evidence import LEDGERS, Evidence, prove
-from dualstore.cli.demo.example import chosen_records, import_example
+from dualstore.cli.demo.example import chosen_records, example_folder, import_example
 from dualstore.cli.demo.ledger import read_ledgers
+from dualstore.cli.demo.planned import PLAN
 from dualstore.cli.demo.proof import Check, named, pauses
 from dualstore.cli.demo.report import write_report
 from dualstore.cli.demo.scenario import Demonstration
@@ -102,6 +103,8 @@ def _demonstrate(options: DemoOptions, console: Console, both: Databases, folder
     )
     title = f"{len(records):,} airports move from DynamoDB to PostgreSQL"
     with shown(timeline, console, title=title, steps=list(steps(with_streams=True))):
+        timeline.note(f"the plan is examples/airports/migration.yml, {pace.shortened}")
+        timeline.note(f"set shorter than usual: {hastened(both.configuration)}")
         evidence = demonstration.run()
         evidence.save(folder)
         timeline.note("the proof is computed from the ledger and from both databases, read raw")
@@ -145,10 +148,13 @@ def _say_verdict(console: Console, checks: Sequence[Check]) -> bool:
 
 
 def _say_how_to_connect(console: Console, both: Databases, folder: Path) -> None:
+    shown = f"dualstore plan show {folder / PLAN} --record --config {both.configuration}"
     lines = (
         "Both databases are still running:",
         f"  psql '{both.libpq_url}'",
         f"  aws dynamodb scan --table-name airports --endpoint-url {both.dynamodb.endpoint_url}",
+        "See what every step of the plan did, and what its gates saw:",
+        f"  PYTHONPATH={example_folder()} {shown}",
         "Change what you like, and compute the proof again:",
         f"  dualstore demo --prove {folder}",
         f"End them:\n  kill -INT {' '.join(map(str, both.pids()))}; sleep 2; rm -r {folder}"

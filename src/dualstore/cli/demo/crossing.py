@@ -11,9 +11,8 @@ from dualstore.cli.demo.example import TABLE
 from dualstore.cli.demo.hands import Hands
 from dualstore.cli.demo.moments import Stretch
 from dualstore.cli.demo.proof import Check
-from dualstore.cli.demo.relaying import RelayProcess, lane_holders
+from dualstore.cli.demo.relaying import RelayProcess, lane_holders, outbox_entries
 from dualstore.cli.demo.timeline import Tone
-from dualstore.stages import Stage
 
 _RELAY_PATIENCE_SECONDS = 60.0
 
@@ -49,39 +48,42 @@ class Crossing:
         enable_stream(hands.databases.dynamodb.client(), TABLE)
         return serves_stream(hands.databases.configuration, TABLE)
 
-    def cross(self, rushed: Sequence[str]) -> None:
+    def start_relay(self) -> RelayProcess:
+        """A relay that is about to follow the stream."""
+        return self._ending.enter_context(self.relay("relay-1"))
+
+    def cross(self, relay: RelayProcess, rushed: Sequence[str]) -> None:
         """All these steps.
 
         Args:
+            relay: that was started.
             rushed: the airports that callers rush at.
         """
         hands = self.hands
-        first = self.follow()
+        self.follow(relay)
         self.begin()
         self.let_the_team_write()
-        self.survive(first)
+        self.survive(relay)
         with hands.step("live rush"):
             hands.rush(rushed, where="PostgreSQL, then DynamoDB")
         with hands.step("back"):
             hands.wait_until_caught_up()
-            hands.dial(stage=Stage.SHADOW)
+            hands.take_back("to show the way back")
             hands.soak()
             hands.verify(repair=False)
         with hands.step("live again"):
             self._go_live()
         with hands.step("rampdown"):
-            hands.dial(stage=Stage.RAMPDOWN)
-            hands.soak()
+            hands.carry_out("verify_all_traffic_postgres")
         self.complete()
 
-    def follow(self) -> RelayProcess:
-        """A relay begins to follow the stream."""
+    def follow(self, relay: RelayProcess) -> None:
+        """A relay follows the stream."""
         hands = self.hands
         with hands.step("relay"):
-            relay = self._start_relay("relay-1")
+            relay.wait_until_it_relays()
             hands.note(f"process {relay.pid} follows the stream", Tone.GOOD)
             hands.soak()
-        return relay
 
     def begin(self) -> None:
         """PostgreSQL becomes the authority."""
@@ -93,8 +95,8 @@ class Crossing:
         hands = self.hands
         with hands.at_rest():
             hands.wait_until_followed()
-        hands.dial(stage=Stage.LIVE)
-        hands.soak()
+        hands.wait_until_quiet()  # on a busy machine a process may have been silent for too long
+        hands.carry_out("flip_authority")
 
     def let_the_team_write(self) -> None:
         """Somebody writes SQL beside the service; the trigger sees it."""
@@ -128,7 +130,7 @@ class Crossing:
                 holders = self._lose_the_mirror(away, relay)
                 killed_at = time.monotonic()
                 time.sleep(hands.pace.outage.total_seconds())
-                waiting = hands.timeline.standing.outbox_entries
+                waiting = outbox_entries(hands.store.engine, TABLE)
                 hands.note(f"{waiting} changes wait in the outbox; callers noticed nothing", Tone.GOOD)
             with hands.step("no authority"):
                 self._lose_the_authority()
@@ -208,7 +210,7 @@ class Crossing:
             with hands.at_rest():
                 hands.wait_until_sent()
                 self._compare_all()
-                hands.dial(stage=Stage.COMPLETE)
+                hands.carry_out("stop_dual_writing")
                 self.left_ns = time.monotonic_ns()
             with nullcontext() if server is None else out_of_reach(server):
                 hands.timeline.dynamodb_up = server is None
@@ -219,6 +221,7 @@ class Crossing:
                 hands.fleet.stop()
                 hands.note("all processes of the service have ended in order, without DynamoDB", Tone.GOOD)
             hands.timeline.dynamodb_up = True
+            hands.carry_out("backup_verification")
 
     def _compare_all(self) -> None:
         """Every airport of both sides, read raw while callers rest."""
@@ -237,8 +240,3 @@ class Crossing:
             f"{len(hands.fleet.airports):,} airports compared at rest, {len(differing)} differ",
             Tone.BAD if differing else Tone.GOOD,
         )
-
-    def _start_relay(self, name: str) -> RelayProcess:
-        relay = self._ending.enter_context(self.relay(name))
-        relay.wait_until_it_relays()
-        return relay

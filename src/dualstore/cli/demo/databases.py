@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +20,13 @@ from dualstore.stores.dynamo_streams import DynamoStreams
 from dualstore.testing.servers import DynamoDB, DynamoDBServer, Postgres, PostgresServer
 
 BOOKKEEPING_TABLE = "dualstore"
-WRITE_GRANT_SECONDS = 4.0
-"""How soon a process that was killed is noticed; dualstore's default is 10 s."""
+_HASTE: Mapping[str, Mapping[str, float]] = {
+    "control": {"poll_interval_seconds": 0.2, "write_grant_seconds": 4.0},
+    "flags": {"poll_interval_seconds": 0.1},
+    "relay": {"lease_seconds": 8.0},
+    "telemetry": {"rollup_seconds": 0.5},
+}
+"""What is set shorter than usual, as nobody wants to watch a demonstration wait."""
 
 _CONFIGURATION = """\
 [postgres]
@@ -35,10 +40,16 @@ bookkeeping_table = "{bookkeeping}"
 [flags]
 kind = "file"
 path = "flags.json"
-poll_interval_seconds = 0.1
+{flags}
 
 [control]
-write_grant_seconds = {write_grant}
+{control}
+
+[relay]
+{relay}
+
+[telemetry]
+{telemetry}
 
 [tables.{table}]
 model = "{model}"
@@ -122,14 +133,27 @@ def databases(
             postgres=_toml(found.libpq_url),
             endpoint=_toml(dynamodb.endpoint_url),
             bookkeeping=BOOKKEEPING_TABLE,
-            write_grant=WRITE_GRANT_SECONDS,
             table=TABLE,
             model=MODEL,
             row=ROW,
+            **{name: _toml_lines(keys) for name, keys in _HASTE.items()},
         )
         configuration.touch(mode=0o600)
         configuration.write_text(text, encoding="utf-8")
         yield found
+
+
+def hastened(configuration: Path) -> str:
+    """What the demo's configuration sets shorter than usual, in words."""
+    present = load(configuration)
+    told = []
+    for section, keys in _HASTE.items():
+        settings = getattr(present, section)
+        usual = type(settings).model_fields
+        told += [
+            f"{section}.{key} {getattr(settings, key):g} instead of {usual[key].default:g}" for key in keys
+        ]
+    return ", ".join(told)
 
 
 @contextmanager
@@ -209,6 +233,10 @@ def _exists(client: Any, table: str) -> bool:
             return False
         raise
     return True
+
+
+def _toml_lines(keys: Mapping[str, float]) -> str:
+    return "\n".join(f"{key} = {value}" for key, value in keys.items())
 
 
 def _toml(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What the steps of the walk share: how to ask for a stage, wait, verify, compare and say so."""
+"""What the steps of the walk share: the plan, and how to wait, verify, compare and say so."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +12,7 @@ from dualstore.cli.demo.example import TABLE
 from dualstore.cli.demo.fleet import Fleet
 from dualstore.cli.demo.ledger import read_ledgers
 from dualstore.cli.demo.moments import Stretch
+from dualstore.cli.demo.planned import PlannedMigration
 from dualstore.cli.demo.proof import Check
 from dualstore.cli.demo.sides import (
     get_item,
@@ -24,9 +25,8 @@ from dualstore.cli.demo.steps import DRAIN, TO_AUTHORITY, TO_READS, Pace
 from dualstore.cli.demo.timeline import Timeline, Tone
 from dualstore.cli.demo.traffic import Tempo
 from dualstore.cli.demo.watching import Watch
-from dualstore.control import ControlRecord
-from dualstore.flags import FileFlags
-from dualstore.stages import Stage
+from dualstore.rollout import Progress
+from dualstore.rollout import Step as PlanStep
 from dualstore.store import TableStatus
 
 PATIENCE = timedelta(seconds=90)
@@ -36,6 +36,8 @@ _REST_PATIENCE_SECONDS = 15.0
 _CALLS_END_SECONDS = 0.5
 _CLOSE = timedelta(seconds=5)
 _STEPS: Mapping[str, str] = {**TO_READS, **TO_AUTHORITY, **DRAIN}
+_PROGRESS = {"migrate_historical_data": "backfill"}
+"""What progress is called; all other that there is is of a verification."""
 
 
 class Hands:
@@ -59,6 +61,9 @@ class Hands:
         self.fleet = fleet
         self.table = store.table(TABLE)
         self.watch = Watch(timeline, self.table.status)
+        self.plan = PlannedMigration(
+            store, databases.configuration, announce=timeline.note, progressed=self._progressed
+        )
         self.checks: list[Check] = []
         self.moves: list[Stretch] = []
         self.away: list[Stretch] = []
@@ -77,33 +82,40 @@ class Hands:
         """Lets the traffic go on for as long as a step is watched."""
         time.sleep(self.pace.soak.total_seconds())
 
-    def dial(self, *, stage: Stage | None = None, read_percent: float | None = None) -> None:
-        """Asks by the flag file, as a flag owner would, and waits until every process has confirmed."""
-        began, began_ns = time.monotonic(), time.monotonic_ns()
-        authority, processes = self.table.view.record.authority, len(self.table.status().processes)
-        if stage is not None:
-            flag_file(self.store).set(TABLE, stage=stage)
-        if read_percent is not None:
-            flag_file(self.store).set(TABLE, postgres_read_percent=read_percent)
+    def carry_out(self, last: str) -> None:
+        """Carries the plan out up to this step, whose id it is.
 
-        def reached(record: ControlRecord) -> bool:
-            return (stage is None or record.stage is stage) and (
-                read_percent is None or record.dials.postgres_read_percent == read_percent
-            )
+        Raises:
+            IllegalTransition: a check or a gate said no.
+        """
+        with self._moving():
+            self.plan.carry_out(last)
 
-        self.table.wait_until(reached, timeout=PATIENCE)
-        if stage is not None and stage.rule.authority is not authority:
-            number = sum(move.name.startswith(f"to {stage}") for move in self.moves) + 1
-            name = f"to {stage}" if number == 1 else f"to {stage} ({number})"
+    def take_back(self, reason: str) -> None:
+        """Takes the plan's last step back that has changed anything."""
+        with self._moving():
+            back = self.plan.take_back(reason)
+        steps = ", ".join(step.step for step in back.steps)
+        self.note(f"{steps}: taken back in {back.duration.total_seconds():.1f} s ({reason})", Tone.GOOD)
+
+    @contextmanager
+    def _moving(self) -> Iterator[None]:
+        """Notes when the authority moved, if it did."""
+        began_ns, authority = time.monotonic_ns(), self.table.view.record.authority
+        yield
+        self.store.refresh()
+        record = self.table.view.record
+        if record.authority is not authority:
+            number = sum(move.name.startswith(f"to {record.stage}") for move in self.moves) + 1
+            name = f"to {record.stage}" if number == 1 else f"to {record.stage} ({number})"
             self.moves.append(Stretch(name, began_ns, time.monotonic_ns()))
-        # Each process enters the register of the new authority by itself.
-        self.watch.until(
-            lambda status: sum(status.confirmed.values()) >= processes,
-            what="every process to confirm",
-            patience=PATIENCE,
-        )
-        wish = f"stage {stage}" if stage is not None else f"read-percent {read_percent:g}"
-        self.note(f"{wish} confirmed by {processes} processes in {time.monotonic() - began:.1f} s", Tone.GOOD)
+
+    def _progressed(self, step: PlanStep, _: str, progress: Progress) -> None:
+        self._advance(_PROGRESS.get(step.action, "verify"), progress)
+
+    def _advance(self, what: str, progress: Progress) -> None:
+        total = len(self.fleet.airports)
+        self.timeline.advance(what, progress.items, total, progress.elapsed.total_seconds())
 
     def verify(self, *, repair: bool, expected: int = 0) -> None:
         """Verifies until nothing is left unjudged: keys that change all the time are looked at again.
@@ -114,26 +126,41 @@ class Hands:
         """
         for _ in range(_VERIFY_ATTEMPTS):
             found = self.table.verify(
-                repair=repair,
-                progress=lambda progress: self.timeline.advance(
-                    "verify",
-                    progress.items,
-                    len(self.fleet.airports),
-                    progress.elapsed.total_seconds(),
-                ),
+                repair=repair, progress=lambda progress: self._advance("verify", progress)
             )
             self.note(
                 f"verify: {found.equal:,} equal, {found.difference_count} different, "
                 f"{found.repaired} repaired, {found.moving} in motion",
                 Tone.GOOD if found.proven else Tone.BAD,
             )
-            self._verified += found.equal + found.difference_count
-            if found.difference_count > expected:
-                self._unexpected.append(
-                    f"{found.difference_count} items differed where at most {expected} may"
-                )
+            self._count_verified(found.equal, found.difference_count, expected=expected)
             if found.proven or found.difference_count > found.repaired:
                 return
+
+    def verify_by_plan(self) -> None:
+        """Has the plan compare both sides."""
+        self.carry_out("verify_data_integrity")
+        found = self.plan.seen("verify_data_integrity", TABLE)
+        equal, different = found["equal"], found["different"]
+        self._count_verified(equal, different, expected=0)
+        self.note(f"verify: {equal:,} equal, {different} different", Tone.BAD if different else Tone.GOOD)
+
+    def _count_verified(self, equal: int, different: int, *, expected: int) -> None:
+        self._verified += equal + different
+        if different > expected:
+            self._unexpected.append(f"{different} items differed where at most {expected} may")
+
+    def backfill(self) -> None:
+        """Has the plan copy the history."""
+        began = time.monotonic()
+        self.carry_out("migrate_historical_data")
+        seconds = time.monotonic() - began
+        found = self.plan.seen("migrate_historical_data", TABLE)
+        self.note(
+            f"{found['items']:,} items read, {found['inserted']:,} inserted, {found['settled']:,} settled, "
+            f"{found['failed']} failed, in {seconds:.1f} s ({found['items'] / seconds:,.0f}/s)",
+            Tone.GOOD,
+        )
 
     def wait_until_quiet(self, *, expected: int = 0) -> None:
         """Returns once nothing is in doubt; only a verification clears a process that fell silent."""
@@ -252,22 +279,6 @@ class Hands:
             rows = sql_records(connection, TABLE)
         return sorted(key for key in {*items, *rows} if items.get(key) != rows.get(key))
 
-    def backfill(self) -> None:
-        """Copies the history."""
-        total = len(self.fleet.airports)
-        result = self.table.backfill(
-            progress=lambda progress: self.timeline.advance(
-                "backfill", progress.items, total, progress.elapsed.total_seconds()
-            )
-        )
-        done = result.totals
-        seconds = done.elapsed.total_seconds()
-        self.note(
-            f"{done.items:,} items read, {done.inserted:,} inserted, {done.settled:,} settled, "
-            f"{done.failed} failed, in {seconds:.1f} s ({done.items / max(seconds, 1e-9):,.0f}/s)",
-            Tone.GOOD if result.succeeded else Tone.BAD,
-        )
-
     def crash_postgres(self, meanwhile: Callable[[], None]) -> bool:
         """Has PostgreSQL crash, and starts it again.
 
@@ -281,6 +292,7 @@ class Hands:
         if server is None:
             self.note("left out: this PostgreSQL is not ours to stop", Tone.FAULT)
             return False
+        self.plan.let_go()
         self.timeline.postgres_up = False
         server.stop("immediate")
         self.note("PostgreSQL has been stopped, as by a crash", Tone.FAULT)
@@ -288,10 +300,3 @@ class Hands:
         server.start()
         self.timeline.postgres_up = True
         return True
-
-
-def flag_file(store: DualStore) -> FileFlags:
-    """The flag file that the demo's own configuration names."""
-    if not isinstance(store.flags, FileFlags):
-        raise TypeError("the demo's own configuration asks for a flag file")
-    return store.flags

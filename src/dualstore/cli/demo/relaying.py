@@ -17,6 +17,7 @@ from dualstore.testing.servers.process import GuardedProcess
 
 _PATIENCE = timedelta(seconds=60)
 _LOOK_SECONDS = 0.05
+_WAITING = "SELECT count(*) FROM dualstore.outbox WHERE table_name = :table AND done_at IS NULL"
 _LANES = "SELECT lane, holder FROM dualstore.lanes WHERE table_name = :table AND until > clock_timestamp()"
 
 
@@ -69,6 +70,13 @@ class RelayProcess:
                     f"{self.name} does not relay; the end of its log:\n{self._process.log_tail()}"
                 )
             time.sleep(_LOOK_SECONDS)
+
+
+def outbox_entries(engine: sa.Engine, table: str) -> int:
+    """How many changes wait in a table's outbox."""
+    with engine.connect() as connection:
+        waiting: int = connection.execute(sa.text(_WAITING), {"table": table}).scalar_one()
+    return waiting
 
 
 def lane_holders(engine: sa.Engine, table: str) -> Mapping[int, str]:

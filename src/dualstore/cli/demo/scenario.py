@@ -10,15 +10,18 @@ from dualstore.cli.demo.casting import cast_beats, cast_team, kinds_of, rushed_k
 from dualstore.cli.demo.crossing import Crossing
 from dualstore.cli.demo.databases import Databases
 from dualstore.cli.demo.evidence import Evidence
-from dualstore.cli.demo.example import TABLE, Example, source_of
+from dualstore.cli.demo.example import TABLE, Example, example_folder, source_of
 from dualstore.cli.demo.fleet import Fleet
-from dualstore.cli.demo.hands import Hands, flag_file
+from dualstore.cli.demo.hands import Hands
+from dualstore.cli.demo.planned import PLAN, copy_plan
 from dualstore.cli.demo.relaying import RelayProcess
 from dualstore.cli.demo.steps import NOT_COMPARABLE, VICTIM, Pace
 from dualstore.cli.demo.team import AIRPORTS, write_as_the_team
 from dualstore.cli.demo.timeline import Timeline, Tone
 from dualstore.cli.demo.walk import Walk
 from dualstore.cli.demo.watching import sampling
+from dualstore.config import load
+from dualstore.flags import setter_of
 from dualstore.stages import Stage
 
 REPLACEMENT = "replacement"
@@ -73,13 +76,14 @@ class Demonstration:
                 hands = Hands(store, fleet, self.databases, pace=self.pace, timeline=self.timeline)
                 walk, crossing = Walk(hands), self._crossing(hands, team)
                 fleet.serve()
-                walk.on_dynamodb_alone()
-                with hands.watch, crossing:
-                    walk.migrate(
-                        lambda: fleet.launch(REPLACEMENT, beats[REPLACEMENT], bound=True), rushed_keys(beats)
-                    )
-                    if crossing.is_possible:
-                        crossing.cross(rushed_keys(beats))
+                with hands.plan, hands.watch, crossing:
+                    walk.on_dynamodb_alone()
+                    rushed = rushed_keys(beats)
+                    walk.migrate(lambda: fleet.launch(REPLACEMENT, beats[REPLACEMENT], bound=True))
+                    relay = crossing.start_relay() if crossing.is_possible else None
+                    walk.rush(rushed)
+                    if relay is not None:
+                        crossing.cross(relay, rushed)
                     else:
                         hands.note(_WITHOUT_STREAM, Tone.FAULT)
                     hands.drain()
@@ -120,11 +124,14 @@ class Demonstration:
         timeline.note(
             f"{len(self.records):,} airports loaded into DynamoDB by the service's DAO in {seconds:.1f} s"
         )
+        configuration = self.databases.configuration
+        setter_of(load(configuration)).set(TABLE, stage=Stage.OFF, postgres_read_percent=0)
+        copy_plan(
+            example_folder() / "airports" / PLAN, configuration.parent / PLAN, soak=self.pace.soak_of_the_plan
+        )
         with self._store() as store:
-            flag_file(store).set(TABLE, stage=Stage.OFF, postgres_read_percent=0)
             store.prepare()
             self.example.rows.Base.metadata.create_all(store.engine)
-            store.prepare()  # now that the table is there, its triggers
         timeline.note("schema dualstore created by Alembic, table airports by the team's own metadata")
 
     def _store(self) -> DualStore:

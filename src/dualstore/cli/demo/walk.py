@@ -8,7 +8,6 @@ from dualstore.cli.demo.fleet import WorkerProcess
 from dualstore.cli.demo.hands import PATIENCE, Hands
 from dualstore.cli.demo.steps import VICTIM
 from dualstore.cli.demo.timeline import Tone
-from dualstore.stages import Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,18 +20,24 @@ class Walk:
 
     hands: Hands
 
-    def migrate(self, replace: Callable[[], WorkerProcess], rushed: Sequence[str]) -> None:
-        """All these steps, once the service is bound.
+    def migrate(self, replace: Callable[[], WorkerProcess]) -> None:
+        """All these steps, once the service is bound, but for the rush.
 
         Args:
             replace: starts a process in the place of the one that is killed.
-            rushed: the airports that callers rush at.
         """
         self.mirror()
-        self.dial_forward()
+        self.dial_forward(10, 50)
         self.survive_outage()
         self.survive_crash(replace)
         self.dial_back_and_forward()
+
+    def rush(self, rushed: Sequence[str]) -> None:
+        """All callers at once, while DynamoDB decides.
+
+        Args:
+            rushed: the airports that callers rush at.
+        """
         with self.hands.step("rush"):
             self.hands.rush(rushed, where="DynamoDB, then PostgreSQL")
 
@@ -41,6 +46,8 @@ class Walk:
         hands = self.hands
         with hands.step("before"):
             hands.soak()
+        with hands.step("prepare"):
+            hands.carry_out("run_schema_migrations")
         with hands.step("off"):
             hands.fleet.bind()
             hands.note(f"{len(hands.fleet.processes)} processes have bound their models between two calls")
@@ -50,22 +57,21 @@ class Walk:
         """Dual writes, the copy of what was there before, the comparison of all of it, shadow reads."""
         hands = self.hands
         with hands.step("dualwrite"):
-            hands.dial(stage=Stage.DUALWRITE)
+            hands.carry_out("start_dual_writing")
             hands.soak()
         with hands.step("backfill"):
             hands.backfill()
         with hands.step("verify"):
-            hands.verify(repair=False)
+            hands.verify_by_plan()
         with hands.step("shadow"):
-            hands.dial(stage=Stage.SHADOW)
+            hands.carry_out("enable_feature_flag")
             hands.soak()
 
-    def dial_forward(self) -> None:
+    def dial_forward(self, *percents: int) -> None:
         """More and more reads from PostgreSQL."""
-        for percent in (1, 10, 50):
+        for percent in percents:
             with self.hands.step(f"{percent} %"):
-                self.hands.dial(read_percent=percent)
-                self.hands.soak()
+                self.hands.carry_out(f"gradual_traffic_increase/{percent}")
 
     def survive_outage(self) -> None:
         """PostgreSQL crashes and comes back."""
@@ -124,8 +130,13 @@ class Walk:
             hands.soak()
 
     def dial_back_and_forward(self) -> None:
-        """Back to DynamoDB at once, then to PostgreSQL for good."""
-        for name, percent in (("0 %", 0), ("50 % again", 50), ("100 %", 100)):
-            with self.hands.step(name):
-                self.hands.dial(read_percent=percent)
-                self.hands.soak()
+        """Back to DynamoDB, then to PostgreSQL for good."""
+        hands = self.hands
+        with hands.step("0 %"):
+            while hands.table.status().record.dials.postgres_read_percent:
+                hands.take_back("as in an emergency")
+            hands.soak()
+        with hands.step("50 % again"):
+            hands.carry_out("gradual_traffic_increase/50")
+        with hands.step("100 %"):
+            hands.carry_out("monitor_error_rates")

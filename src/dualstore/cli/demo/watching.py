@@ -15,16 +15,16 @@ from dualstore.control import Gate
 from dualstore.errors import DualStoreError, Unavailable
 from dualstore.store import TableStatus
 
+_LOOK_SECONDS = 0.15
+
 
 class Watch:
     """Looks at the table's status again and again; a context manager.
 
-    One look costs both databases a few round trips, so everybody who waits for something waits here.
-
     Args:
         timeline: takes where the migration stands.
-        status: looks.
-        pause: the time between two looks.
+        status: looks; that costs both databases a few round trips.
+        pause: the time between two looks, where nobody waits for something.
     """
 
     def __init__(
@@ -32,14 +32,11 @@ class Watch:
         timeline: Timeline,
         status: Callable[[], TableStatus],
         *,
-        pause: timedelta = timedelta(seconds=0.8),
+        pause: timedelta = timedelta(seconds=1),
     ) -> None:
         self._timeline = timeline
         self._status = status
         self._pause_seconds = pause.total_seconds()
-        self._changed = threading.Condition()
-        self._latest: TableStatus | None = None
-        self._looks = 0
         self._in_doubt_since: float | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
@@ -53,7 +50,7 @@ class Watch:
         self._thread.join()
 
     def until(self, reached: Callable[[TableStatus], bool], *, what: str, patience: timedelta) -> None:
-        """Returns once a look that began after this call shows what is waited for.
+        """Looks until there is what is waited for.
 
         Args:
             reached: tells whether a status does; called in the caller's thread, may take its time.
@@ -65,31 +62,26 @@ class Watch:
         """
         deadline = time.monotonic() + patience.total_seconds()
         while True:
-            status = self._next(deadline)
+            status = self._look()
             if status is not None and reached(status):
                 return
             if time.monotonic() > deadline:
                 seen = "no status could be had" if status is None else str(status)
                 raise Unavailable(f"waited in vain for {what}: {seen}")
-
-    def _next(self, deadline: float) -> TableStatus | None:
-        with self._changed:
-            wanted = self._looks + 2  # the next look may have begun already
-            while self._looks < wanted and time.monotonic() < deadline:
-                self._changed.wait(self._pause_seconds)
-            return self._latest
+            time.sleep(_LOOK_SECONDS)
 
     def _run(self) -> None:
         while not self._stop.wait(self._pause_seconds):
-            try:
-                seen = self._status()
-            except (DualStoreError, ClientError, BotoCoreError):
-                continue
-            self._timeline.standing = self._standing(seen)
-            with self._changed:
-                self._latest = seen
-                self._looks += 1
-                self._changed.notify_all()
+            self._look()
+
+    def _look(self) -> TableStatus | None:
+        """The status now; None where it could not be had."""
+        try:
+            seen = self._status()
+        except (DualStoreError, ClientError, BotoCoreError):
+            return None
+        self._timeline.standing = self._standing(seen)
+        return seen
 
     def _standing(self, seen: TableStatus) -> Standing:
         pending = seen.pending or seen.dirty_keys is None

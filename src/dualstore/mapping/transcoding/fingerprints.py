@@ -49,8 +49,8 @@ _KINDS: dict[Form, Kind] = {
     Form.TEXTS: Kind.TEXTS,
     Form.NUMBERS: Kind.NUMBERS,
 }
-# What psycopg and PostgreSQL write alike, character by character.
-_WRITTEN_ALIKE = frozenset({"text", "varchar", "date"})
+# What is copied in and what PostgreSQL copies out are alike, character by character.
+_WRITTEN_ALIKE = frozenset({"text", "varchar", "date", "uuid"})
 
 
 def kinds_of(part: TableMapping) -> tuple[Kind, ...] | None:

@@ -123,7 +123,9 @@ def _numeric(column_type: sa.Numeric[Any]) -> tuple[Form, int, int]:
 
 
 def _through(codec: Codec) -> Callable[[Any], str | None]:
-    """The field that psycopg would write for what the codec answers."""
+    """The field for what the codec answers, as psycopg would write it."""
+    if codec.pg_type == "uuid":  # its text is the content: as PostgreSQL writes it, not as psycopg does
+        return lambda content: None if codec.encode(content) is None else content
     dumped = _dumped_binaries if codec.pg_type == "bytea[]" else _dumped()
 
     def call(content: Any) -> str | None:

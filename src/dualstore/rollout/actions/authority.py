@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from dualstore.rollout.actions.data import stage_may_follow
+from dualstore.rollout.actions.data import ended_doubt, stage_may_follow
 from dualstore.rollout.actions.traffic import gates_met, watched
 from dualstore.rollout.context import Context
 from dualstore.rollout.registry import Action, Check, Evidence, Step
@@ -22,11 +22,22 @@ def _at(step: Step, context: Context, stage: Stage) -> Sequence[Check]:
 
 
 def _flip(step: Step, context: Context) -> Evidence:
-    """The gates before it, the flip, and a watch after it."""
-    flips = any(table.status().record.stage is Stage.SHADOW for _, table in context.tables(step))
+    """The end of all doubt and the gates before it, the flip, and a watch after it."""
+    flips = [name for name, table in context.tables(step) if table.status().record.stage is Stage.SHADOW]
+    compared = {name: ended_doubt(step, context, name) for name in flips}
     before = context.meet_gates(step) if flips else None
-    flipped = _go(step, context, Stage.LIVE)
-    return {"before": before, "flipped": flipped, **context.soak(step)}
+    flipped = {name: _to_live(step, context, name) for name in step.tables}
+    return {"compared": compared, "before": before, "flipped": flipped, **context.soak(step)}
+
+
+def _to_live(step: Step, context: Context, name: str) -> Evidence:
+    """A process that died earlier may be found dead only now: what is refused for that is proven anew."""
+    return context.dial(
+        name,
+        patience=step.patience,
+        refused=lambda: ended_doubt(step, context, name),
+        stage=Stage.LIVE,
+    )
 
 
 FLIP_AUTHORITY = Action(
@@ -36,8 +47,8 @@ FLIP_AUTHORITY = Action(
         "authority moves, and DynamoDB follows." + watched(step)
     ),
     act=_flip,
-    redo=lambda step, context: _go(step, context, Stage.LIVE),
-    ready=stage_may_follow(Stage.LIVE),
+    redo=lambda step, context: {name: _to_live(step, context, name) for name in step.tables},
+    ready=stage_may_follow(Stage.LIVE, proves=True),
     holds=lambda step, context: [*_at(step, context, Stage.LIVE), *gates_met(step, context)],
     undo=lambda step, context: _go(step, context, Stage.SHADOW),
     undone=lambda step, context: _at(step, context, Stage.SHADOW),

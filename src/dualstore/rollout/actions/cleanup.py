@@ -1,12 +1,12 @@
 """The end: nobody needs DynamoDB any more, and a backup of PostgreSQL can be restored."""
 
 import os
+import secrets
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -118,9 +118,9 @@ def _restored(step: Step, context: Context) -> Mapping[str, backups.Restored]:
     url = os.environ.get(variable, "")
     driver_url = "postgresql+psycopg://" + url.partition("://")[2]
     engine = sa.create_engine(driver_url, poolclass=sa.NullPool)
-    if _is_same_database(engine, context.store.engine):
-        raise StepRefused(f"{variable} names the production database itself: give a scratch one")
     try:
+        if (problem := _why_not_scratch(engine, context.store.engine)) is not None:
+            raise StepRefused(f"{variable} {problem}")
         found = {}
         for name, table in context.tables(step):
             scratch = PostgresStore(engine, {table.physical: table.mapping})
@@ -142,20 +142,21 @@ def _lines_compared(step: Step, context: Context) -> Mapping[str, backups.Restor
     return found
 
 
-_IDENTITY = sa.text(
-    "SELECT system_identifier::text || current_database() || coalesce(inet_server_port()::text, '')"
-    " FROM pg_control_system()"
-)
+def _why_not_scratch(scratch: sa.Engine, present: sa.Engine) -> str | None:
+    """Why a database cannot be taken for a restored copy; None where it can.
 
-
-def _is_same_database(scratch: sa.Engine, present: sa.Engine) -> bool:
-    """A clone of a server has its system identifier, too, hence the port."""
-    identities: list[Any] = []
-    for engine in (scratch, present):
-        with engine.connect() as connection:
-            identities.append((engine.url.host, connection.scalar(_IDENTITY)))
-    first, second = identities
-    return bool(first == second)
+    A lock that one connection holds, and the other cannot get, tells that both are in one database, whatever
+    name and way led there. A replica has locks of its own, but is no restored backup either.
+    """
+    key = secrets.randbits(63)
+    with present.connect() as here, scratch.connect() as there:
+        if there.scalar(sa.text("SELECT pg_is_in_recovery()")):
+            return "names a replica: give a scratch database that a backup was restored into"
+        # Of the transactions: a pooler may give each another session.
+        here.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
+        if not there.scalar(sa.text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": key}):
+            return "names the production database itself: give a scratch one"
+    return None
 
 
 def _restore_and_compare(step: Step, context: Context) -> Evidence:

@@ -1,20 +1,31 @@
 """The data: every write goes to both sides, the history is copied, and both are proven equal."""
 
+import time
 from collections.abc import Sequence
+from datetime import timedelta
 
+from dualstore.control import ControlRecord
 from dualstore.errors import ConfigurationError
 from dualstore.rollout.context import Context
 from dualstore.rollout.registry import Action, Check, Checks, Evidence, Step, StepRefused
 from dualstore.stages import Side, Stage
+from dualstore.store.table import MigratedTable
+from dualstore.verify import Verification
 
 _MIRRORED_BY_DYNAMODB = frozenset({Stage.DUALWRITE, Stage.SHADOW})
 _ON_BOTH = frozenset({Stage.DUALWRITE, Stage.SHADOW, Stage.LIVE, Stage.RAMPDOWN})
 _ALL = 100.0
+_AGAIN_AFTER = timedelta(seconds=1)
 _COPY_OPTIONS = ("segments", "workers", "max_rows_per_second")
 
 
-def stage_may_follow(target: Stage) -> Checks:
-    """The precondition of a step that leads to a stage: nothing stands in its way."""
+def stage_may_follow(target: Stage, *, proves: bool = False) -> Checks:
+    """The precondition of a step that leads to a stage: nothing stands in its way.
+
+    Args:
+        target: the stage.
+        proves: whether the step itself compares both sides anew where they are in doubt (`ended_doubt`).
+    """
 
     def ready(step: Step, context: Context) -> Sequence[Check]:
         found = []
@@ -25,6 +36,9 @@ def stage_may_follow(target: Stage) -> Checks:
             what = f"{name} may go to stage {target}"
             if target not in record.stage.neighbours():
                 found.append(Check(what, f"it is at {record.stage}: dial it to where the plan expects it"))
+                continue
+            if proves and _in_doubt(record):
+                found.append(Check(f"{what}, once both sides are compared anew"))
                 continue
             reasons = table.obstacles(target)
             found += [Check(what, reason, passing=True) for reason in reasons] or [Check(what)]
@@ -100,18 +114,14 @@ def _copied(step: Step, context: Context) -> Sequence[Check]:
 
 
 def _copy(step: Step, context: Context) -> Evidence:
-    options = {
-        key: step.options[key]
-        for key in ("segments", "workers", "max_rows_per_second")
-        if key in step.options
-    }
+    options = {key: step.options[key] for key in _COPY_OPTIONS if key in step.options}
     found: dict[str, Evidence] = {}
     for name, table in context.tables(step):
         if table.status().record.loaded:
             found[name] = {"found": "copied already"}
             continue
         context.tools.announce(f"{step.id}: copying {name}")
-        result = table.backfill(**options)
+        result = table.backfill(**options, progress=context.progress_of(step, name))
         done = result.totals
         found[name] = {
             "run": str(result.run_id),
@@ -167,7 +177,7 @@ def _verify(step: Step, context: Context) -> Evidence:
             found[name] = {"found": f"proven equal at {proven_at.isoformat()}"}
             continue
         context.tools.announce(f"{step.id}: comparing both sides of {name} whole")
-        result = table.verify(repair=bool(step.options.get("repair", False)))
+        result = _compared(step, context, name, table)
         found[name] = {
             "run": str(result.run_id),
             "equal": result.equal,
@@ -177,12 +187,56 @@ def _verify(step: Step, context: Context) -> Evidence:
             "proven": result.proven,
         }
         if not result.proven:
-            raise StepRefused(
-                f"{name}: {result.difference_count - result.repaired:,} difference(s) are left and "
-                f"{result.moving:,} key(s) did not hold still: look at `dualstore discrepancies {name}`, or "
-                "set `repair: true`"
-            )
+            raise StepRefused(f"{_differs(name, result)}, or set `repair: true`")
     return found
+
+
+def _compared(step: Step, context: Context, name: str, table: MigratedTable) -> Verification:
+    """Compare until every key is judged: what is written all the time may hold still the next time."""
+    ends = time.monotonic() + step.patience.total_seconds()
+    while True:
+        result = table.verify(
+            repair=bool(step.options.get("repair", False)), progress=context.progress_of(step, name)
+        )
+        only_moving = result.moving and result.difference_count == result.repaired
+        if not only_moving or time.monotonic() >= ends:
+            return result
+        context.tools.announce(
+            f"{step.id}: {result.moving:,} key(s) of {name} did not hold still: comparing again"
+        )
+        context.pause(_AGAIN_AFTER)
+
+
+def ended_doubt(step: Step, context: Context, name: str) -> Evidence | None:
+    """Compare both sides of a table where nobody can say that they are equal still; None where one can.
+
+    A process that died, of this plan's runner too, may have left a write on one side. Only a comparison of
+    both ends that doubt.
+
+    Raises:
+        StepRefused: they are not equal.
+    """
+    table = context.store.table(name)
+    if not _in_doubt(table.status().record):
+        return None
+    context.tools.announce(f"{step.id}: {name} is in doubt: comparing both sides whole")
+    result = _compared(step, context, name, table)
+    if not result.proven:
+        raise StepRefused(_differs(name, result))
+    return {"run": str(result.run_id), "equal": result.equal}
+
+
+def _in_doubt(record: ControlRecord) -> bool:
+    """Whether only a comparison of both sides lets the authority move."""
+    return record.loaded and (bool(record.suspects) or not record.verified)
+
+
+def _differs(name: str, result: Verification) -> str:
+    return (
+        f"{name}: {result.difference_count - result.repaired:,} difference(s) are left and "
+        f"{result.moving:,} key(s) did not hold still: look at `dualstore discrepancies {name}`, or run "
+        "`dualstore verify --repair`"
+    )
 
 
 def _proven(step: Step, context: Context) -> Sequence[Check]:

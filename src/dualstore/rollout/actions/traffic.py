@@ -43,7 +43,7 @@ def _shadow_percent(step: Step) -> dict[str, float]:
     return {"shadow_percent": float(step.options["shadow_percent"])}
 
 
-def _dialled_to_stage(step: Step, context: Context, stage: Stage, **wishes: float) -> Evidence:
+def _dialled_to_stage(step: Step, context: Context, stage: Stage, **wishes: Any) -> Evidence:
     return {
         name: context.dial(name, patience=step.patience, stage=stage, postgres_read_percent=0.0, **wishes)
         for name in step.tables

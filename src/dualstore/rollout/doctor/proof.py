@@ -67,10 +67,19 @@ def convergence(patient: Patient, table: MigratedTable) -> Iterator[Finding]:
     if seen.stage is Stage.OFF:
         yield ok("the table is at stage off: nothing is mirrored, so nothing can differ", stage="off")
         return
-    findings = [*_doubts(seen), *_proof_of(seen)]
+    findings = [*_failover(table), *_doubts(seen), *_proof_of(seen)]
     yield from findings
     if not findings:
         yield ok("nothing is in doubt, and both sides are proven equal", **evidence)
+
+
+def _failover(table: MigratedTable) -> Iterator[Finding]:
+    record = table.view.record
+    if record.unreconciled:
+        yield problem(
+            f"the table was {record.failed_over}, and what that lost has not been listed",
+            f"dualstore failover {table.served.logical} --reconcile",
+        )
 
 
 def _doubts(seen: EvidenceSnapshot) -> Iterator[Finding]:

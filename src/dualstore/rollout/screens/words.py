@@ -9,6 +9,7 @@ from dualstore.rollout.gates import Judgement
 from dualstore.rollout.screens.picture import Picture, PlanPicture, TablePicture
 from dualstore.stages import Side
 from dualstore.store import TableStatus
+from dualstore.store.status import failover_in_words
 from dualstore.stores.base import OutboxDepth
 from dualstore.stores.ledger import RunState
 from dualstore.stores.postgres_screens import RunSeen
@@ -29,7 +30,7 @@ def position(table: TablePicture) -> str:
     if table.last_known is None:
         return "unknown"
     record = table.last_known
-    return f"last known: {record.stage} ({SIDES[record.authority]} authoritative)"
+    return f"last known: {record.stage} ({SIDES[record.authority]} authoritative){failover_in_words(record)}"
 
 
 def reads(record: ControlRecord) -> str:
@@ -135,6 +136,11 @@ def problems(picture: Picture) -> Iterator[str]:
         if table.shown is None:
             continue
         status = table.shown.status
+        if status.record.unreconciled:
+            yield (
+                f"{table.name}: {status.record.failed_over}; no read goes to PostgreSQL until `dualstore "
+                "failover --reconcile` and a verification"
+            )
         if status.record.stopped is not None:
             yield f"{table.name}: reads from PostgreSQL and comparisons are {status.record.stopped}"
         for kind, seen in sorted(status.rogues.items()):
