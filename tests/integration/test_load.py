@@ -32,27 +32,13 @@ from integration.deployment import (
     bring_to,
     mirrored,
 )
+from unit.rollout.load.clocks import WaitedTime
 
 NAME = "orders"
 RECORDED = 240
 PER_SECOND = 20.0
 PROCESSES = os.environ.get("DUALSTORE_LOAD_PROCESSES", "1")
 """How many replay where the command does: each costs two seconds to begin."""
-
-
-class WaitedTime:
-    """A clock that stands still but for those who sleep: a replay goes as fast as it can."""
-
-    def __init__(self) -> None:
-        self._now = 0.0
-
-    def now(self) -> float:
-        """Seconds since whenever."""
-        return self._now
-
-    def sleep(self, seconds: float) -> None:
-        """Wait, at once."""
-        self._now += seconds
 
 
 @dataclass

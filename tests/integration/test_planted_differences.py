@@ -21,7 +21,7 @@ from dualstore.flags import Requested, StaticFlags
 from dualstore.items import KeyAttribute, KeySchema, key_hash
 from dualstore.shadow import Rules, ShadowMismatch
 from dualstore.telemetry import DiscrepancyKind, Role, names
-from integration.deployment import REGION, bring_to
+from integration.deployment import REGION, bring_to, deployed
 
 NAME = "orders"
 CANARY = f"canary{uuid4().hex}"
@@ -78,6 +78,13 @@ def twin_of(deployment, *, rules=None, **shadow) -> Iterator[Twin]:
         store.repository(model, row, name=NAME)
         table = bring_to(store, NAME, Requested(stage=Stage.SHADOW)).physical
         yield Twin(deployment, store, table)
+
+
+@pytest.fixture
+def deployment(postgres_url, dynamodb_server, dynamodb):
+    """A database of this test's own: all that is kept there is searched."""
+    with deployed(postgres_url, dynamodb, dynamodb_server.endpoint_url) as both:
+        yield both
 
 
 @pytest.fixture

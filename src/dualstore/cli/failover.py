@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import os
 import platform
 import sys
 import time
@@ -219,11 +220,16 @@ def _reconcile(store: DualStore, table: str, options: Mapping[str, Any]) -> bool
     return True
 
 
+def _secret(path: str, flags: int) -> int:
+    """Opens a file for this user alone: what it takes is as secret as the table."""
+    return os.open(path, flags, 0o600)
+
+
 def _shown(migrated: MigratedTable, record: ControlRecord, options: Mapping[str, Any]) -> int:
     """Print some of the lost writes, and export all where that is asked for; how many were printed."""
     export: Path | None = options["export"]
     shown = 0
-    with nullcontext() if export is None else export.open("w", encoding="utf-8") as file:
+    with nullcontext() if export is None else open(export, "w", encoding="utf-8", opener=_secret) as file:
         for page in migrated.lost_writes.entries(after_epoch=epoch_before_failover(record)):
             for each in page:
                 if each.kind is Loss.ARRIVED:

@@ -9,10 +9,11 @@ import logging
 import math
 import os
 import threading
+import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -40,6 +41,7 @@ logger = logging.getLogger(__name__)
 _PAUSED_POLL_SECONDS = 0.05
 _PAUSED_LOOK_SECONDS = 0.02
 _TRIES = 3
+_LOCKED_SECONDS = 0.1
 # A table that is found in the other database may be on its way back already.
 _MOVES_AT_ONCE = 3
 
@@ -332,6 +334,7 @@ class Agent:
         names = list(self._tables) if table is None else [table]
         if table is None:
             self._heed_failovers()
+            self._bear_witness()
         for _ in range(_MOVES_AT_ONCE):
             failures = {}
             sides = {name: self._side_of(name) for name in names}
@@ -377,8 +380,11 @@ class Agent:
         for table in self._watch.look().keys() & of_postgres:
             logger.warning("%s was failed over: DynamoDB's record decides", table)
             self._tables[table].side = Side.DYNAMODB
-        if remaining := self._of_postgres():
-            self._watch.bear_witness(remaining)
+
+    def _bear_witness(self) -> None:
+        """Leave word in DynamoDB that this process lives, while PostgreSQL is the authority of a table."""
+        if of_postgres := self._of_postgres():
+            self._watch.bear_witness(of_postgres)
 
     def _of_postgres(self) -> frozenset[str]:
         """The tables whose records were last found to decide in PostgreSQL."""
@@ -415,10 +421,10 @@ class Agent:
 
     def _read(self, side: Side) -> tuple[dict[str, ControlRecord], dict[str, Exception], float]:
         """The records of a database's tables, why some could not be read, and when grants on them begin."""
-        asked_at = self.clock.now()
-        if side is Side.POSTGRES and self._lapsed(asked_at):
+        if side is Side.POSTGRES and self._lapsed(self.clock.now()):
             # It has slept, or was cut off, for as long as a failover takes.
             self._heed_failovers()
+        asked_at = self.clock.now()  # after that look: one that hangs must not use up the grant
         tables = {name: state for name, state in self._tables.items() if self._side_of(name) is side}
         search = Search(self.homes)
         records, failures = search.locate(tables)
@@ -535,6 +541,8 @@ class Agent:
                 f"dualstore-agent-{side}": partial(self._look, side) for side in Side
             }
             rounds["dualstore-flags"] = self._following.round
+            # By itself: where DynamoDB hangs, nothing else may keep a look from finding that out in time.
+            rounds["dualstore-failovers"] = self._heed_failovers
             self._threads = tuple(
                 threading.Thread(target=self._run, args=(act,), name=name, daemon=True)
                 for name, act in rounds.items()
@@ -544,7 +552,7 @@ class Agent:
 
     def _look(self, side: Side) -> None:
         if side is Side.DYNAMODB:
-            self._heed_failovers()
+            self._bear_witness()
         for failure in self._refresh_side(side).values():
             raise failure
 
@@ -557,11 +565,12 @@ class Agent:
             finish: called when no write is unfinished any more; tells whether nothing is left to be recorded
                 for the mirror. Otherwise this process stays registered until its silence makes its tables
                 suspect.
-            timeout: the longest wait for unfinished writes.
+            timeout: the longest wait for unfinished writes; and for a database that does not answer.
         """
         self._stop.set()
+        ends = time.monotonic() + timeout.total_seconds()
         for thread in self._threads:
-            thread.join(timeout.total_seconds())
+            thread.join(max(0.0, ends - time.monotonic()))
         self._threads = ()
         for state in self._tables.values():
             with state.lock:  # nothing begins from here on
@@ -570,18 +579,21 @@ class Agent:
         while any(state.unfinished for state in self._tables.values()) and self.clock.now() <= deadline:
             self.clock.sleep(0.01)
         finished = finish() and not any(state.unfinished for state in self._tables.values())
-        with ExitStack() as stack:
-            for lock in self._refreshing.values():  # none under way comes back into the register
-                stack.enter_context(lock)
-            self._left = True
-            self._watch.leave()
-            if finished:
-                for side in Side:
+        self._left = True  # whoever begins to refresh from here on does not come back into the register
+        self._watch.leave()
+        if not finished:
+            logger.warning("Writes are still unfinished: this process stays registered until it is silent")
+            return
+        for side, lock in self._refreshing.items():  # none under way comes back into the register
+            if lock.acquire(timeout=max(_LOCKED_SECONDS, ends - time.monotonic())):
+                try:
                     self._leave(side)
-            else:
-                logger.warning(
-                    "Writes are still unfinished: this process stays registered until it is silent"
-                )
+                finally:
+                    lock.release()
+            elif self.registries[
+                side
+            ].entered:  # somebody waits for that database: it could not be told either
+                logger.warning("This process could not leave the register in %s, which does not answer", side)
 
     def _leave(self, side: Side) -> None:
         if not self.registries[side].entered:

@@ -108,7 +108,8 @@ class FailoverWatch:
             self._notes.note_witness(word)
 
     def leave(self) -> None:
-        """Take back the word: this process ends."""
-        if self._notes is not None and self._beat and not self._unreachable:
+        """Take back the word: this process ends. A DynamoDB that has been silent for a while is not asked."""
+        silent = self._unreachable or self._clock.now() - self._seen_at > self._every_seconds
+        if self._notes is not None and self._beat and not silent:
             with suppress(*_UNREACHABLE):
                 self._notes.forget_witness(self._process)

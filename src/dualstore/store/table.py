@@ -550,7 +550,8 @@ class MigratedTable:
         now = time.monotonic()
         if not record.decides or (now < self._copy_again_at and not record.unreconciled):
             return
-        if record.generation == self._copied_generation and now < self._copy_anew_at:
+        copied = record.generation == self._copied_generation and now < self._copy_anew_at
+        if copied and not record.unreconciled:  # a lost PostgreSQL may come back at any moment, and again
             return
         self._copy_again_at = now + _COPY_PAUSE_SECONDS  # of who may be gone for good
         if record.failed_over is not None:  # PostgreSQL may come back as it was before, or from a backup
@@ -596,7 +597,7 @@ class MigratedTable:
         Raises:
             MirrorUnavailable: PostgreSQL does not answer.
         """
-        self._agent.refresh()
+        self._agent.refresh(table=self.physical)
         return self._repair.run(self.served)
 
     def settle(self, keys: Sequence[Key]) -> None:

@@ -323,6 +323,19 @@ def test_while_dynamodb_is_away_grants_go_on_without_a_break(
         assert process.agent.is_granted(TABLE)
 
 
+def test_a_dynamodb_that_hangs_for_longer_than_a_grant_does_not_stop_the_authority(
+    world: World, at_live: tuple[Process, Process]
+) -> None:
+    process, _ = at_live
+    process.bookkeeping.before = lambda *_: world.clock.advance(WRITE_GRANT + 1)
+    process.lose(DYNAMODB)
+    for number in range(5):
+        world.clock.advance(0.4)
+        process.round()
+        process.put(str(number))
+        assert world.value(POSTGRES) == str(number)
+
+
 def test_a_sender_that_slept_through_it_all_overwrites_nothing(
     world: World, at_live: tuple[Process, Process]
 ) -> None:

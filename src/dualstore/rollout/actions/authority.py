@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dualstore.rollout.actions.data import ended_doubt, stage_may_follow
 from dualstore.rollout.actions.traffic import gates_met, watched
 from dualstore.rollout.context import Context
-from dualstore.rollout.registry import Action, Check, Evidence, Step
+from dualstore.rollout.registry import Action, Check, Evidence, Step, StepRefused
 from dualstore.rollout.schema import SOAKING
 from dualstore.stages import Stage
 
@@ -24,6 +24,11 @@ def _at(step: Step, context: Context, stage: Stage) -> Sequence[Check]:
 def _flip(step: Step, context: Context) -> Evidence:
     """The end of all doubt and the gates before it, the flip, and a watch after it."""
     flips = [name for name, table in context.tables(step) if table.status().record.stage is Stage.SHADOW]
+    if flips and context.marks(step):
+        raise StepRefused(
+            f"{step.id}: {', '.join(flips)} went back to stage shadow after the flip: roll the step back "
+            "(`dualstore plan rollback`), and have it approved anew"
+        )
     compared = {name: ended_doubt(step, context, name) for name in flips}
     before = context.meet_gates(step) if flips else None
     flipped = {name: _to_live(step, context, name) for name in step.tables}
@@ -32,12 +37,12 @@ def _flip(step: Step, context: Context) -> Evidence:
 
 def _to_live(step: Step, context: Context, name: str) -> Evidence:
     """A process that died earlier may be found dead only now: what is refused for that is proven anew."""
-    return context.dial(
-        name,
-        patience=step.patience,
-        refused=lambda: ended_doubt(step, context, name),
-        stage=Stage.LIVE,
-    )
+
+    def proven_anew() -> None:
+        if ended_doubt(step, context, name) is not None:
+            context.meet_gates(step)  # they were met before a comparison that may have taken hours
+
+    return context.dial(name, patience=step.patience, refused=proven_anew, stage=Stage.LIVE)
 
 
 FLIP_AUTHORITY = Action(

@@ -22,6 +22,7 @@ _LOOK_SECONDS = 0.5
 """So often a writer that waits looks whether it is to stop."""
 _GRACE_SECONDS = 2.0
 """What has not begun so long after the end is not begun any more."""
+_SCHEDULING = Path("/proc/thread-self/schedstat")
 
 
 class Clock(Protocol):
@@ -35,6 +36,10 @@ class Clock(Protocol):
         """Wait."""
         ...
 
+    def scheduled(self) -> tuple[float, float]:
+        """For how many seconds this thread has had a processor, and has waited for one."""
+        ...
+
 
 class WallClock:
     """Time as it passes."""
@@ -45,6 +50,15 @@ class WallClock:
     def sleep(seconds: float) -> None:
         """Wait."""
         time.sleep(seconds)
+
+    @staticmethod
+    def scheduled() -> tuple[float, float]:
+        """As the kernel counts it (its sched-stats); nothing where none tells."""
+        try:
+            ran, waited, _ = _SCHEDULING.read_text().split()
+        except (OSError, ValueError):
+            return 0.0, 0.0
+        return int(ran) / 1e9, int(waited) / 1e9
 
 
 def drive(
@@ -107,10 +121,10 @@ class _Driver:
         began, processor = self._clock.now(), time.process_time()
 
         def write() -> None:
-            ran, waited = _scheduled_seconds()
+            ran, waited = self._clock.scheduled()
             while (arrival := self._take()) is not None:
                 self._carry_out(*arrival, began, is_measured=arrival[0] >= measured_from, ends=ends)
-            ran_until, waited_until = _scheduled_seconds()
+            ran_until, waited_until = self._clock.scheduled()
             self._counting.scheduled(ran=ran_until - ran, waited=waited_until - waited)
 
         with ThreadPoolExecutor(writers, thread_name_prefix="dualstore-load") as pool:
@@ -151,19 +165,6 @@ class _Driver:
         counting.done(ended - sent, asked.partitions)
         if is_measured:
             counting.ended(asked.kind, outcome, since_due=ended - due, since_sent=ended - sent)
-
-
-_SCHEDULING = Path("/proc/thread-self/schedstat")
-"""For how long this thread ran, and for how long it waited to run, in ns (kernel: sched-stats)."""
-
-
-def _scheduled_seconds() -> tuple[float, float]:
-    """How long this thread has had a processor, and has waited for one; nothing where no kernel tells."""
-    try:
-        ran, waited, _ = _SCHEDULING.read_text().split()
-    except (OSError, ValueError):
-        return 0.0, 0.0
-    return int(ran) / 1e9, int(waited) / 1e9
 
 
 def _outcome(execute: Execute, asked: Asked) -> str:

@@ -1,25 +1,8 @@
-"""Time that passes when somebody waits, and not otherwise."""
-
-import threading
+"""What the tests of a replay share."""
 
 import pytest
 
-
-class WaitedTime:
-    """A clock for several threads: it stands still but for those who sleep."""
-
-    def __init__(self) -> None:
-        self._now = 1000.0
-        self._lock = threading.Lock()
-
-    def now(self) -> float:
-        """Seconds since whenever."""
-        return self._now
-
-    def sleep(self, seconds: float) -> None:
-        """Wait, at once."""
-        with self._lock:
-            self._now += seconds
+from unit.rollout.load.clocks import WaitedTime
 
 
 @pytest.fixture
