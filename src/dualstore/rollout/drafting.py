@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 _CONFIGURATION = """\
 # What dualstore reads; DUALSTORE_… variables win over it. docs/reference/configuration.md has every key.
 
+environment = "production"  # a plan names the same; load tests run in "staging" only
+
 [postgres]
 # Leave the password out: set DUALSTORE_POSTGRES__URL in the environment instead.
 url = "postgresql://dualstore@localhost/service"
