@@ -182,3 +182,44 @@ def test_a_pool_that_does_not_reset_its_connections_gets_no_transaction_committe
         assert connection.scalar(sa.text("SELECT to_regclass('left_open')")) is None
         assert connection.scalar(sa.text("SELECT count(*) FROM orders WHERE number = 77")) == 1
     engine.dispose()
+
+
+def test_a_table_that_is_altered_under_prepared_statements_fails_no_read(url):
+    engine = sa.create_engine(url, pool_size=3)
+    store = PostgresStore(engine, TABLES)
+
+    def read_on_every_connection() -> None:
+        with store._sessions.lease(), store._sessions.lease():
+            for _ in range(OFTEN):
+                store.execute(parse("GetItem", {"TableName": TABLE, "Key": key()}))
+        for _ in range(3 * OFTEN):
+            store.execute(parse("GetItem", {"TableName": TABLE, "Key": key()}))
+
+    for type_ in ("varchar(60)", "text"):
+        read_on_every_connection()
+        with engine.begin() as connection:
+            connection.exec_driver_sql(f'ALTER TABLE orders ALTER status TYPE {type_} COLLATE "C"')
+    read_on_every_connection()
+    engine.dispose()
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_statement_that_is_refused_for_an_altered_table_is_prepared_anew(url, exchange, together):
+    every = "SELECT * FROM altered", ()
+
+    def read() -> None:
+        if together:
+            exchange.together([every, ("SELECT 1", ())])
+        else:
+            exchange.rows(every)
+
+    with connect(url, autocommit=True) as another:
+        another.execute("CREATE TABLE altered (n int)")
+        for _ in range(OFTEN):
+            read()
+        another.execute("ALTER TABLE altered ALTER n TYPE bigint")
+        with pytest.raises(psycopg.errors.FeatureNotSupported):
+            read()
+        for _ in range(OFTEN):
+            read()
+        another.execute("DROP TABLE altered")

@@ -86,7 +86,7 @@ class Exchange:
         results = self._connection.wait(execute(self._pgconn))
         self._note(sent, results)
         # A deferred constraint fails behind the statement's own answer.
-        self._raise_failure(results)
+        self._raise_failure([sent], results)
         return self._rows(results[0])
 
     def together(self, statements: Sequence[Statement]) -> list[list[Row]]:
@@ -116,7 +116,7 @@ class Exchange:
                 self._note_preparation(each, next(left, None))
             answers.append(list(islice(left, 1)))
             self._note(each, answers[-1])
-        self._raise_failure(results)
+        self._raise_failure(sent, results)
         if self._register._to_flush:  # noqa: SLF001 - as cursors do: the register is full
             self._connection.wait(self._register.maintain_gen(self._connection))
         return [self._rows(answer) for (answer,) in answers]
@@ -166,10 +166,23 @@ class Exchange:
         if result is None or result.status != ExecStatus.COMMAND_OK:
             self._register._names.pop(self._register.key(sent.query), None)  # noqa: SLF001 - as above
 
-    def _raise_failure(self, results: Sequence[Any]) -> None:
+    def _raise_failure(self, sent: Sequence[_Sent], results: Sequence[Any]) -> None:
         for result in results:
             if result.status == ExecStatus.FATAL_ERROR:
-                raise errors.error_from_result(result, encoding=self._encoding)
+                failure = errors.error_from_result(result, encoding=self._encoding)
+                if isinstance(failure, errors.FeatureNotSupported):
+                    self._forget(sent)
+                raise failure
+
+    def _forget(self, sent: Sequence[_Sent]) -> None:
+        """Have statements prepared anew: "cached plan must not change result type".
+
+        Somebody has altered a column since. PostgreSQL refuses such a statement on this connection for good.
+        """
+        register = self._register
+        for each in sent:
+            if (name := register._names.pop(register.key(each.query), None)) is not None:  # noqa: SLF001 - as above
+                register._to_flush.append(name)  # noqa: SLF001 - as above
 
     def _rows(self, result: Any) -> list[Row]:
         if result.status != ExecStatus.TUPLES_OK:

@@ -33,6 +33,8 @@ class Fault(Enum):
     """No answer in time."""
     CONTENTION = "contention"
     """Deadlock or serialization failure: run the transaction again."""
+    ALTERED = "altered"
+    """A table has been altered since a statement was prepared; on this connection it will be anew."""
     FULL = "full"
     """There is no room left; nothing was written."""
     REFUSED = "refused"
@@ -47,6 +49,7 @@ _FAULTS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Faul
     ((pg.QueryCanceled, pg.LockNotAvailable), Fault.LATE),
     ((pg.SerializationFailure, pg.DeadlockDetected), Fault.CONTENTION),
     ((pg.UndefinedTable, pg.UndefinedColumn, pg.InvalidSchemaName, pg.UndefinedObject), Fault.SCHEMA),
+    (pg.FeatureNotSupported, Fault.ALTERED),
     (pg.DiskFull, Fault.FULL),
     # Class 22, data exceptions; 23, integrity violations; 54000 and 54001, a row or key too long for its
     # table or index; class P0, a trigger of the team's own that raises or asserts.
@@ -113,6 +116,7 @@ _EXPLAINED = {
     Fault.LOST: "the connection failed",
     Fault.LATE: "no answer in time, or no free connection or lock",
     Fault.CONTENTION: "it kept colliding with other transactions",
+    Fault.ALTERED: "a table was altered, or PostgreSQL does not know a feature",
     Fault.FULL: "there is no room left on its disk, so make some",
     Fault.REFUSED: "the item breaks a rule of its SQL table",
     Fault.SCHEMA: (

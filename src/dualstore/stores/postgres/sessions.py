@@ -35,7 +35,8 @@ _SETTINGS = (
 _LOCK_ONE = "SELECT dualstore.lock_key($1::bigint, $2, $3)"
 # A function with side effects is evaluated row by row, in the order of the array.
 _LOCK_MANY = f"{_SETTINGS}(SELECT count(pg_advisory_xact_lock(k)) FROM unnest($1::bigint[]) AS k)"
-_TRIES = {Fault.LOST: 2, Fault.CONTENTION: 5}
+# Every connection of the pool has statements from before a table was altered.
+_TRIES = {Fault.LOST: 2, Fault.CONTENTION: 5, Fault.ALTERED: 100}
 _PAUSE_S, _LONGEST_PAUSE_S = 0.003, 0.02
 # The server's own limit comes first: the connection survives it.
 _GRACE = timedelta(milliseconds=500)
@@ -136,7 +137,8 @@ class Sessions:
         """Do some work on a connection, within the timeout.
 
         Deadlocks and serialization failures start it again, and so does a lost connection, once: after a
-        restart of the server every idle connection is a dead one.
+        restart of the server every idle connection is a dead one. So does a table that was altered since a
+        statement was prepared.
 
         Args:
             work: what to do; doing it twice does no harm. A transaction that it leaves open is rolled back.
