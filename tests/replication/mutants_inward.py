@@ -192,11 +192,11 @@ _READ = histories.GetItem({"TableName": "items", "Key": histories.KEY, "Consiste
 # Rule 6: reading the mirror
 
 
-def _granted_from_the_answer(self: Agent, records: Any, asked_at: float) -> None:
-    _install(self, records, self.clock.now())
+def _granted_from_the_answer(self: Agent, records: Any, asked_at: Any) -> None:
+    _install(self, records, dict.fromkeys(asked_at, self.clock.now()))
 
 
-def _granted_for_ever(self: Agent, records: Any, asked_at: float) -> None:
+def _granted_for_ever(self: Agent, records: Any, asked_at: Any) -> None:
     _install(self, records, asked_at)
     self._views = {table: replace(view, read_until=math.inf) for table, view in self._views.items()}
 

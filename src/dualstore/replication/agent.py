@@ -108,7 +108,7 @@ class Agent:
             notes if registers else None,
             process=self.registries[Side.POSTGRES].id,
             clock=clock,
-            every=self.times.write / 4,
+            write_grant=self.times.write,
         )
         self._stays: set[Side] = set()
         self._failed: dict[Side, tuple[float, Mapping[str, Exception]]] = {}
@@ -387,8 +387,13 @@ class Agent:
             self._watch.bear_witness(of_postgres)
 
     def _of_postgres(self) -> frozenset[str]:
-        """The tables whose records were last found to decide in PostgreSQL."""
-        return frozenset(name for name, state in self._tables.items() if state.side is Side.POSTGRES)
+        """The tables whose records were last found to decide in PostgreSQL, and that can be failed over."""
+        views = self._views
+        return frozenset(
+            name
+            for name, state in self._tables.items()
+            if state.side is Side.POSTGRES and not (name in views and self._watch.is_over(views[name].record))
+        )
 
     def _refreshed(self, side: Side, *, beat: bool) -> tuple[bool, dict[str, Exception]]:
         """Read once, and beat where that is due; True first where nobody could see this process before.
@@ -401,9 +406,8 @@ class Agent:
         if self._left:
             raise Unavailable("this process has left the register: its DualStore is closed")
         records, failures, asked_at = self._read(side)
-        tables = records.keys() | failures.keys()
         if not self._registers:
-            self._granted_at[side] = dict.fromkeys(tables, asked_at)
+            self._granted_at[side] = asked_at
         self._install(records, asked_at)
         if not self._registers:
             return False, failures
@@ -412,15 +416,17 @@ class Agent:
         try:
             if not confirmed:
                 self._leave(side)
-            elif beat or confirmed != self._beaten[side] or self._beat_is_due(side, asked_at):
+            elif beat or confirmed != self._beaten[side] or self._beat_is_due(side):
                 again = not self._beat(side, confirmed, asked_at)
         except (ClientError, BotoCoreError, Unavailable) as error:
             failures |= dict.fromkeys(confirmed, error)
         self._install(records, asked_at)
         return again, failures
 
-    def _read(self, side: Side) -> tuple[dict[str, ControlRecord], dict[str, Exception], float]:
-        """The records of a database's tables, why some could not be read, and when grants on them begin."""
+    def _read(
+        self, side: Side
+    ) -> tuple[Mapping[str, ControlRecord], dict[str, Exception], Mapping[str, float]]:
+        """The records of a database's tables, why some could not be read, and when grants on each begin."""
         if side is Side.POSTGRES and self._lapsed(self.clock.now()):
             # It has slept, or was cut off, for as long as a failover takes.
             self._heed_failovers()
@@ -430,7 +436,10 @@ class Agent:
         records, failures = search.locate(tables)
         if search.answered(Side.POSTGRES):
             self._watch.reached_postgres(asked_at)
-        return records, failures, self._watch.granted_from(asked_at) if side is Side.POSTGRES else asked_at
+        begin = dict.fromkeys(tables, asked_at)
+        if side is Side.POSTGRES:
+            begin |= {name: self._watch.granted_from(record, asked_at) for name, record in records.items()}
+        return records, failures, begin
 
     def _lapsed(self, now: float) -> bool:
         """Whether this process may not act on PostgreSQL's record for some table of which it has the word."""
@@ -444,24 +453,25 @@ class Agent:
             if state.side is side and name in self._views
         }
 
-    def _beat(self, side: Side, confirmed: Mapping[str, int], asked_at: float) -> bool:
+    def _beat(self, side: Side, confirmed: Mapping[str, int], asked_at: Mapping[str, float]) -> bool:
         """Beat; whether others could see this process, with these tables, before."""
+        began = self.clock.now()
         deferring = frozenset(table for table in confirmed if self._tables[table].deferring)
         known = self.registries[side].beat(confirmed, deferring=deferring)
         seen = confirmed.keys() & self._beaten[side].keys() if known else frozenset()
-        self._beaten[side], self._beat_at[side] = confirmed, asked_at
+        self._beaten[side], self._beat_at[side] = confirmed, began
         # A grant to write is good only after the beat that follows its read: a process whose beat stands
         # still for a grant's length is thereby known not to write. And only for tables that it named before.
         granted = {table: at for table, at in self._granted_at[side].items() if table in confirmed}
-        self._granted_at[side] = granted | dict.fromkeys(seen, asked_at)
+        self._granted_at[side] = granted | {table: asked_at[table] for table in seen & asked_at.keys()}
         return seen == confirmed.keys()
 
-    def _install(self, records: Mapping[str, ControlRecord], asked_at: float) -> None:
+    def _install(self, records: Mapping[str, ControlRecord], asked_at: Mapping[str, float]) -> None:
         write_grant = self.times.write.total_seconds()
         fresh = {
             table: View(
                 record=record,
-                read_until=asked_at + self.times.read.total_seconds(),
+                read_until=asked_at[table] + self.times.read.total_seconds(),
                 write_until=self._granted_at[record.authority].get(table, -math.inf) + write_grant,
             )
             for table, record in records.items()
@@ -476,8 +486,8 @@ class Agent:
                 _note_gate(self._tables[table], record, now)
                 _note_deferred(self._tables[table], record, known.get(table), now)
 
-    def _beat_is_due(self, side: Side, now: float) -> bool:
-        return now - self._beat_at[side] > self.times.write.total_seconds() / 4
+    def _beat_is_due(self, side: Side) -> bool:
+        return self.clock.now() - self._beat_at[side] > self.times.write.total_seconds() / 4
 
     def confirmed(self) -> dict[str, int]:
         """For each table the generation under which all unfinished writes of this process began."""

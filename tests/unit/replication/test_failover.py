@@ -336,6 +336,86 @@ def test_a_dynamodb_that_hangs_for_longer_than_a_grant_does_not_stop_the_authori
         assert world.value(POSTGRES) == str(number)
 
 
+def test_while_a_look_waits_for_its_answer_the_grants_of_postgresql_go_on(
+    world: World, at_live: tuple[Process, Process]
+) -> None:
+    process, _ = at_live
+    written = []
+
+    def hang(*_: object) -> None:
+        process.bookkeeping.before = lambda *_: None
+        for number in range(80):  # twice a grant's length, in which the other threads go on
+            world.clock.advance(WRITE_GRANT / 40)
+            process.agent.refresh(table=TABLE)
+            if process.agent.is_granted(TABLE):
+                written.append(number)
+
+    process.bookkeeping.before = hang
+    process.agent.tick()
+    assert written == list(range(80))
+
+
+def test_a_failover_that_one_thread_has_just_found_gives_no_other_a_grant(
+    world: World, at_live: tuple[Process, Process]
+) -> None:
+    awake, other = at_live
+    awake.lose(POSTGRES)
+    granted = []
+
+    def find() -> None:
+        assert other.agent._watch.look().keys() == {TABLE}  # and its thread has not said so yet
+        other.agent._refresh_side(POSTGRES, beat=True)
+        granted.append(other.agent.is_granted(TABLE))
+
+    world.clock.after(0.1, find)
+    failed_over(awake)
+    assert granted == [False]
+
+
+def at_complete(world: World, *processes: Process) -> None:
+    """Lead a table to `complete`, and have the copy in DynamoDB say so, as a repair does."""
+    bring(Stage.COMPLETE, *processes)
+    world.control.install(replace(world.decided, phase=Phase.MOVED))
+    for process in processes:
+        process.agent.tick()
+
+
+def test_at_complete_nobody_asks_dynamodb_for_anything(world: World) -> None:
+    process = world.process()
+    at_complete(world, process)
+    process.bookkeeping.calls.clear()
+    pass_time(world, process, seconds=3 * WRITE_GRANT)
+    assert process.bookkeeping.calls == []
+    process.put("on and on")
+
+
+def test_until_the_copy_says_complete_too_failovers_are_looked_out_for(world: World) -> None:
+    process = world.process()
+    at_complete(world, process)
+    assert world.postgres_control.change(world.decided, verified=False) is not None
+    process.agent.tick()
+    process.bookkeeping.calls.clear()
+    process.agent.tick()
+    assert process.bookkeeping.calls
+
+
+def test_a_process_that_slept_from_complete_to_a_failover_at_rampdown_does_not_write_postgresql(
+    world: World,
+) -> None:
+    awake, sleeper = world.process(), world.process()
+    at_complete(world, awake, sleeper)
+    awake.put("before")
+    awake.ask(Stage.RAMPDOWN)
+    pass_time(world, awake, seconds=1)
+    assert world.is_at(Stage.RAMPDOWN)
+    world.control.install(replace(world.decided, phase=Phase.MOVED))
+    pass_time(world, awake, seconds=1)
+    awake.lose(POSTGRES)
+    failed_over(awake)
+    sleeper.put("after")
+    assert (world.value(DYNAMODB), world.value(POSTGRES)) == ("after", "before")
+
+
 def test_a_sender_that_slept_through_it_all_overwrites_nothing(
     world: World, at_live: tuple[Process, Process]
 ) -> None:
