@@ -170,6 +170,11 @@ class ControlRecord:
         return self.failed_over is not None and self.failed_over.reconciled_at is None
 
     @property
+    def takes_over(self) -> bool:
+        """Whether a failover to DynamoDB is announced: who has not heard of it may still write PostgreSQL."""
+        return self.phase is Phase.CLOSED and self.unreconciled
+
+    @property
     def mirror_readable(self) -> bool:
         """Whether reads may be dialled to PostgreSQL, the mirror, at all."""
         return (

@@ -35,7 +35,7 @@ SHADOW = Requested(stage=Stage.SHADOW, postgres_read_percent=50.0)
 class Observed:
     """A store with OpenTelemetry's SDK and everything that it tells, and the lines for CloudWatch."""
 
-    def __init__(self, deployment: Deployment, flags: StaticFlags):
+    def __init__(self, deployment: Deployment, flags: StaticFlags, **changed):
         self.reader, self.exporter = InMemoryMetricReader(), InMemorySpanExporter()
         self.meters, self.traces = MeterProvider([self.reader]), TracerProvider()
         self.traces.add_span_processor(SimpleSpanProcessor(self.exporter))
@@ -52,6 +52,7 @@ class Observed:
                 QUICK,
                 bookkeeping_table=deployment.bookkeeping,
                 telemetry=TelemetrySettings(rollup_seconds=0.2),
+                **changed,
             ),
             telemetry=self.telemetry,
         )

@@ -25,6 +25,7 @@ from dualstore.stores.memory.control import MemoryControl
 from dualstore.stores.memory.outbox import MemoryOutbox
 from dualstore.stores.memory.streams import MemoryCheckpoints, MemoryStreams
 from replication.bulk import MemoryExpiringRows, MemoryRuns
+from replication.failing_over import NotingAuthority
 from replication.histories import BOOKKEEPING, KEYS, SHAPE, StreamedStore
 from replication.ledger import Fate, Ledger, Write
 from replication.member import UNREACHABLE, Member
@@ -59,6 +60,14 @@ class DynamoControlInMemory(MemoryControl):
 
     side = Side.DYNAMODB
 
+    def take_over(self, seen: ControlRecord, wanted: ControlRecord) -> bool:
+        """See `DynamoControl.take_over`."""
+        known = self._records.get(seen.table)
+        if known is None or known.decides or known.generation != seen.generation:
+            return False
+        self._put(wanted)
+        return True
+
 
 @dataclass
 class Fleet:
@@ -76,6 +85,7 @@ class Fleet:
         keys: those that are written.
         sending: how the outbox is sent.
         sweeping: how often expired rows are looked for.
+        failing_over: whether PostgreSQL may be lost; a thread of each process looks out for that.
     """
 
     choose: Choose
@@ -92,6 +102,7 @@ class Fleet:
     keys: Sequence[Key] = KEYS[:1]
     sending: SenderOptions = field(default_factory=SenderOptions)
     sweeping: SweepLimits = field(default_factory=lambda: _SWEEPING)
+    failing_over: bool = False
     flags: SimulatedFlags = field(default_factory=SimulatedFlags)
 
     def __post_init__(self) -> None:
@@ -102,7 +113,8 @@ class Fleet:
         self.bookkeeping = MemoryStore({"dualstore": BOOKKEEPING}, monotonic=self.now)
         self.dynamo_control = DynamoControlInMemory(self.bookkeeping)
         self.outbox = MemoryOutbox({"items": SHAPE}, monotonic=self.now)
-        self.postgres = MemoryAuthority({"items": SHAPE}, self.outbox, monotonic=self.now)
+        authority = NotingAuthority if self.failing_over else MemoryAuthority
+        self.postgres = authority({"items": SHAPE}, self.outbox, monotonic=self.now)
         self.postgres_control = MemoryControl(self.postgres)
         self.runs = MemoryRuns(self.now)
         self.expiring_rows = MemoryExpiringRows(self.postgres, self.now, self.expired_at_postgres)
@@ -301,7 +313,7 @@ class Fleet:
         scheduler.crashes, scheduler.pauses = self.crashes, self.pauses
         scheduler.spawn("network", lambda: deliver_late(scheduler), background=True)
         for member in self.members:
-            member.spawn("agent", member.keep_fresh, background=True)
+            member.spawn_agent()
         scheduler.run()
         self.calm()
 

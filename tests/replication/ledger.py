@@ -34,6 +34,8 @@ class Write:
             plain DynamoDB (DESIGN, rule 10): it may take effect whatever its caller was told of a later one.
         doubtful: whether an answer to one of its requests was lost: it may have taken effect, and been
             written over, though its caller was told that a later one was refused.
+        left_over: whether it waited in the outbox when DynamoDB took over without PostgreSQL: reads may miss
+            it, though it is not lost in the end.
     """
 
     value: str | None
@@ -42,6 +44,7 @@ class Write:
     fate: Fate = Fate.UNANSWERED
     late: bool = False
     doubtful: bool = False
+    left_over: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ class Ledger:
         """A read that missed a write acknowledged before it began, or saw what nobody wrote: I6."""
         for read in self.reads:
             sources = (write for write in self._sources(read.value) if write.began < read.ended)
-            if not any(self._stands(write, read.began) for write in sources):
+            if not any(self._stands(write, read.began, but_left_over=True) for write in sources):
                 return read
         return None
 
@@ -125,9 +128,10 @@ class Ledger:
             if w.value == value and (w.late or w.doubtful or w.fate is not Fate.REFUSED)
         )
 
-    def _stands(self, source: Write, until: float) -> bool:
+    def _stands(self, source: Write, until: float, *, but_left_over: bool = False) -> bool:
         """Whether nothing acknowledged before `until` began after the source was acknowledged."""
         return not any(
             source.ended < write.began and write.fate is Fate.ACKNOWLEDGED and write.ended < until
             for write in self.writes
+            if not (but_left_over and write.left_over)
         )

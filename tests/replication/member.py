@@ -1,7 +1,9 @@
 """One process of a fleet: the library's own parts, put together as `store.assembly` does, and its threads."""
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -28,7 +30,7 @@ from replication.doors import Door, FleetPassage
 from replication.histories import RETRIES, TABLE, UNTOLD, mirror_lost, name_of, read_timeout
 from replication.ledger import Fate, Ledger
 from replication.simulation import CooperativeLock, Process, SimulatedClock
-from replication.wires import Faults, Stepped, SteppedMirror, SteppedStore, Wire
+from replication.wires import Faults, LookedAtLast, Stepped, SteppedMirror, SteppedStore, Wire
 
 if TYPE_CHECKING:
     from replication.fleet import Fleet
@@ -40,6 +42,8 @@ _CHECKPOINT_READS = frozenset({"now", "rows", "drained_since", "rogues"})
 _ROW_READS = frozenset({"by_column", "in_overflow", "anywhere"})
 _THOUGHTS_SECONDS = (0.0, 0.0, 0.1, 0.4, 1.2, 3.0)
 _SECONDS_TO_LIVE = 2
+# Between two looks for a failover; more often late than they are.
+_LOOKS_SECONDS = (0.4, 0.4, 4.0, 11.5)
 
 
 class Member:
@@ -92,7 +96,7 @@ class Member:
             Side.DYNAMODB: Stepped(fleet.dynamo_control, self._dynamo_wire, reads=_CONTROL_READS, attempts=3),
             Side.POSTGRES: Stepped(fleet.postgres_control, self._postgres_wire, reads=_CONTROL_READS),
         }
-        self.agent = Agent(self.homes, fleet.flags, clock=self.clock)
+        self.agent = Agent(self.homes, fleet.flags, clock=self.clock, watched=self._watched())
         self.agent._refreshing = {side: CooperativeLock(fleet.scheduler) for side in Side}
         self.mirroring = Mirroring(
             SteppedStore(fleet.dynamo, self._dynamo_wire, on_late=self._note_late, on_lost=self._note_lost),
@@ -125,9 +129,19 @@ class Member:
             upkeep=None,  # type: ignore[arg-type] - its hour does not come
         )
 
+    def _watched(self) -> Any:
+        """DynamoDB's records as looks for failovers reach them: always, or nothing is promised."""
+        if not self.fleet.failing_over:
+            return None
+        wire = Wire(self.fleet.scheduler, Faults(), read_timeout)
+        return Stepped(self.fleet.dynamo_control, wire, reads=_CONTROL_READS)
+
     def _assemble_relay(self) -> None:
         """What `dualstore relay` is made of."""
-        fleet, dynamo = self.fleet, SteppedStore(self.fleet.dynamo, self._dynamo_wire)
+        fleet = self.fleet
+        # A request that lies about for as long as a failover takes is not covered (ADR 24).
+        database = LookedAtLast(fleet.dynamo) if fleet.failing_over else fleet.dynamo
+        dynamo = SteppedStore(database, self._dynamo_wire)
         self.carrier = Carrier(
             dynamodb=self.mirroring.authority,
             postgres=self.mirror,
@@ -155,6 +169,7 @@ class Member:
             dynamo,
             self._sent,
             epoch_of=lambda table: self.agent.view(table).record.epoch,
+            granted=self.agent.is_granted,
             clock=self.clock,
             telemetry=UNTOLD,
             options=fleet.sending,
@@ -204,6 +219,17 @@ class Member:
     def keep_fresh(self) -> None:
         """The agent's thread, at the pace that the machine allows it."""
         self._every(self._polls, self.refresh)
+
+    def spawn_agent(self) -> None:
+        """The agent's thread; where a failover is played, all that it has, each at its own pace."""
+        if not self.fleet.failing_over:
+            self.spawn("agent", self.keep_fresh, background=True)
+            return
+        agent = self.agent
+        acts = [(partial(agent._look, side), self._polls) for side in Side]
+        acts += [(agent._following.round, self._polls), (agent._heed_failovers, _LOOKS_SECONDS)]
+        for act, pauses in acts:
+            self.spawn("agent", partial(self._every, pauses, partial(_bearing, act)), background=True)
 
     def relaying(self) -> None:
         """`dualstore relay`: brings the other side after what the stream tells."""
@@ -459,3 +485,9 @@ class Member:
     def _note_lost(self) -> None:
         for write in self.fleet.in_flight.get(getcurrent(), ()):
             write.doubtful = True
+
+
+def _bearing(act: Callable[[], Any]) -> None:
+    """One round of a thread, which goes on where a database does not answer."""
+    with suppress(*UNREACHABLE):
+        act()

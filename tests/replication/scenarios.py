@@ -43,6 +43,7 @@ from replication.scenarios_outward import (
     draining,
     everything_late,
     expiring_live,
+    failing_over,
     flipping,
     forgotten_tokens,
     given_up,
@@ -115,5 +116,6 @@ SCENARIOS = OF_ONE_KEY | _by_name(
     deferred_moves,
     expiring_live,
     many_keys_move,
+    failing_over,
 )
 """All of them."""

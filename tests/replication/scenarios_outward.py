@@ -7,6 +7,7 @@ from dualstore.replication.lane_round import SendingLimits
 from dualstore.replication.sender import SenderOptions
 from dualstore.stages import Stage
 from dualstore.stores.memory import operations
+from replication.failing_over import Break
 from replication.fleet import Fleet
 from replication.histories import KEYS
 from replication.simulation import Choose
@@ -262,5 +263,29 @@ def sweeping(choose: Choose) -> list[str]:
     sweeper = fleet.member("sweeper")
     sweeper.spawn_in_background(sweeper.keeping_house, sweeper.sending)
     fleet.scheduler.spawn("DynamoDB", fleet.expire, background=True)
+    fleet.run()
+    return fleet.violations()
+
+
+def failing_over(choose: Choose) -> list[str]:
+    """PostgreSQL is lost, or said to be; DynamoDB takes over; what was lost is listed when it is back."""
+    fleet = Fleet(
+        choose,
+        Faults(12, LOST),
+        Faults(16, LOST),
+        stage=Stage.LIVE,
+        pauses=3,
+        failing_over=True,
+        sending=SenderOptions(lease=timedelta(seconds=2)),
+    )
+    for number in range(2):
+        member = fleet.member(f"process {number}")
+        member.spawn("writer", member.writer(5))
+        member.spawn("reader", member.reader(4))
+        member.spawn_in_background(member.sending)
+    operator = fleet.member("operator", reliable=True)
+    operator.process.pausable = False
+    operator.spawn_in_background(operator.repairing)
+    operator.spawn("failover", Break(fleet, operator).act)
     fleet.run()
     return fleet.violations()

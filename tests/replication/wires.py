@@ -8,6 +8,7 @@ from typing import Any
 from greenlet import getcurrent, greenlet
 
 from dualstore.errors import OutcomeUnknown, Unavailable
+from dualstore.stores import dynamo_sending
 from replication.simulation import Actor, Choose, Scheduler, Thunk
 
 
@@ -211,6 +212,18 @@ class SteppedStore:
             on_late=self._on_late,
             on_lost=self._on_lost,
         )
+
+
+class LookedAtLast:
+    """DynamoDB, as clients reach it whose requests leave after a last look at the lease (`checked_last`)."""
+
+    def __init__(self, store: Any) -> None:
+        self.side = store.side
+        self._store = store
+
+    def execute(self, operation: Any) -> Any:
+        dynamo_sending._look()
+        return self._store.execute(operation)
 
 
 class SteppedMirror(Stepped):

@@ -181,9 +181,10 @@ class Agent:
         """The register in the same database."""
         return self.registries[self._tables[table].side or Side.DYNAMODB]
 
-    def is_granted(self, table: str) -> bool:
-        """Whether this process may act on what it knows of a table, without asking anybody."""
-        return self.clock.now() < self._views[table].write_until
+    def is_granted(self, table: str, epoch: int) -> bool:
+        """Whether this process may act on what it knew of a table at an epoch, without asking anybody."""
+        view = self._views[table]
+        return view.record.epoch == epoch and self.clock.now() < view.write_until
 
     def writing(self, table: str) -> "Writing":
         """Count a write as unfinished under the view it begins with, and see that it may be sent.
@@ -291,6 +292,18 @@ class Agent:
                 raise WritesPaused(f"the authority of {table} is moving to the other database; try again")
             self.clock.sleep(_PAUSED_LOOK_SECONDS)
         return view
+
+    def wait_until_taken_over(self, table: str) -> None:
+        """Wait while a failover of a table is announced: PostgreSQL may yet be written.
+
+        Raises:
+            WritesPaused: that takes too long.
+        """
+        give_up = self.clock.now() + self.times.patience.total_seconds()
+        while self._views[table].record.takes_over:
+            if self.clock.now() >= give_up:
+                raise WritesPaused(f"DynamoDB is taking {table} over from PostgreSQL; try again")
+            self.clock.sleep(_PAUSED_LOOK_SECONDS)
 
     def decided(self, table: str) -> ControlRecord:
         """The control record that decides, read now.

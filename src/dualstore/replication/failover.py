@@ -52,7 +52,7 @@ class SignsOfLife:
     """Who could be seen to reach PostgreSQL, and who could be seen at all.
 
     Attributes:
-        postgres_answers: whether it answered here.
+        postgres_answers: whether it answered here; then nobody was looked for.
         reaching: the processes that reached it while this one was looking.
         cut_off: those that live, and did not.
         silent: those that said nothing while this one was looking: they have ended, or do not reach DynamoDB.
@@ -60,9 +60,9 @@ class SignsOfLife:
     """
 
     postgres_answers: bool
-    reaching: tuple[Witness, ...]
-    cut_off: tuple[Witness, ...]
-    silent: tuple[Witness, ...]
+    reaching: tuple[Witness, ...] = ()
+    cut_off: tuple[Witness, ...] = ()
+    silent: tuple[Witness, ...] = ()
 
     @property
     def postgres_lives(self) -> bool:
@@ -116,12 +116,13 @@ def look_for_life(
             answer.
     """
     before = notes.witnesses(table)
-    answers = _answers(homes, clock.now() + period.total_seconds(), clock)
+    if _answers(homes, clock.now() + period.total_seconds(), clock):
+        return SignsOfLife(postgres_answers=True)
     after = notes.witnesses(table)
     spoke = {each.id: each for each in after.values() if _has_spoken(each, before)}
     reaching = tuple(each for each in spoke.values() if _has_reached_postgres(each, before))
     return SignsOfLife(
-        postgres_answers=answers,
+        postgres_answers=False,
         reaching=reaching,
         cut_off=tuple(each for each in spoke.values() if each not in reaching),
         silent=tuple(each for each in after.values() if each.id not in spoke),

@@ -118,7 +118,7 @@ class FailoverWatch:
         return self._unreachable or (since is not None and now - since >= self._patience_seconds)
 
     def is_over(self, record: ControlRecord) -> bool:
-        """Whether DynamoDB has been left, by its copy of this very record: then nobody can fail over to it."""
+        """Whether DynamoDB has been left, by its copy of this very record: nobody can fail over to it."""
         return not record.stage.rule.mirrored and self._seen.left.get(record.table) == record.generation
 
     def reached_postgres(self, at: float) -> None:

@@ -158,7 +158,7 @@ class Following:
         if requested != followed.request:
             followed.request, followed.satisfied, followed.look_again_at = requested, False, -math.inf
             followed.refusal, followed.logged = None, None
-        if not record.decides or (record.unreconciled and record.phase is Phase.CLOSED):
+        if not record.decides or record.takes_over:
             return  # whoever fails a table over opens it
         if record.phase is Phase.CLOSED:
             self._move(followed, record, requested)

@@ -40,6 +40,9 @@ elements"), and a client's clock is off by less than that, or AWS takes nothing 
 RESENT_FOR = timedelta(minutes=9)
 """A token is forgotten ten minutes after its first use was completed (API Reference, TransactWriteItems)."""
 
+Granted = Callable[[str, int], bool]
+"""Whether PostgreSQL may still be taken for the authority of a table, by its physical name, at an epoch."""
+
 _PASSES = 3
 _STRAINED_AFTER = 3
 
@@ -96,7 +99,7 @@ class LaneRound:
         outbox: what waits.
         source: PostgreSQL.
         epoch: at which PostgreSQL is the authority of the table.
-        granted: whether that may still be acted on, by the table's physical name.
+        granted: whether that may still be acted on; looked at last of all before a request leaves.
         mirror: DynamoDB; its writes are sent once.
         telemetry: counts what comes of the keys.
         limits: how they are sent.
@@ -114,7 +117,7 @@ class LaneRound:
         mirror: Store,
         telemetry: Telemetry,
         limits: SendingLimits,
-        granted: Callable[[str], bool] = lambda _table: True,
+        granted: Granted = lambda _table, _epoch: True,
         map_all: Callable[[Callable[[_Work], None], Iterable[_Work]], Iterable[Any]] = map,
     ) -> None:
         self._lane = lane
@@ -320,7 +323,7 @@ class LaneRound:
 
     def _send_once(self, operation: Operation) -> None:
         def check() -> None:
-            if not (self._lane.holds() and self._granted(self._table.physical)):
+            if not (self._lane.holds() and self._granted(self._table.physical, self._epoch)):
                 raise LeaseOver
 
         check()

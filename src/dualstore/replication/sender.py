@@ -40,7 +40,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from dualstore.errors import Unavailable
 from dualstore.replication.clocks import SYSTEM_CLOCK, Clock
-from dualstore.replication.lane_round import LaneRound, SendingLimits
+from dualstore.replication.lane_round import Granted, LaneRound, SendingLimits
 from dualstore.replication.lanes import HeldLane, HeldLanes
 from dualstore.replication.served import ServedTable
 from dualstore.stores.base import LANES, Authority, Outbox, OutboxDepth, Store
@@ -119,7 +119,7 @@ class Sender:
         tables: Mapping[str, ServedTable],
         *,
         epoch_of: Callable[[str], int],
-        granted: Callable[[str], bool] = lambda _table: True,
+        granted: Granted = lambda _table, _epoch: True,
         noted: Callable[[str, float, OutboxDepth], None] = lambda _table, _at, _depth: None,
         holder: str | None = None,
         clock: Clock = SYSTEM_CLOCK,
@@ -239,8 +239,7 @@ class Sender:
         if table is None or lane.pause.lasts or not lane.working.acquire(blocking=False):
             return 0
         try:
-            may = lane.holds() and self._granted(table.physical)
-            return self._round(lane, table, map_all) if may else 0
+            return self._round(lane, table, map_all) if lane.holds() else 0
         finally:
             lane.working.release()
 

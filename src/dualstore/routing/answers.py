@@ -1,10 +1,10 @@
-"""The answers to reads as they are given out: without stamps, and put together from both sides."""
+"""The answers to reads: how fresh they must be, and as they are given out, without stamps."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from dualstore.items import Item, without_stamps
-from dualstore.operations import Response
+from dualstore.operations import BatchGetItem, Operation, Response, TransactGetItems
 
 
 def hide_stamps(response: Response) -> None:
@@ -26,3 +26,11 @@ def _hidden(responses: Any) -> Any:
 
 def _hidden_in_entry(entry: dict[str, Item]) -> dict[str, Item]:
     return {**entry, "Item": without_stamps(entry["Item"])} if "Item" in entry else entry
+
+
+def is_eventual(operation: Operation) -> bool:
+    """Whether the caller is content with an answer that misses the latest writes."""
+    if isinstance(operation, BatchGetItem):
+        asked = operation.request["RequestItems"].values()
+        return not any(part.get("ConsistentRead") for part in asked)
+    return not isinstance(operation, TransactGetItems) and not operation.request.get("ConsistentRead")

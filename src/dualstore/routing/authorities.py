@@ -13,7 +13,7 @@ from dualstore.replication.authority import error_code
 from dualstore.replication.mirroring import Mirroring
 from dualstore.replication.served import ServedTable
 from dualstore.replication.views import View
-from dualstore.routing.answers import hide_stamps
+from dualstore.routing.answers import hide_stamps, is_eventual
 from dualstore.stages import Side
 from dualstore.stores.base import Authority
 from dualstore.telemetry import OK, GrantExpired, Role, Telemetry
@@ -160,12 +160,18 @@ class Authorities:
     def read_dynamodb(self, table: ServedTable, operation: Operation, views: Mapping[str, View]) -> Response:
         """A read's answer from DynamoDB, the authority, under grants that still hold when it is there.
 
-        A closed record grants no read: its process has confirmed the pause, and the move waits no more.
+        A closed record grants no read: its process has confirmed the pause, and the move waits no more. That
+        of a failover grants none but to who is content with an answer that misses the latest writes.
 
         Raises:
             Elsewhere: the authority has moved.
+            WritesPaused: a failover takes too long.
         """
         now = self._agent.clock.now()
+        for name, view in views.items():
+            if view.record.takes_over and not is_eventual(operation):
+                self._agent.wait_until_taken_over(name)
+                raise Elsewhere
         for name, view in views.items():
             if now >= view.write_until:
                 self._require_unmoved(name, view)

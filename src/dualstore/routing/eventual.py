@@ -6,7 +6,7 @@ from time import perf_counter
 from botocore.exceptions import BotoCoreError, ClientError
 
 from dualstore.errors import AuthorityMoved, DualStoreError, Unavailable
-from dualstore.operations import BatchGetItem, Operation, PagedRead, Response, TransactGetItems
+from dualstore.operations import Operation, PagedRead, Response
 from dualstore.replication.authority import error_code
 from dualstore.replication.clocks import Clock
 from dualstore.replication.served import ServedTable
@@ -18,14 +18,6 @@ from dualstore.routing.rules import PLAIN, ReadRules
 from dualstore.stages import Side
 from dualstore.stores.base import Authority
 from dualstore.telemetry import OK, FellBack, Role, ServedStale, Telemetry
-
-
-def is_eventual(operation: Operation) -> bool:
-    """Whether the caller is content with an answer that misses the latest writes."""
-    if isinstance(operation, BatchGetItem):
-        asked = operation.request["RequestItems"].values()
-        return not any(part.get("ConsistentRead") for part in asked)
-    return not isinstance(operation, TransactGetItems) and not operation.request.get("ConsistentRead")
 
 
 class EventualReads:

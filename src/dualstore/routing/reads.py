@@ -10,13 +10,14 @@ from dualstore.replication.mirroring import Mirroring
 from dualstore.replication.parts import by_authority
 from dualstore.replication.served import ServedTable
 from dualstore.replication.views import View
+from dualstore.routing.answers import is_eventual
 from dualstore.routing.authorities import ROUTES, Authorities, Elsewhere, moved_too_often
 from dualstore.routing.breaker import Admission
 from dualstore.routing.dialling import Dialling
-from dualstore.routing.eventual import EventualReads, is_eventual
+from dualstore.routing.eventual import EventualReads
 from dualstore.routing.listings import index_of, is_global, is_ordered, stands_alone
 from dualstore.stages import Side
-from dualstore.telemetry import OK, FellBack, Role, Telemetry
+from dualstore.telemetry import DIRTY, OK, FellBack, Role, Telemetry
 
 
 class Reads:
@@ -141,7 +142,7 @@ class Reads:
         try:
             response = self._mirroring.mirror.execute_as_mirror(operation)
         except MirrorDirty:
-            outcome = "dirty"
+            outcome = DIRTY
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the mirror, callers do not see it
             outcome = error_code(error) or type(error).__name__
             failed = isinstance(error, DualStoreError)

@@ -6,9 +6,10 @@ from typing import TypeAlias, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from dualstore.errors import RequestRejected, Unavailable, UnsupportedOperation
+from dualstore.errors import MirrorDirty, RequestRejected, Unavailable, UnsupportedOperation
 from dualstore.expressions import LEGACY_PARAMETERS
 from dualstore.operations import Operation, Response
+from dualstore.telemetry import DIRTY
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class NoAnswer(Exception):  # noqa: N818 - not an error of the comparison
     """A side gave nothing to compare with.
 
     Args:
-        outcome: an error code or the name of an error's class, for metrics.
+        outcome: an error code, the name of an error's class or `dirty`, for metrics.
         comparable: whether another attempt may bring an answer.
     """
 
@@ -78,6 +79,8 @@ def ask(read: Callable[[], T]) -> T | Refusal:
         return Refusal(error.code)
     except UnsupportedOperation as error:
         raise NoAnswer(type(error).__name__, comparable=False) from error
+    except MirrorDirty as error:
+        raise NoAnswer(DIRTY) from error
     except (Unavailable, BotoCoreError) as error:
         raise NoAnswer(type(error).__name__) from error
 

@@ -15,7 +15,6 @@ from typing import Self, TypeVar, cast
 
 from botocore.exceptions import ClientError
 
-from dualstore.errors import MirrorDirty
 from dualstore.operations import BatchGetItem, GetItem, Operation, Response
 from dualstore.replication.served import ServedTable
 from dualstore.shadow import batches
@@ -26,6 +25,7 @@ from dualstore.shadow.load import AdaptiveShare
 from dualstore.shadow.rules import NormaliserFailed
 from dualstore.stages import Side
 from dualstore.telemetry import (
+    DIRTY,
     OK,
     Discrepancy,
     DiscrepancySink,
@@ -355,7 +355,7 @@ class Shadow:
             )
         except NoAnswer as failure:
             # Keys in doubt are in the way of all that are asked with them.
-            return repeat(None if failure.outcome == MirrorDirty.__name__ else failure)
+            return repeat(None if failure.outcome == DIRTY else failure)
         except Exception:  # noqa: BLE001 - whatever it is, each read meets it alone, and is counted
             return repeat(None)
         return repeat(None) if isinstance(answers, Refusal) else answers

@@ -75,7 +75,7 @@ class TableStatus:
     def position(self) -> str:
         """The stage and who is authoritative, in words."""
         record = self.record
-        if record.phase is Phase.CLOSED and record.unreconciled:
+        if record.takes_over:
             return f"{record.stage}, writes pause: DynamoDB takes over without PostgreSQL"
         if record.phase is Phase.CLOSED and record.target is not None:
             return f"{record.stage}, writes pause: {_AUTHORITIES[record.target.rule.authority]} takes over"

@@ -42,12 +42,13 @@ from dualstore.telemetry.events import (
     Verdict,
 )
 from dualstore.telemetry.latency import Latencies
-from dualstore.telemetry.names import OK
+from dualstore.telemetry.names import DIRTY, OK
 from dualstore.telemetry.otel import export
 from dualstore.telemetry.recorder import Listener, Telemetry
 from dualstore.telemetry.snapshot import OperationKey, Series, Snapshot
 
 __all__ = [
+    "DIRTY",
     "OK",
     "BackfillSeen",
     "BreakerSeen",

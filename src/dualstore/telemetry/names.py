@@ -66,7 +66,9 @@ SYSTEMS = {Side.DYNAMODB: "aws.dynamodb", Side.POSTGRES: "postgresql"}
 
 OK = "ok"
 """The outcome of an operation that was answered without an error."""
-ANSWERS = frozenset({OK, "ConditionalCheckFailedException", "TransactionCanceledException", "dirty"})
+DIRTY = "dirty"
+"""The outcome of a read of a key that the mirror knows to be in doubt: the authority is asked."""
+ANSWERS = frozenset({OK, "ConditionalCheckFailedException", "TransactionCanceledException", DIRTY})
 """The outcomes with which a side has done what it was asked for: a condition's no is an answer, too."""
 
 

@@ -319,8 +319,9 @@ class Process:
         item = {"id": {"S": key}, "v": {"S": value}}
         return self.router.execute("PutItem", {"TableName": TABLE, "Item": item, **options})
 
-    def get(self, key: str = "a") -> str | None:
-        response = self.router.execute("GetItem", {"TableName": TABLE, "Key": {"id": {"S": key}}})
+    def get(self, key: str = "a", **options: Any) -> str | None:
+        request = {"TableName": TABLE, "Key": {"id": {"S": key}}, **options}
+        response = self.router.execute("GetItem", request)
         return response["Item"]["v"]["S"] if "Item" in response else None
 
     def repair(self) -> Any:

@@ -57,6 +57,11 @@ def failed_over(process: Process) -> ControlRecord:
     )
 
 
+def granted(process: Process) -> bool:
+    """Whether a process may act on what it knows."""
+    return process.agent.is_granted(TABLE, process.agent.view(TABLE).record.epoch)
+
+
 def postgres_record(world: World) -> ControlRecord:
     return world.postgres_control.read_all()[TABLE]
 
@@ -296,6 +301,28 @@ def test_reading_postgresql_s_record_again_and_again_gives_no_grant_that_outlive
     assert (world.value(DYNAMODB), world.value(POSTGRES)) == ("late", "before")
 
 
+def test_while_it_is_announced_dynamodb_answers_only_who_asks_for_no_latest_write(
+    world: World, at_live: tuple[Process, Process]
+) -> None:
+    awake, other = at_live
+    seen: list[str | None] = []
+
+    def read() -> None:
+        other.agent.tick()
+        awake.put(
+            "not in DynamoDB yet"
+        )  # it has not heard of the failover, and may write for a grant's length
+        seen.append(other.get())
+        with pytest.raises(ClientError, match="is taking items-prod over"):
+            other.get(ConsistentRead=True)
+
+    world.clock.after(0.1, read)
+    failed_over(awake)
+    assert seen == ["before"]
+    other.agent.tick()
+    assert other.get(ConsistentRead=True) == "before"
+
+
 def test_a_process_that_does_not_reach_dynamodb_goes_on_with_postgresql_until_it_does(
     world: World, at_live: tuple[Process, Process]
 ) -> None:
@@ -320,7 +347,7 @@ def test_while_dynamodb_is_away_grants_go_on_without_a_break(
     process.lose(DYNAMODB)
     for _ in range(200):
         pass_time(world, process, seconds=0.25)
-        assert process.agent.is_granted(TABLE)
+        assert granted(process)
 
 
 def test_a_dynamodb_that_hangs_for_longer_than_a_grant_does_not_stop_the_authority(
@@ -347,7 +374,7 @@ def test_while_a_look_waits_for_its_answer_the_grants_of_postgresql_go_on(
         for number in range(80):  # twice a grant's length, in which the other threads go on
             world.clock.advance(WRITE_GRANT / 40)
             process.agent.refresh(table=TABLE)
-            if process.agent.is_granted(TABLE):
+            if granted(process):
                 written.append(number)
 
     process.bookkeeping.before = hang
@@ -360,16 +387,16 @@ def test_a_failover_that_one_thread_has_just_found_gives_no_other_a_grant(
 ) -> None:
     awake, other = at_live
     awake.lose(POSTGRES)
-    granted = []
+    found = []
 
     def find() -> None:
         assert other.agent._watch.look().keys() == {TABLE}  # and its thread has not said so yet
         other.agent._refresh_side(POSTGRES, beat=True)
-        granted.append(other.agent.is_granted(TABLE))
+        found.append(granted(other))
 
     world.clock.after(0.1, find)
     failed_over(awake)
-    assert granted == [False]
+    assert found == [False]
 
 
 def at_complete(world: World, *processes: Process) -> None:
@@ -429,6 +456,27 @@ def test_a_sender_that_slept_through_it_all_overwrites_nothing(
 
 
 # PostgreSQL is back
+
+
+def test_a_sender_whose_process_has_long_followed_the_failover_sends_nothing_of_the_epoch_before(
+    world: World, at_live: tuple[Process, Process]
+) -> None:
+    awake, sleeper = at_live
+    awake.put("created", key="b")
+
+    def sleep(name: str, _: object) -> None:
+        if name == "mark_sent":  # the thread that sends stands still; the others of its process go on
+            sleeper.outbox.before = lambda *_: None
+            failed_over(awake)
+            sleeper.agent.tick()
+            assert sleeper.agent.view(TABLE).record.authority is DYNAMODB
+
+    sleeper.outbox.before = sleep
+    world.clock.advance(3)  # for as long as the other's lease
+    sleeper.hand_over()
+    assert world.record.phase is Phase.OPEN
+    assert world.record.authority is DYNAMODB
+    assert world.value(DYNAMODB, "b") is None  # it may have been created and deleted there since
 
 
 def test_who_starts_when_postgresql_is_back_tells_it_before_anything_else(
@@ -508,3 +556,4 @@ def test_where_postgresql_answers_here_nothing_else_is_waited_for(
     )
     assert signs.postgres_lives
     assert world.clock.now() - began < 1.0
+    assert not signs.silent, "nobody was given the time to say anything"

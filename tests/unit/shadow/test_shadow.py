@@ -21,6 +21,7 @@ from dualstore.shadow import NO_RULES, Judge, Rules, Shadow, ShadowMismatch, req
 from dualstore.stages import Side
 from dualstore.stores import MemoryStore
 from dualstore.telemetry import DiscrepancyKind, DiscrepancyLog, Role, Telemetry, Verdict, names
+from dualstore.telemetry.figures import Figures, Work
 
 PHYSICAL = "orders-prod"
 SHAPE = TableShape(PHYSICAL, KeySchema(KeyAttribute("pk", "S"), KeyAttribute("sk", "N")))
@@ -730,6 +731,19 @@ def test_what_stands_in_the_way_of_a_batch_need_not_of_each_read(twin, make, tel
     assert len(batched(twin)) == 1
     expected = {Verdict.EQUAL: 4} if verdict is Verdict.EQUAL else {Verdict.EQUAL: 1, Verdict.FAILED: 3}
     assert verdicts(telemetry) == expected
+
+
+def test_a_key_in_doubt_is_an_answer_of_postgresql_and_no_error_of_it(twin, shadow, telemetry):
+    """Or the gates of a rollout would see PostgreSQL fail wherever a write waits to be settled."""
+
+    def doubt(_):
+        raise MirrorDirty("one key is in doubt")
+
+    twin.put(item(1))
+    twin.before[Side.POSTGRES] = doubt
+    observe(shadow, twin, get(1))
+    asked = Figures.of(telemetry.snapshot(), "orders").by(side=Side.POSTGRES, works=tuple(Work))
+    assert (asked.count, asked.errors) == (1, 0)
 
 
 # What the other side bears
