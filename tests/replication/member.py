@@ -43,7 +43,7 @@ _ROW_READS = frozenset({"by_column", "in_overflow", "anywhere"})
 _THOUGHTS_SECONDS = (0.0, 0.0, 0.1, 0.4, 1.2, 3.0)
 _SECONDS_TO_LIVE = 2
 # Between two looks for a failover; more often late than they are.
-_LOOKS_SECONDS = (0.4, 0.4, 4.0, 11.5)
+_LOOKS_SECONDS = (0.4, 0.4, 4.0, 25.0)
 
 
 class Member:

@@ -3,11 +3,12 @@
 Rules are those of DESIGN, section 3, and of docs/explanation/replication.md.
 """
 
+from replication.mutants_failing_over import FAILING_OVER
 from replication.mutants_inward import INWARD
 from replication.mutants_outward import OUTWARD
 from replication.mutants_upkeep import UPKEEP
 
-MUTANTS = tuple(sorted((*INWARD, *UPKEEP, *OUTWARD), key=lambda mutant: mutant.rule))
+MUTANTS = tuple(sorted((*INWARD, *UPKEEP, *OUTWARD, *FAILING_OVER), key=lambda mutant: mutant.rule))
 
 _SECOND_LINE = "a second line of defence: no schedule was found in which it alone was missed"
 _SPARES = "it spares work: without it a key is settled, which is right as well"
@@ -69,6 +70,16 @@ WITHOUT_A_MUTANT = (
         "8",
         "a held route holds dials, never the epoch",
         "tests/integration/test_routing.py: one process is enough to see it",
+    ),
+    (
+        "8",
+        "a grant at `live` is no older than the last look at DynamoDB",
+        "what is written without it is listed as lost; tests/unit/replication/test_failover.py",
+    ),
+    (
+        "8",
+        "a sender sends nothing of an epoch that is over",
+        "missed about once in two thousand schedules; tests/unit/replication/test_failover.py",
     ),
     (
         "9",

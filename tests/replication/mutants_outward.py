@@ -14,10 +14,10 @@ from dualstore.replication.lane_round import LaneRound
 from dualstore.replication.lanes import HeldLane
 from dualstore.routing.authorities import Authorities
 from dualstore.store import obstacles
-from dualstore.stores.base import SECOND_LOOK, Onto
 from dualstore.stores.memory import MemoryStore
 from dualstore.stores.memory.authority import MemoryAuthority
 from dualstore.stores.memory.outbox import MemoryOutbox
+from dualstore.stores.outbox import SECOND_LOOK, Onto
 from dualstore.stores.stamps import new_stamp
 from replication.bulk import MemoryExpiringRows
 from replication.doors import FleetPassage

@@ -280,8 +280,8 @@ def failing_over(choose: Choose) -> list[str]:
     )
     for number in range(2):
         member = fleet.member(f"process {number}")
-        member.spawn("writer", member.writer(5))
-        member.spawn("reader", member.reader(4))
+        member.spawn("writer", member.writer(8))
+        member.spawn("reader", member.reader(8))
         member.spawn_in_background(member.sending)
     operator = fleet.member("operator", reliable=True)
     operator.process.pausable = False

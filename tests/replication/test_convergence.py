@@ -25,6 +25,8 @@ _LONG_LOOKED_FOR = frozenset(
         "a closed record grants no read",
         "creations are conditional on absence",
         "the old record decides the move",
+        "who slept looks at DynamoDB before it takes a grant on PostgreSQL's record",
+        "a PostgreSQL that is back is told of the failover",
     }
 )
 _QUICKLY_FOUND = [
