@@ -227,7 +227,7 @@ def soak(session: nox.Session) -> None:
 
 @nox.session
 def rollout(session: nox.Session) -> None:
-    """A plan under traffic, its runner killed before and after every act; load by two processes."""
+    """A plan under traffic, its runner killed before and after every act; load by two. Ten minutes."""
     session.install("-e", EXTRAS, *group("test"))
     _fetch_dynoxide(session)
     env = {"DUALSTORE_PLAN_KILLS": "all", "DUALSTORE_LOAD_PROCESSES": "2", "DUALSTORE_REQUIRE_SERVERS": "1"}

@@ -5,6 +5,7 @@ PostgreSQL as the mirror and as the authority.
 """
 
 import base64
+import gzip
 import json
 import logging
 from collections.abc import Iterator, Mapping
@@ -23,7 +24,10 @@ from pynamodb.exceptions import PynamoDBException
 from acceptance.canaries import KEY, KEYS, NUMBER, SORT_KEY, TOO_LARGE, VALUE, VALUES, Told
 from dualstore import DualStore
 from dualstore.cli import main
+from dualstore.config import RecordingSettings
 from dualstore.flags import FileFlags
+from dualstore.recording import Note, read_lines
+from dualstore.rollout.load import condense, profile_text
 from dualstore.stages import Stage
 from dualstore.telemetry import DiscrepancyKind
 from dualstore.testing.servers import DynamoDB
@@ -49,6 +53,7 @@ HOLDS_VALUES: Mapping[str, str] = {
     "dualstore.outbox.sent_image": "an attempt whose reply is missing is repeated with the same item",
     "dualstore.quarantine.item": "by choice: encrypted or redacted, it holds none",
 }
+RECORDED = frozenset({"GetItem", "PutItem", "UpdateItem", "DeleteItem", "Query", "Scan", "BatchGetItem"})
 
 
 class Service:
@@ -67,7 +72,13 @@ class Service:
         with_stream(deployment, self.physical)
         self.flags = FileFlags(folder / "flags.json")
         self.flags.create()
-        self.observed = Observed(deployment, self.flags)  # type: ignore[arg-type]
+        self.recordings = folder / "recordings"
+        self.observed = Observed(
+            deployment,
+            self.flags,  # type: ignore[arg-type]
+            recording=RecordingSettings(directory=self.recordings),
+            recorded_percents={NAME: 100.0},
+        )
         self.store: DualStore = self.observed.store
         deployment.clients.reads.meta.events.register("before-send.dynamodb", self.overhear)
         self.store.bind(self.model, self.row, name=NAME)
@@ -114,6 +125,17 @@ class Service:
                 for row in rows:
                     for column, content in row.items():
                         self.told.add(f"dualstore.{table}.{column}", json.dumps(content))
+
+    def look_at_recordings(self) -> None:
+        """Take down what is recorded for load tests, line by line, and the profile that is made of it."""
+        recorder = self.store._recorder
+        assert recorder is not None
+        recorder.write(everything=True)
+        for file in self.recordings.iterdir():
+            self.told.add("recordings", gzip.decompress(file.read_bytes()).decode())
+        self.told.add("load profile", profile_text(condense(read_lines(self.recordings), name=NAME)))
+        kinds = {line.operation for line in read_lines(self.recordings) if isinstance(line, Note)}
+        assert kinds >= RECORDED, kinds
 
     def overhear(self, request: Any, **_: object) -> None:
         """Take down what is sent to the bookkeeping table; to be called before each request to DynamoDB."""
@@ -394,6 +416,7 @@ def test_canaries_in_values_and_keys_are_told_nowhere_but_where_they_must_be_kep
         observed.store._shadow.drain(timedelta(seconds=20))
         observed.store.report()
         observed.emf.flush()
+        service.look_at_recordings()
     told.add("logs", caplog.text)
     told.add("log arguments", [(record.args, record.exc_info) for record in caplog.records])
     told.add("spans", json.dumps(observed.spans()))
@@ -414,6 +437,8 @@ def test_canaries_in_values_and_keys_are_told_nowhere_but_where_they_must_be_kep
         "metrics",
         "CloudWatch",
         "DynamoDB's bookkeeping",
+        "recordings",
+        "load profile",
         *HOLDS_KEYS,
     }, said
     assert {

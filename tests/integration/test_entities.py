@@ -51,6 +51,11 @@ class Accounts:
 
 @pytest.fixture(scope="module")
 def accounts(deployment: Deployment) -> Accounts:
+    return made_accounts(deployment)
+
+
+def made_accounts(deployment: Deployment) -> Accounts:
+    """A table of DynamoDB with its models, and a SQL table for users and one for credentials."""
     name = f"accounts-{uuid.uuid4().hex[:8]}"
 
     class Thing(Model):

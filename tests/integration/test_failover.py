@@ -22,7 +22,7 @@ from dualstore.replication.failover_notes import DepthNote
 from dualstore.stages import Side
 from dualstore.store import MigratedTable
 from dualstore.testing.servers import DynamoDBServer, PostgresServer
-from integration.commands import CommandLine
+from integration.commands import CREDENTIALS, CommandLine
 from integration.deployment import Deployment, deployed, eventually
 from integration.test_flip import ask, both_sides, drained, names, prepare
 from integration.writing import KEYS, NAME, item_of, key_of, writing
@@ -133,12 +133,18 @@ class Live:
         assert given.rowcount == 16
 
 
-@pytest.fixture
-def live(deployment: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Live]:
-    monkeypatch.setenv("DUALSTORE_CONTROL__WRITE_GRANT_SECONDS", f"{WRITE_GRANT.total_seconds()}")
+@contextmanager
+def at_live(deployment: Deployment, folder: Path) -> Iterator[Live]:
+    environment = {**CREDENTIALS, "DUALSTORE_CONTROL__WRITE_GRANT_SECONDS": f"{WRITE_GRANT.total_seconds()}"}
     with prepare(deployment, grants=GRANTS, relay_lease=timedelta(seconds=2)) as (store, table, _):
         ask(table, store, Stage.LIVE)
-        yield Live(store, table, CommandLine(deployment, table.physical, tmp_path))
+        yield Live(store, table, CommandLine(deployment, table.physical, folder, environment=environment))
+
+
+@pytest.fixture
+def live(deployment: Deployment, tmp_path: Path) -> Iterator[Live]:
+    with at_live(deployment, tmp_path) as live:
+        yield live
 
 
 def held_by_dynamodb(deployment: Deployment, table: str) -> dict[int, str]:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from dualstore.cli.fleet import evidence_shown, fleet_shown
 from dualstore.cli.running import UNAVAILABLE, command, config_option, console, opened
-from dualstore.rollout.gates import Judgement
+from dualstore.rollout.judgement import Judgement
 from dualstore.rollout.screens import Picture, Shown, TablePicture, gather, tables_document, words
 from dualstore.stages import Side
 from dualstore.store import DualStore

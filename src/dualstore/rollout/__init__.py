@@ -5,7 +5,8 @@ from dualstore.rollout.context import Context, Progress, Progressed, Tools
 from dualstore.rollout.document import DocumentError, Mistake
 from dualstore.rollout.drafting import draft_configuration, draft_plan
 from dualstore.rollout.evidence import snapshot_of
-from dualstore.rollout.gates import EvidenceSnapshot, GateResult, Judgement, Limits, judged, worst
+from dualstore.rollout.gates import judged
+from dualstore.rollout.judgement import EvidenceSnapshot, GateResult, Judgement, Limits, worst
 from dualstore.rollout.plan import Plan, load_plan, parse_plan, schema_of_plans
 from dualstore.rollout.recorded import events_of
 from dualstore.rollout.registry import ACTIONS, Action, Check, Evidence, Step, StepRefused, register

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from dualstore.rollout.gates import EvidenceSnapshot
+from dualstore.rollout.judgement import EvidenceSnapshot
 from dualstore.stages import Side
 from dualstore.store import DualStore
 from dualstore.store.evidence import Speeds

@@ -18,6 +18,7 @@ from dualstore.config import CloudWatchSettings
 from dualstore.control import ControlRecord, Gate
 from dualstore.errors import DualStoreError, Unavailable
 from dualstore.rollout.alerts import Alert, Dispatch, Kind
+from dualstore.rollout.alerts.words import NEXT_LOOK, readings_json, said_of
 from dualstore.rollout.cloudwatch import CloudWatch
 from dualstore.rollout.reaction import How, Reacting, Reaction, position, way_back
 from dualstore.rollout.thresholds import (
@@ -36,35 +37,6 @@ from dualstore.telemetry.figures import Figures
 logger = logging.getLogger(__name__)
 
 _UNREACHABLE = (ClientError, BotoCoreError, Unavailable)
-
-NEXT_LOOK: Mapping[str, str] = {
-    Signal.ERRORS: "PostgreSQL's log and `dualstore status`: which operations fail, and how",
-    Signal.FALLBACKS: "the log of the processes: which breaker or guard is open; then PostgreSQL's load",
-    Signal.MISMATCHES: "`dualstore discrepancies {table}`, then `dualstore verify {table}`",
-    Signal.LATENCY: "PostgreSQL's slowest statements (pg_stat_statements), missing indexes, the pool",
-    Signal.SERVICE_LEVEL: "PostgreSQL's slowest statements (pg_stat_statements), missing indexes, the pool",
-    Signal.THROTTLES: "the table's capacity and its hot keys: CloudWatch's ReadThrottleEvents",
-    Signal.POOL: "how many processes there are by the size of their pools; RDS Proxy; idle transactions",
-    Signal.STREAM_LAG: "whether `dualstore relay` runs, and its log",
-    Signal.OUTBOX_AGE: "whether `dualstore relay` runs; `dualstore status` tells what DynamoDB refuses",
-    Signal.JOURNAL_AGE: "`dualstore repair {table}`, and whether PostgreSQL takes writes",
-    Signal.DIRTY_KEYS: "`dualstore repair {table}`, and whether PostgreSQL takes writes",
-    Signal.UNREACHABLE: "PostgreSQL itself: whether it runs, can be reached, and has connections left",
-}
-_WORDS: Mapping[str, str] = {
-    Signal.ERRORS: "{value:.2g} % of PostgreSQL's calls fail",
-    Signal.FALLBACKS: "{value:.2g} % of the reads dialled to PostgreSQL are answered by DynamoDB",
-    Signal.MISMATCHES: "{value:.2g} % of compared reads differ",
-    Signal.LATENCY: "PostgreSQL's reads are {value:.0f} % slower than DynamoDB's",
-    Signal.SERVICE_LEVEL: "PostgreSQL's p99 is {value:.0f} ms",
-    Signal.THROTTLES: "DynamoDB throttles {value:.2g} % of its calls",
-    Signal.POOL: "{value:.0f} % of PostgreSQL's connections are in use",
-    Signal.STREAM_LAG: "the relay is {value:.0f} s behind the stream",
-    Signal.OUTBOX_AGE: "DynamoDB is {value:.0f} s behind PostgreSQL",
-    Signal.JOURNAL_AGE: "a key has waited in the journal for {value:.0f} s",
-    Signal.DIRTY_KEYS: "{value:,.0f} keys are in doubt on PostgreSQL",
-    Signal.UNREACHABLE: "PostgreSQL does not answer",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +97,7 @@ class Seen:
         return {
             "table": self.table,
             "position": dict(self.position),
-            "readings": _readings_json(self.readings),
+            "readings": readings_json(self.readings),
             "alarms": sorted(self.alarms),
             "rollback": None
             if reaction is None
@@ -317,10 +289,10 @@ class MigrationMonitor:
         causes = to_roll_back(history, watch.thresholds, record)
         if not causes or watch.how == "none" or not way_back(record, how=watch.how):
             return None
-        reason = "; ".join(_said(cause, history) for cause in sorted(causes))
+        reason = "; ".join(said_of(cause, history) for cause in sorted(causes))
         evidence = {
             "signals": sorted(causes),
-            "windows": [_readings_json(window) for window in history],
+            "windows": [readings_json(window) for window in history],
             "window_seconds": self._times.window.total_seconds(),
         }
         reaction = self._reacting.roll_back(name, reason, evidence, how=watch.how)
@@ -380,8 +352,8 @@ class MigrationMonitor:
         is_told: bool,
     ) -> None:
         """Tell that something is wrong, unless somebody has; without PostgreSQL each monitor tells it."""
-        key, summary = f"{physical}/{signal}", _said(signal, history)
-        evidence = {"windows": [_readings_json(window) for window in history]}
+        key, summary = f"{physical}/{signal}", said_of(signal, history)
+        evidence = {"windows": [readings_json(window) for window in history]}
         is_news = not is_told
         if is_there:
             opened = self._kept.open_alert(key, physical, summary, evidence, again=self._times.again)
@@ -400,22 +372,3 @@ class MigrationMonitor:
 
 def _gauge(value: float) -> Reading:
     return Reading(float(value), float(value))
-
-
-def _said(signal: str, history: Sequence[Window]) -> str:
-    """A signal's worst reading in words."""
-    readings = [window[signal] for window in history if signal in window]
-    worst = max(readings, key=lambda reading: reading.at_least, default=Reading(0.0, 0.0, 0))
-    text = _WORDS.get(signal, f"{signal} is {{value:g}}").format(value=worst.value)
-    return f"{text} (of {worst.samples:,} in the worst window)" if worst.samples > 1 else text
-
-
-def _readings_json(window: Window) -> dict[str, Any]:
-    return {
-        str(signal): {
-            "value": round(reading.value, 4),
-            "at_least": round(reading.at_least, 4),
-            "samples": reading.samples,
-        }
-        for signal, reading in window.items()
-    }

@@ -12,7 +12,7 @@ from typing import Any
 from dualstore.errors import ConfigurationError
 from dualstore.rollout.document import Document, DocumentError, Mistake, Place, read_document, read_file
 from dualstore.rollout.durations import duration_of
-from dualstore.rollout.gates import Limits
+from dualstore.rollout.judgement import Limits
 from dualstore.rollout.registry import ACTIONS, Action, Step
 from dualstore.rollout.schema import plan_schema
 from dualstore.rollout.windows import Window, window_of

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from dualstore.errors import ConfigurationError
-from dualstore.rollout.gates import GateResult, Limits
+from dualstore.rollout.judgement import GateResult, Limits
 from dualstore.rollout.windows import Window
 from dualstore.stages import Stage
 

@@ -12,6 +12,7 @@ from dualstore.control import ControlRecord
 from dualstore.errors import IllegalTransition, Unavailable
 from dualstore.flags.flagfile import create, set_values
 from dualstore.rollout.context import Context
+from dualstore.rollout.dialling import dial
 from dualstore.rollout.registry import StepRefused
 from dualstore.stages import Stage
 from dualstore.stores.postgres_plans import PlanTaken
@@ -57,7 +58,7 @@ def test_flags_ask_for_what_they_did_before_once_nobody_waits_any_more(
     flags = tmp_path / "flags.json"
     context = asking(flags, Refusing(list(refusals)))
     with pytest.raises(StepRefused):
-        context.dial("orders", patience=timedelta(seconds=0.3), stage=Stage.LIVE)
+        dial(context, "orders", patience=timedelta(seconds=0.3), stage=Stage.LIVE)
     assert stage_in(flags) == "shadow"
 
 
@@ -66,7 +67,7 @@ def test_flags_stay_where_the_table_has_come_to_after_all(tmp_path: Path) -> Non
     context = asking(flags, table)
     table.stage = Stage.LIVE
     with pytest.raises(StepRefused):
-        context.dial("orders", patience=timedelta(seconds=0.1), stage=Stage.LIVE)
+        dial(context, "orders", patience=timedelta(seconds=0.1), stage=Stage.LIVE)
     assert stage_in(flags) == "live"
 
 
@@ -83,5 +84,5 @@ def test_a_plan_that_was_taken_over_before_it_asked_asks_for_nothing(tmp_path: P
     flags = tmp_path / "flags.json"
     context = asking(flags, Refusing([AWAY]), hold=TakenWhileAsleep())
     with pytest.raises(PlanTaken):
-        context.dial("orders", patience=timedelta(seconds=1), stage=Stage.LIVE)
+        dial(context, "orders", patience=timedelta(seconds=1), stage=Stage.LIVE)
     assert stage_in(flags) == "shadow"

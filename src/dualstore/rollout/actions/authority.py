@@ -5,17 +5,19 @@ from collections.abc import Sequence
 from dualstore.rollout.actions.data import ended_doubt, stage_may_follow
 from dualstore.rollout.actions.traffic import gates_met, watched
 from dualstore.rollout.context import Context
+from dualstore.rollout.dialling import dial, dialled
 from dualstore.rollout.registry import Action, Check, Evidence, Step, StepRefused
 from dualstore.rollout.schema import SOAKING
+from dualstore.rollout.soaking import meet_gates, soak
 from dualstore.stages import Stage
 
 
 def _go(step: Step, context: Context, stage: Stage) -> Evidence:
-    return {name: context.dial(name, patience=step.patience, stage=stage) for name in step.tables}
+    return {name: dial(context, name, patience=step.patience, stage=stage) for name in step.tables}
 
 
 def _at(step: Step, context: Context, stage: Stage) -> Sequence[Check]:
-    return [context.dialled(name, stage=stage) for name in step.tables]
+    return [dialled(context, name, stage=stage) for name in step.tables]
 
 
 # -- flip_authority ------------------------------------------------------------------------------
@@ -30,9 +32,9 @@ def _flip(step: Step, context: Context) -> Evidence:
             "(`dualstore plan rollback`), and have it approved anew"
         )
     compared = {name: ended_doubt(step, context, name) for name in flips}
-    before = context.meet_gates(step) if flips else None
+    before = meet_gates(context, step) if flips else None
     flipped = {name: _to_live(step, context, name) for name in step.tables}
-    return {"compared": compared, "before": before, "flipped": flipped, **context.soak(step)}
+    return {"compared": compared, "before": before, "flipped": flipped, **soak(context, step)}
 
 
 def _to_live(step: Step, context: Context, name: str) -> Evidence:
@@ -40,9 +42,9 @@ def _to_live(step: Step, context: Context, name: str) -> Evidence:
 
     def proven_anew() -> None:
         if ended_doubt(step, context, name) is not None:
-            context.meet_gates(step)  # they were met before a comparison that may have taken hours
+            meet_gates(context, step)  # they were met before a comparison that may have taken hours
 
-    return context.dial(name, patience=step.patience, refused=proven_anew, stage=Stage.LIVE)
+    return dial(context, name, patience=step.patience, refused=proven_anew, stage=Stage.LIVE)
 
 
 FLIP_AUTHORITY = Action(
@@ -90,7 +92,7 @@ RAMPDOWN = Action(
 def _complete(step: Step, context: Context) -> Evidence:
     """Equal once more, and then never again."""
     left = [name for name, table in context.tables(step) if table.status().record.stage is not Stage.COMPLETE]
-    equal = context.meet_gates(step) if left else None
+    equal = meet_gates(context, step) if left else None
     return {"before": equal, "stopped": _go(step, context, Stage.COMPLETE)}
 
 

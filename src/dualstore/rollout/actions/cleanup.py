@@ -11,11 +11,11 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from dualstore.rollout import backups
-from dualstore.rollout.context import SOAKING as SOAKING_MARK
 from dualstore.rollout.context import Context
 from dualstore.rollout.durations import said
 from dualstore.rollout.registry import Action, Check, Evidence, Step, StepRefused
 from dualstore.rollout.schema import SOAKING
+from dualstore.rollout.soaking import SOAKING_MARK
 from dualstore.stages import Side, Stage
 from dualstore.stores.postgres import PostgresStore
 from dualstore.stores.postgres_rollup import PostgresRollup

@@ -7,9 +7,9 @@ from datetime import timedelta
 from dualstore.control import ControlRecord
 from dualstore.errors import ConfigurationError
 from dualstore.rollout.context import Context
+from dualstore.rollout.dialling import dial, dialled
 from dualstore.rollout.registry import Action, Check, Checks, Evidence, Step, StepRefused
 from dualstore.stages import Side, Stage
-from dualstore.store.table import MigratedTable
 from dualstore.verify import Verification
 
 _MIRRORED_BY_DYNAMODB = frozenset({Stage.DUALWRITE, Stage.SHADOW})
@@ -63,7 +63,8 @@ def flags_can_be_set(step: Step, context: Context) -> Sequence[Check]:
 
 def _start(step: Step, context: Context) -> Evidence:
     return {
-        name: context.dial(
+        name: dial(
+            context,
             name,
             patience=step.patience,
             stage=Stage.DUALWRITE,
@@ -75,12 +76,12 @@ def _start(step: Step, context: Context) -> Evidence:
 
 
 def _writes_twice(step: Step, context: Context) -> Sequence[Check]:
-    return [context.dialled(name, stage=Stage.DUALWRITE, mirror_percent=_ALL) for name in step.tables]
+    return [dialled(context, name, stage=Stage.DUALWRITE, mirror_percent=_ALL) for name in step.tables]
 
 
 def _stop(step: Step, context: Context) -> Evidence:
     return {
-        name: context.dial(name, patience=step.patience, stage=Stage.OFF, postgres_read_percent=0.0)
+        name: dial(context, name, patience=step.patience, stage=Stage.OFF, postgres_read_percent=0.0)
         for name in step.tables
     }
 
@@ -93,7 +94,7 @@ START_DUAL_WRITING = Action(
     ready=stage_may_follow(Stage.DUALWRITE),
     holds=_writes_twice,
     undo=_stop,
-    undone=lambda step, context: [context.dialled(name, stage=Stage.OFF) for name in step.tables],
+    undone=lambda step, context: [dialled(context, name, stage=Stage.OFF) for name in step.tables],
     undo_says=lambda _: "back to stage off; the history has to be copied again afterwards",
     at=frozenset({Stage.OFF}),
     leads_to=Stage.DUALWRITE,
@@ -176,35 +177,8 @@ def _verify(step: Step, context: Context) -> Evidence:
         if proven_at is not None and proven_at > began and table.status().record.verified:
             found[name] = {"found": f"proven equal at {proven_at.isoformat()}"}
             continue
-        context.tools.announce(f"{step.id}: comparing both sides of {name} whole")
-        result = _compared(step, context, name, table)
-        found[name] = {
-            "run": str(result.run_id),
-            "equal": result.equal,
-            "different": result.difference_count,
-            "repaired": result.repaired,
-            "in_motion": result.moving,
-            "proven": result.proven,
-        }
-        if not result.proven:
-            raise StepRefused(f"{_differs(name, result)}, or set `repair: true`")
+        found[name] = _proven_equal(step, context, name)
     return found
-
-
-def _compared(step: Step, context: Context, name: str, table: MigratedTable) -> Verification:
-    """Compare until every key is judged: what is written all the time may hold still the next time."""
-    ends = time.monotonic() + step.patience.total_seconds()
-    while True:
-        result = table.verify(
-            repair=bool(step.options.get("repair", False)), progress=context.progress_of(step, name)
-        )
-        only_moving = result.moving and result.difference_count == result.repaired
-        if not only_moving or time.monotonic() >= ends:
-            return result
-        context.tools.announce(
-            f"{step.id}: {result.moving:,} key(s) of {name} did not hold still: comparing again"
-        )
-        context.pause(_AGAIN_AFTER)
 
 
 def ended_doubt(step: Step, context: Context, name: str) -> Evidence | None:
@@ -216,27 +190,59 @@ def ended_doubt(step: Step, context: Context, name: str) -> Evidence | None:
     Raises:
         StepRefused: they are not equal.
     """
-    table = context.store.table(name)
-    if not _in_doubt(table.status().record):
+    if not _in_doubt(context.store.table(name).status().record):
         return None
-    context.tools.announce(f"{step.id}: {name} is in doubt: comparing both sides whole")
-    result = _compared(step, context, name, table)
+    return _proven_equal(step, context, name)
+
+
+def _proven_equal(step: Step, context: Context, name: str) -> Evidence:
+    """Compare both sides of a table whole.
+
+    Raises:
+        StepRefused: they differ, or some keys could not be judged.
+    """
+    context.tools.announce(f"{step.id}: comparing both sides of {name} whole")
+    result = _compared(step, context, name)
     if not result.proven:
-        raise StepRefused(_differs(name, result))
-    return {"run": str(result.run_id), "equal": result.equal}
+        raise StepRefused(
+            f"{name}: {result.difference_count - result.repaired:,} difference(s) are left and "
+            f"{result.moving + result.undecided:,} key(s) could not be judged: look at `dualstore "
+            f"discrepancies {name}`, or run `dualstore verify {name} --repair`"
+        )
+    return {
+        "run": str(result.run_id),
+        "equal": result.equal,
+        "different": result.difference_count,
+        "repaired": result.repaired,
+    }
+
+
+def _compared(step: Step, context: Context, name: str) -> Verification:
+    """Compare until every key is judged, and nothing has come into doubt meanwhile.
+
+    What is written all the time may hold still the next time.
+    """
+    ends = time.monotonic() + step.patience.total_seconds()
+    table = context.store.table(name)
+    while True:
+        result = table.verify(
+            repair=bool(step.options.get("repair", False)), progress=context.progress_of(step, name)
+        )
+        if result.difference_count != result.repaired or time.monotonic() >= ends:
+            return result
+        if result.moving:
+            why = f"{result.moving:,} key(s) of {name} did not hold still"
+        elif table.status().record.suspects:
+            why = f"{name} came into doubt meanwhile"
+        else:
+            return result
+        context.tools.announce(f"{step.id}: {why}: comparing again")
+        context.pause(_AGAIN_AFTER)
 
 
 def _in_doubt(record: ControlRecord) -> bool:
     """Whether only a comparison of both sides lets the authority move."""
     return record.loaded and (bool(record.suspects) or not record.verified)
-
-
-def _differs(name: str, result: Verification) -> str:
-    return (
-        f"{name}: {result.difference_count - result.repaired:,} difference(s) are left and "
-        f"{result.moving:,} key(s) did not hold still: look at `dualstore discrepancies {name}`, or run "
-        "`dualstore verify --repair`"
-    )
 
 
 def _proven(step: Step, context: Context) -> Sequence[Check]:

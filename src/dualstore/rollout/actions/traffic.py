@@ -6,12 +6,13 @@ from datetime import timedelta
 from typing import Any
 
 from dualstore.rollout.actions.data import stage_may_follow
-from dualstore.rollout.context import SOAKING as SOAKING_MARK
 from dualstore.rollout.context import Context
+from dualstore.rollout.dialling import dial, dialled
 from dualstore.rollout.durations import duration_of, said
-from dualstore.rollout.gates import Judgement
+from dualstore.rollout.judgement import Judgement
 from dualstore.rollout.registry import Act, Action, Check, Checks, Evidence, Step
 from dualstore.rollout.schema import SOAKING
+from dualstore.rollout.soaking import SOAKING_MARK, gates, soak
 from dualstore.stages import Stage
 
 SCHEDULE = (1, 5, 10, 25, 50, 100)
@@ -45,13 +46,13 @@ def _shadow_percent(step: Step) -> dict[str, float]:
 
 def _dialled_to_stage(step: Step, context: Context, stage: Stage, **wishes: Any) -> Evidence:
     return {
-        name: context.dial(name, patience=step.patience, stage=stage, postgres_read_percent=0.0, **wishes)
+        name: dial(context, name, patience=step.patience, stage=stage, postgres_read_percent=0.0, **wishes)
         for name in step.tables
     }
 
 
 def _compares(step: Step, context: Context) -> Sequence[Check]:
-    return [context.dialled(name, stage=Stage.SHADOW) for name in step.tables]
+    return [dialled(context, name, stage=Stage.SHADOW) for name in step.tables]
 
 
 def _disable(step: Step, context: Context) -> Evidence:
@@ -68,7 +69,7 @@ ENABLE_FEATURE_FLAG = Action(
     ready=stage_may_follow(Stage.SHADOW),
     holds=_compares,
     undo=_disable,
-    undone=lambda step, context: [context.dialled(name, stage=Stage.DUALWRITE) for name in step.tables],
+    undone=lambda step, context: [dialled(context, name, stage=Stage.DUALWRITE) for name in step.tables],
     undo_says=lambda _: "back to stage dualwrite: nothing is compared any more",
     at=frozenset({Stage.DUALWRITE}),
     leads_to=Stage.SHADOW,
@@ -110,24 +111,24 @@ def _expanded(step: Step) -> Sequence[Step]:
 def _dialled_to(percent: str) -> Act:
     """Dials to what the step has under a name."""
 
-    def dial(step: Step, context: Context) -> Evidence:
+    def act(step: Step, context: Context) -> Evidence:
         wanted = float(step.options[percent])
         return {
-            name: context.dial(name, patience=step.patience, postgres_read_percent=wanted)
+            name: dial(context, name, patience=step.patience, postgres_read_percent=wanted)
             for name in step.tables
         }
 
-    return dial
+    return act
 
 
 def _increase(step: Step, context: Context) -> Evidence:
-    return {"dialled": _dialled_to("percent")(step, context), **context.soak(step)}
+    return {"dialled": _dialled_to("percent")(step, context), **soak(context, step)}
 
 
 def _at_percent(percent: str) -> Checks:
     def holds(step: Step, context: Context) -> Sequence[Check]:
         wanted = float(step.options[percent])
-        return [context.dialled(name, postgres_read_percent=wanted) for name in step.tables]
+        return [dialled(context, name, postgres_read_percent=wanted) for name in step.tables]
 
     return holds
 
@@ -143,7 +144,7 @@ def gates_met(step: Step, context: Context, **since: Any) -> Sequence[Check]:
     soaked = began is not None and began.at + step.soak <= context.now()
     found = [Check(f"{step.id} was watched for {said(step.soak)}", None if soaked else "not to the end yet")]
     if soaked:
-        for name, (_, results) in context.gates(step, **since).items():
+        for name, (_, results) in gates(context, step, **since).items():
             wrong = "; ".join(str(each) for each in results if each.judgement not in _GOOD)
             found.append(Check(f"every gate of {name} is met", wrong or None, passing=True))
     return found
@@ -214,7 +215,7 @@ GRADUAL_TRAFFIC_INCREASE = Action(
 
 
 def _watch(step: Step, context: Context) -> Evidence:
-    return context.soak(step, since=context.mark(step, SOAKING_MARK))
+    return soak(context, step, since=context.mark(step, SOAKING_MARK))
 
 
 def _watched_to_the_end(step: Step, context: Context) -> Sequence[Check]:

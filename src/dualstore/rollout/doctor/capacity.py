@@ -130,6 +130,7 @@ PINNING: tuple[tuple[str, str, bool], ...] = (
     ("nextval('dualstore.revision')", "every write of a mirrored or authoritative row", True),
     ("set_config(…, true)", "writes of several keys, and the bulk copy", True),
     ("SET LOCAL", "migrations, and reports of figures", True),
+    ("set_config(…, false)", "one run of a kind a table, and plans", True),
     ("CREATE TEMPORARY TABLE", "backfill and verify", True),
     ("pg_advisory_lock", "one run of a kind a table, and plans", True),
     ("statements of more than 16 KB", "batches and transactions of many keys", True),
@@ -140,7 +141,10 @@ PINNING: tuple[tuple[str, str, bool], ...] = (
 )
 """What dualstore uses, where, and whether it pins a connection of RDS Proxy.
 
-Source: Amazon Aurora User Guide, "Avoiding pinning an RDS Proxy", for PostgreSQL.
+Sources: Amazon Aurora User Guide, "Avoiding pinning an RDS Proxy", the conditions for Aurora PostgreSQL (also
+cursors, LISTEN, DISCARD and LOAD: dualstore uses none) and those for all engine families. It makes no
+exception of SET LOCAL; of locks it excepts those of a transaction. Of statements that are prepared by the
+protocol: AWS Database Blog, "Amazon RDS Proxy multiplexing support for PostgreSQL Extended Query Protocol".
 """
 
 
@@ -157,4 +161,6 @@ def proxy_pinning(patient: Patient) -> Iterator[Finding]:
         "open (MaxConnectionsPercent), and watch DatabaseConnectionsCurrentlySessionPinned",
         pins=pins,
         does_not_pin=[use for use, _, pinned in PINNING if not pinned],
+        # Amazon Aurora User Guide, "Amazon RDS Proxy for Aurora", limitations for Aurora PostgreSQL.
+        not_passed_on="CancelRequest: what was given up works on in the database, to its statement_timeout",
     )

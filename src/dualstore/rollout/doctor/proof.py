@@ -11,7 +11,7 @@ from dualstore.flags.sdk import SdkFlags
 from dualstore.rollout.doctor.findings import Finding, advice, ok, problem, unknown
 from dualstore.rollout.doctor.patient import Patient
 from dualstore.rollout.evidence import snapshot_of
-from dualstore.rollout.gates import EvidenceSnapshot
+from dualstore.rollout.judgement import EvidenceSnapshot
 from dualstore.stages import Stage
 from dualstore.store.evidence import upper_bound
 from dualstore.store.table import MigratedTable

@@ -14,7 +14,8 @@ from dualstore.errors import ConfigurationError, DualStoreError, SchemaError, Un
 from dualstore.flags import ProblemKind
 from dualstore.flags.sdk import SdkFlags
 from dualstore.rollout.evidence import snapshot_of
-from dualstore.rollout.gates import Limits, judged
+from dualstore.rollout.gates import judged
+from dualstore.rollout.judgement import Limits
 from dualstore.rollout.plan import Plan, parse_plan
 from dualstore.rollout.recorded import events_of
 from dualstore.rollout.screens.picture import Picture, PlanPicture, Shown, TablePicture

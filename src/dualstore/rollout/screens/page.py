@@ -7,7 +7,7 @@ from html import escape
 from importlib.resources import files
 from itertools import pairwise
 
-from dualstore.rollout.gates import Judgement
+from dualstore.rollout.judgement import Judgement
 from dualstore.rollout.screens import words
 from dualstore.rollout.screens.charts import Line, Mark, chart
 from dualstore.rollout.screens.history import Point

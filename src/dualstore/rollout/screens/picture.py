@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from dualstore.control import ControlRecord
-from dualstore.rollout.gates import GateResult, Limits
+from dualstore.rollout.judgement import GateResult, Limits
 from dualstore.rollout.standing import PlanEvent, StepState
 from dualstore.stages import Side
 from dualstore.store import TableStatus

@@ -5,13 +5,13 @@ from datetime import UTC, datetime, timedelta
 
 from dualstore.control import ControlRecord, Gate
 from dualstore.rollout.durations import said
-from dualstore.rollout.gates import Judgement
+from dualstore.rollout.judgement import Judgement
 from dualstore.rollout.screens.picture import Picture, PlanPicture, TablePicture
 from dualstore.stages import Side
 from dualstore.store import TableStatus
 from dualstore.store.status import failover_in_words
-from dualstore.stores.base import OutboxDepth
 from dualstore.stores.ledger import RunState
+from dualstore.stores.outbox import OutboxDepth
 from dualstore.stores.postgres_screens import RunSeen
 
 SIDES = {Side.DYNAMODB: "DynamoDB", Side.POSTGRES: "PostgreSQL"}

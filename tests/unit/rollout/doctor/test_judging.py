@@ -207,6 +207,7 @@ def test_what_pins_connections_is_told_behind_a_proxy_only(found: Any) -> None:
         ("SET LOCAL", "stores/postgres_rollup.py"),
         ("CREATE TEMPORARY TABLE", "stores/postgres_staging.py"),
         ("pg_advisory_lock", "stores/postgres_runs.py"),
+        ("set_config(…, false)", "stores/postgres_runs.py"),
         ("pg_advisory_xact_lock", "stores/postgres/sessions.py"),
     ],
 )

@@ -11,8 +11,8 @@ from dualstore.rollout.screens import PlanPicture, Shown, TablePicture, words
 from dualstore.rollout.standing import EventKind, PlanEvent, StepState
 from dualstore.stages import Stage
 from dualstore.store import TableStatus
-from dualstore.stores.base import OutboxDepth
 from dualstore.stores.ledger import RunState
+from dualstore.stores.outbox import OutboxDepth
 from dualstore.stores.postgres_screens import RunSeen
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
