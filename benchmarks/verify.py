@@ -16,7 +16,6 @@ largest server process. Goals: 0.2 of the limit in Python, 0.6 with the accelera
 import argparse
 import multiprocessing
 import queue
-import resource
 import shutil
 import statistics
 import subprocess
@@ -41,6 +40,7 @@ from dualstore.control import PostgresRole
 from dualstore.errors import ConfigurationError
 from dualstore.items import key_hash
 from dualstore.mapping.transcoding import transcoder_of
+from dualstore.stores.bulk import keep_freed_memory
 from dualstore.stores.memory import MemoryStore
 from dualstore.stores.postgres import PostgresStore
 from dualstore.stores.postgres_comparison import PostgresComparison
@@ -120,6 +120,7 @@ class Helped:
 
 def help_with(url: str, paths: tuple[str, ...], runs: Any, answers: Any) -> None:
     """The main function of the helping process."""
+    keep_freed_memory()
     engine = sa.create_engine(url)
     PostgresRuns(engine).check()
     plans = {each: plan(engine, paths, accelerated=each) for each in (False, True) if each in _kinds()}
@@ -128,7 +129,8 @@ def help_with(url: str, paths: tuple[str, ...], runs: Any, answers: Any) -> None
         run_id, accelerated = told
         began = time.process_time()
         plans[accelerated].work(run_id, name="helper", stop=threading.Event(), look=LOOK)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        # The most that getrusage(2) tells of a spawned process may have been its parent's.
+        peak = _bytes_of("self", "VmHWM")
         answers.put(Helped(time.process_time() - began, peak))
     engine.dispose()
 
@@ -233,15 +235,16 @@ def _kinds() -> list[bool]:
 
 def _largest_private_bytes(pid: int) -> int:
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return max((_private_bytes(int(child)) for child in children), default=0)
+    return max((_bytes_of(child, "RssAnon") for child in children), default=0)
 
 
-def _private_bytes(pid: int) -> int:
+def _bytes_of(process: str, what: str) -> int:
+    """What proc(5) tells of a process's memory; 0 where it has ended."""
     try:
-        status = Path(f"/proc/{pid}/status").read_text()
+        status = Path(f"/proc/{process}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return 0
-    found = next((line for line in status.splitlines() if line.startswith("RssAnon")), "RssAnon: 0")
+    found = next((line for line in status.splitlines() if line.startswith(what)), f"{what}: 0")
     return int(found.split()[1]) * 1024
 
 
@@ -308,6 +311,7 @@ def main() -> None:
     psql = shutil.which("psql")
     if psql is None:
         raise SystemExit("psql is not installed: it is the baseline")
+    keep_freed_memory()  # as the processes of `dualstore verify` do
     with tempfile.TemporaryDirectory() as directory, PostgresServer(settings=_SERVER) as server:
         Path(directory).chmod(0o755)
         url = server.create_database()

@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import Enum, StrEnum
 from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
 from hypothesis import strategies as st
@@ -29,7 +30,7 @@ from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from dualstore.items import Item, KeyAttribute, KeySchema, TableShape
-from dualstore.mapping import Mirrored, TableMapping, map_table, unmapped_table
+from dualstore.mapping import Converter, Mirrored, TableMapping, map_table, unmapped_table
 
 
 class Base(DeclarativeBase):
@@ -165,6 +166,62 @@ class ReadingRow(Mirrored, Base):
     short_tags: Mapped[list[str] | None] = mapped_column(sa.ARRAY(sa.String(3)))
 
 
+class Ware(Model):
+    """Attributes whose columns hold what converters make of them."""
+
+    class Meta:
+        table_name = "wares"
+
+    name = UnicodeAttribute(hash_key=True)
+    price = NumberAttribute(null=True)
+    share = NumberAttribute(null=True)
+    fill = UnicodeAttribute(null=True)
+    token = UnicodeAttribute(null=True)
+    since = UnicodeAttribute(null=True)
+    seen = UnicodeAttribute(null=True)
+    sold = UnicodeAttribute(null=True)
+    motto = UnicodeAttribute(null=True)
+    seal: Any = BinaryAttribute(null=True, legacy_encoding=False)
+    tags = UnicodeSetAttribute(null=True)
+
+
+CENTS = Converter(lambda text: int(Decimal(text) * 100), lambda cents: str(Decimal(cents) / 100))
+PER_MILLE = Converter(lambda text: Decimal(text) * 1000, lambda value: str(value / 1000))
+FILLS = Converter(
+    {"open": Status.OPEN.name, "": Status.SHUT.name}.__getitem__, {"OPEN": "open", "SHUT": ""}.get
+)
+TOKENS = Converter(UUID, lambda token: token.hex)
+DAYS = Converter(lambda text: datetime.strptime(text, "%Y%m%d").date(), lambda day: f"{day:%Y%m%d}")  # noqa: DTZ007 - a day
+MINUTES = Converter(datetime.fromisoformat, lambda moment: moment.isoformat(timespec="minutes"))
+FLAGS = Converter({"open": True, "shut": False}.get, lambda is_sold: "open" if is_sold else "shut")
+BACKWARDS = Converter(lambda text: text[::-1], lambda text: text[::-1])
+SEALS = Converter(
+    lambda data: bytes(255 - each for each in data), lambda data: bytes(255 - each for each in data)
+)
+WORDS = Converter(lambda members: " ".join(sorted(members)), str.split)
+
+
+def _converted(type_: Any, converter: Converter) -> Any:
+    return mapped_column(type_, info={"converter": converter})
+
+
+class WareRow(Mirrored, Base):
+    __tablename__ = "wares"
+
+    name: Mapped[str] = mapped_column(sa.Text(collation="C"), primary_key=True)
+    price: Mapped[int | None] = _converted(sa.BigInteger, CENTS)
+    share: Mapped[Decimal | None] = _converted(sa.Numeric(12, 1), PER_MILLE)
+    fill: Mapped[Status | None] = _converted(sa.Enum(Status, name="reading_status"), FILLS)
+    token: Mapped[Any | None] = _converted(sa.Uuid, TOKENS)
+    since: Mapped[date | None] = _converted(sa.Date, DAYS)
+    seen: Mapped[datetime | None] = _converted(sa.DateTime(timezone=True), MINUTES)
+    sold: Mapped[bool | None] = _converted(sa.Boolean, FLAGS)
+    motto: Mapped[str | None] = _converted(sa.String(6), BACKWARDS)
+    seal: Mapped[bytes | None] = _converted(sa.LargeBinary, SEALS)
+    tags: Mapped[str | None] = _converted(sa.Text, WORDS)
+
+
+WARES = map_table("wares", Ware, WareRow)
 ORDERS = map_table("orders", Order, OrderRow)
 READINGS = map_table("readings", Reading, ReadingRow)
 SESSIONS = unmapped_table(
@@ -172,7 +229,7 @@ SESSIONS = unmapped_table(
     TableShape("sessions-prod", KeySchema(KeyAttribute("user", "N"), KeyAttribute('odd "name"', "S"))),
     metadata=Base.metadata,
 )
-MAPPINGS = {mapping.logical_name: mapping for mapping in (ORDERS, READINGS, SESSIONS)}
+MAPPINGS = {mapping.logical_name: mapping for mapping in (ORDERS, READINGS, SESSIONS, WARES)}
 
 # Texts that are special to a column of some kind, and near misses of them.
 _SPECIAL_TEXTS = [
@@ -180,7 +237,8 @@ _SPECIAL_TEXTS = [
     "2020-02-29", "2021-02-29", "0001-01-01", "9999-12-31", "20200229", "2020-W01-1",
     "2024-05-06T07:08:09.123456+0000", "2024-05-06T07:08:09.123000+0000", "2024-05-06T07:08:09.123456+0100",
     "0001-01-01T00:00:00.000000+0000", "9999-12-31T23:59:59.999999+0000", "2024-05-06T07:08:09+0000",
-    "2024-05-06T24:00:00.000000+0000", "2024-05-06", "2024-05-06T07:08:09.123456",
+    "2024-05-06T24:00:00.000000+0000", "2024-05-06", "2024-05-06T07:08:09.123456", "2024-05-06T07:08+00:00",
+    "2024-05-06T07:08+05:30",
     "f47ac10b-58cc-4372-a567-0e02b2c3d479", "F47AC10B-58CC-4372-A567-0E02B2C3D479",
     "f47ac10b58cc4372a5670e02b2c3d479", '{"a": 1}', "null", '"', "\\u0000", "\\", "é", "\uffff", "\U00010000",
 ]  # fmt: skip

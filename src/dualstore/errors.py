@@ -126,7 +126,10 @@ class StorageFull(Unavailable):
 
 
 class OutcomeUnknown(Unavailable):
-    """The authority may or may not have carried out a write: its reply never came."""
+    """The authority may or may not have carried out a write: its reply never came.
+
+    Or it has, and what it has made of the item is not known any more: then the message says so.
+    """
 
 
 class RunHalted(DualStoreError):  # noqa: N818 - named for what happened

@@ -122,6 +122,12 @@ def test_a_table_is_migrated_by_commands_alone(service):
     assert run("verify", "cities", "--recent", "0").exit_code == 1
     assert run("verify", "cities", "--recent", "yesterday").exit_code == 2
     assert run("verify", "cities", "--sample", "5", "--counts-only").exit_code == 2
+    Path("keys").write_text('{"name": {"S": "Wien"}}\n\n')
+    some = run("verify", "cities", "--keys", "keys")
+    assert (some.exit_code, "1 equal, 0 different" in some.output) == (0, True), some.output
+    counted = run("verify", "cities", "--counts-only")
+    assert (counted.exit_code, "2 rows; DynamoDB says 2 items" in counted.output) == (0, True), counted.output
+    assert "switch `[shadow] plain_keys` on" in run("verify", "cities", "--discrepancies").output
     mended = run("verify", "cities", "--repair", "--threshold", "100", "--report", "report.json")
     assert mended.exit_code == 0, mended.output
     assert "as it was written" in run("verify", "--check-report", "report.json").output

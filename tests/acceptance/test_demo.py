@@ -25,7 +25,7 @@ from dualstore.cli.demo.proof import LONGEST_PAUSE_SECONDS, TELLING_CODES, Kind,
 from dualstore.cli.demo.steps import steps
 from dualstore.cli.demo.writes import Close
 from dualstore.rollout import load_plan
-from dualstore.stores.base import LANES
+from dualstore.stores.outbox import LANES
 from dualstore.testing.servers import DynamoDB
 
 pytestmark = pytest.mark.timeout(600)

@@ -325,24 +325,72 @@ def test_random_damage_is_found_key_by_key(sides: BulkSides, way):
     assert (verification.difference_count, verification.equal) == (5, 1995)
 
 
+BROKEN = {
+    1: ('dualstore_overflow = dualstore_overflow || \'{"name": {"S": "order 1"}}\'', Finding.OVERFLOW),
+    3: ("dualstore_revision = 1000000000", Finding.VERSION),
+    4: ("dualstore_stamp = 'short'", Finding.VERSION),
+    5: ("dualstore_overflow = '[]'", Finding.VALUE),
+    6: ('dualstore_overflow = \'{"lines": {"B": 5}}\'', Finding.VALUE),
+}
+
+
+def break_rules(sides: BulkSides) -> set[tuple[str, Finding]]:
+    """Rows that no write of dualstore leaves; what is to be said of them."""
+    with sides.engine.begin() as connection:
+        for number, (change, _) in BROKEN.items():
+            connection.exec_driver_sql(f"UPDATE shop.orders SET {change} WHERE number = {number}")
+    return {(key_hash(SHAPE.keys, order(number)), finding) for number, (_, finding) in BROKEN.items()}
+
+
 def test_rows_that_break_the_rules_of_the_bookkeeping_are_found(sides: BulkSides):
     load(sides, [order(n) for n in range(10)])
-    with sides.engine.begin() as connection:
-        for change, number in (
-            ('dualstore_overflow = dualstore_overflow || \'{"name": {"S": "order 1"}}\'', 1),
-            ("dualstore_revision = 1000000000", 3),
-            ("dualstore_stamp = 'short'", 4),
-        ):
-            connection.exec_driver_sql(f"UPDATE shop.orders SET {change} WHERE number = {number}")
+    planted = break_rules(sides)
 
     verification = plan(sides, export_of(sides)).run()
 
-    assert {(hashed, finding) for hashed, finding, _ in found(verification)} == {
-        (key_hash(SHAPE.keys, order(1)), Finding.OVERFLOW),
-        (key_hash(SHAPE.keys, order(3)), Finding.VERSION),
-        (key_hash(SHAPE.keys, order(4)), Finding.VERSION),
-    }
-    assert verification.equal == 7
+    assert {(hashed, finding) for hashed, finding, _ in found(verification)} == planted
+    assert (verification.equal, verification.repaired) == (10 - len(BROKEN), 0)
+
+
+@EACH_WAY
+def test_repair_writes_rows_that_break_a_rule_anew(sides: BulkSides, way):
+    load(sides, [order(n) for n in range(10)])
+    planted = break_rules(sides)
+    repairing = {**way, "repair": True, "settle": sides.settle_all}
+
+    verification = plan(sides, export_of(sides), **repairing).run()
+
+    assert {(hashed, finding) for hashed, finding, _ in found(verification)} == planted
+    assert (verification.repaired, verification.proven) == (len(BROKEN), True)
+    again = plan(sides, export_of(sides), **repairing).run()
+    assert (again.difference_count, again.equal, again.rows_postgres) == (0, 10, 10)
+
+
+def test_a_row_whose_rule_stays_broken_is_not_called_repaired(sides: BulkSides):
+    load(sides, [order(n) for n in range(10)])
+    planted = break_rules(sides)
+
+    verification = plan(sides, export_of(sides), repair=True, settle=lambda _keys: None).run()
+
+    assert {(hashed, finding) for hashed, finding, _ in found(verification)} == planted
+    assert (verification.repaired, verification.proven) == (0, False)
+
+
+@EACH_WAY
+def test_a_repair_of_broken_rules_killed_anywhere_is_gone_on_with(sides: BulkSides, way):
+    load(sides, [order(n) for n in range(10)])
+    break_rules(sides)
+    source, exchange, whole = export_of(sides), 1, None
+    while whole is None:
+        try:
+            with KilledAt(sides.engine, exchange):
+                whole = plan(sides, source, **way, repair=True, settle=sides.settle_all).run()
+        except Killed:
+            exchange += 3
+
+    # What was mended before a kill, and not noted, is equal now.
+    assert whole.proven
+    assert plan(sides, source, **way).run().difference_count == 0
 
 
 @EACH_WAY
@@ -430,6 +478,36 @@ def test_a_worker_whose_piece_was_taken_over_notes_nothing(sides: BulkSides, at_
     with sides.engine.connect() as connection:
         for table in ("verify_seen", "verify_findings"):
             assert connection.exec_driver_sql(f"SELECT count(*) FROM dualstore.{table}").scalar() == 0
+
+
+class Waits(threading.Event):
+    """Waits for nothing, notes for how long it was to wait, and does something after so many waits."""
+
+    def __init__(self, count: int, then: Callable[[], object]) -> None:
+        super().__init__()
+        self.seconds: list[float] = []
+        self._count = count
+        self._then = then
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.seconds.append(timeout or 0)
+        if len(self.seconds) == self._count:
+            self._then()
+        return False
+
+
+def test_a_worker_looks_soon_at_first_for_a_piece_and_then_as_often_as_it_was_told(sides: BulkSides):
+    load(sides, [order(n) for n in range(5)])
+    source = export_of(sides, pieces_count=1)
+    run = sides.runs.start("verify", TABLE, {}, planned=source.pieces())
+    held = sides.runs.claim_next(run.id, worker="another", lease=timedelta(hours=1))
+    waits = Waits(80, then=lambda: sides.runs.release(held))
+
+    plan(sides, source).work(run.id, name="waiting", stop=waits, look=timedelta(hours=1))
+
+    assert waits.seconds[:3] == [0.005, 0.01, 0.02]
+    assert set(waits.seconds[25:]) == {3600}
+    assert [piece.items for piece in sides.runs.pieces(run)] == [5]
 
 
 def test_a_sample_is_of_different_rows_and_all_of_a_small_table_are_in_it(sides: BulkSides):

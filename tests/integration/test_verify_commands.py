@@ -64,6 +64,10 @@ def test_after_the_move_an_export_tells_what_dynamodb_held(deployment: Deploymen
         ask(table, store, Stage.LIVE)
 
         equal = line("verify", "--against-export", export, "--report", str(tmp_path / "equal.json"))
+        astray = f"UPDATE {sql_table(table)} SET dualstore_revision = dualstore_revision"
+        past_the_triggers(deployment, f"{astray} + 1000000000 WHERE sk = 7")
+        left = [line("verify", "--segments", "1", how) for how in ("--dry-run", "--repair")]
+        past_the_triggers(deployment, f"{astray} - 1000000000 WHERE sk = 7")
         past_the_triggers(deployment, f"UPDATE {sql_table(table)} SET name = 'damaged' WHERE sk = 3")
         past_the_triggers(deployment, f"DELETE FROM {sql_table(table)} WHERE sk = 5")
         damaged = line("verify", "--against-export", export)
@@ -73,6 +77,11 @@ def test_after_the_move_an_export_tells_what_dynamodb_held(deployment: Deploymen
     assert (early.exit_code, "DynamoDB is the authority" in early.output) == (2, True), early.output
     assert equal.exit_code == 0, equal.output
     assert f"{len(items)} equal, 0 different" in equal.output
+    for each in left:  # nothing but PostgreSQL says what a row of its own should be
+        assert each.exit_code == 1, each.output
+        assert "1 row(s) are version, which --repair leaves as they are" in each.output
+        assert "1 different, 0 repaired" in each.output
+        assert "--repair would" not in each.output
     report = json.loads((tmp_path / "equal.json").read_text())
     assert (report["mode"], report["source"]["exports"]) == ("against-export", [f"{export.rstrip('/')}/"])
     assert damaged.exit_code == 1, damaged.output

@@ -11,10 +11,11 @@ import sqlalchemy as sa
 
 from dualstore import schema
 from dualstore.control import PostgresRole
-from dualstore.items import Item, key_hash
+from dualstore.items import Item, Key, key_hash
 from dualstore.mapping import SplitMapping
 from dualstore.mapping.transcoding import transcoder_of
 from dualstore.operations import PutItem
+from dualstore.replication.settle import settle
 from dualstore.stores.base import NOTHING
 from dualstore.stores.memory import MemoryStore
 from dualstore.stores.postgres import PostgresStore
@@ -63,7 +64,41 @@ class Entities:
             key = self.mapping.shape.keys.key_of(item)
             assert self.postgres.write_settled(TABLE, key, postgres, seen=NOTHING, epoch=1)
 
-    def verify(self, items: Sequence[Item], *, at_once: bool) -> Verification:
+    def settle(self, keys: Sequence[Key]) -> None:
+        for key in keys:
+            settle(self.postgres, self.dynamodb, self.mapping.shape, key, epoch=1)
+
+    def stray(self, item: Item, place: int) -> None:
+        """Put an item's row into the SQL table of an entity, whatever its own is."""
+        part = self.mapping.parts[place]
+        columns = ", ".join(f'"{name}"' for name in part.column_names)
+        copying = f'COPY "{part.table.name}" ({columns}) FROM STDIN'
+        with self.engine.begin() as connection:
+            driver = connection.connection.driver_connection
+            with driver.cursor() as cursor, cursor.copy(copying) as copy:
+                copy.set_types(part.pg_types)
+                copy.write_row(part.encode(item))
+
+    def places_of(self, item: Item) -> list[int]:
+        """The SQL tables that hold a row of an item's key."""
+        key = self.mapping.shape.keys.key_of(item)
+        with self.engine.connect() as connection:
+            return [
+                place
+                for place, part in enumerate(self.mapping.parts)
+                if connection.execute(
+                    sa.select(sa.true())
+                    .select_from(part.table)
+                    .where(
+                        *(
+                            part.table.columns[column.name] == value
+                            for column, value in zip(part.key_columns, part.encode_key(key), strict=True)
+                        )
+                    )
+                ).first()
+            ]
+
+    def verify(self, items: Sequence[Item], *, at_once: bool, repair: bool = False) -> Verification:
         return BulkVerify(
             mapping=self.mapping,
             source=Items(items),
@@ -75,6 +110,8 @@ class Entities:
                 shape=self.mapping.shape,
                 dynamodb=self.dynamodb,
                 postgres=self.postgres,
+                settle=self.settle,
+                repair=repair,
                 pause=timedelta(milliseconds=1),
             ),
             at_once=at_once,
@@ -138,14 +175,7 @@ def test_a_row_in_the_table_of_another_entity_is_told_as_that(entities: Entities
     for number, item in enumerate(items):
         entities.put(item, postgres=None if number in astray else item)
     for number, place in astray.items():
-        part = entities.mapping.parts[place]
-        columns = ", ".join(f'"{name}"' for name in part.column_names)
-        copying = f'COPY "{part.table.name}" ({columns}) FROM STDIN'
-        with entities.engine.begin() as connection:
-            driver = connection.connection.driver_connection
-            with driver.cursor() as cursor, cursor.copy(copying) as copy:
-                copy.set_types(part.pg_types)
-                copy.write_row(part.encode(items[number]))
+        entities.stray(items[number], place)
 
     verification = entities.verify(items, at_once=at_once)
 
@@ -153,4 +183,35 @@ def test_a_row_in_the_table_of_another_entity_is_told_as_that(entities: Entities
     assert {(each.key_hash, each.finding) for each in verification.differences} == {
         (key_hash(keys, items[number]), Finding.MISPLACED) for number in astray
     }
-    assert (verification.equal, verification.items_dynamodb) == (6, 9)
+    assert (verification.equal, verification.repaired, verification.items_dynamodb) == (6, 0, 9)
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["at once", "by hashes"])
+def test_repair_leaves_each_key_one_row_where_it_belongs(entities: Entities, at_once):
+    credential, user = (thing("CRED#1", owner={"S": "o"}), thing("USER#1", kind={"S": "user"}))
+    rest, doubled, damaged, gone = (thing(sort, label={"S": "l"}) for sort in ("a", "b", "c", "d"))
+    items = [credential, user, rest, doubled, damaged]
+    last = len(entities.mapping.parts) - 1
+    for item in (credential, doubled, damaged):
+        entities.put(item, postgres=item)
+    for item in (user, rest):
+        entities.put(item, postgres=None)
+        entities.stray(item, 0)
+    entities.stray(doubled, 1)
+    entities.stray(damaged | {"label": {"S": "other"}}, 1)
+    entities.stray(gone, last)
+    entities.stray(gone, 0)
+
+    verification = entities.verify(items, at_once=at_once, repair=True)
+
+    keys = entities.mapping.shape.keys
+    told = {each.key_hash: each.finding for each in verification.differences}
+    assert told[key_hash(keys, user)] == told[key_hash(keys, rest)] == Finding.MISPLACED
+    assert told[key_hash(keys, doubled)] == Finding.DUPLICATE
+    assert told[key_hash(keys, gone)] == Finding.MISSING_ON_DYNAMODB
+    assert (verification.proven, verification.rows_postgres) == (True, len(items))
+    assert [entities.places_of(item) for item in (*items, gone)] == [
+        *([entities.mapping.place_of(item)] for item in items),
+        [],
+    ]
+    assert entities.verify(items, at_once=at_once).difference_count == 0

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,15 +19,21 @@ import sqlalchemy as sa
 from bulk_sides import LEASE, BulkSides, bulk_sides, bulk_sides_at, create_table, order
 from dualstore.backfill.sources import SourceContext, source_from
 from dualstore.backfill.spark import Spark, spark_context
+from dualstore.flags import Requested
 from dualstore.items import key_hash
+from dualstore.stages import Stage
 from dualstore.stores.dynamo import DynamoStore
 from dualstore.stores.ledger import PieceState
 from dualstore.stores.source_clients import SourceClients
 from dualstore.verify import BulkVerify, Finding, compare_pieces
 from exports import full_export
+from integration.commands import CREDENTIALS, CommandLine
+from integration.deployment import Deployment, bring_to
 from integration.test_backfill_live import fill
 from integration.test_backfill_processes import _is_first
 from integration.test_bulk_verify import found, load, plan
+from integration.test_verify_commands import asked, execute, importable, sql_table
+from integration.writing import NAME, item_of
 
 if "DUALSTORE_SPARK" not in os.environ:
     pytest.skip("needs PySpark and Java, and takes a minute: nox -s spark", allow_module_level=True)
@@ -120,3 +127,48 @@ def test_each_piece_is_a_task_and_one_that_is_killed_is_run_again(
     assert (result.items_dynamodb, result.equal) == (ITEMS, ITEMS - 2)
     pieces = sides.runs.pieces(sides.runs.find(result.run_id))  # type: ignore[arg-type]
     assert [(piece.state, piece.items) for piece in pieces] == [(PieceState.COPIED, ITEMS // FILES)] * FILES
+
+
+def test_the_command_is_the_driver_of_the_job(deployment: Deployment, tmp_path: Path) -> None:
+    model, row = deployment.table()
+    items = [item_of(n, n) for n in range(50)]
+    with deployment.store() as store:
+        store.bind(model, row, name=NAME)
+        table = bring_to(store, NAME, Requested(stage=Stage.DUALWRITE))
+        for item in items:
+            deployment.dynamodb.put_item(TableName=table.physical, Item=item)
+        at = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=2)
+        export = full_export(table.physical, [items[::2], items[1::2]], at=at).write(tmp_path)
+        assert table.backfill(segments=1, workers=1).succeeded
+        execute(deployment, f"UPDATE {sql_table(table)} SET name = 'damaged' WHERE sk = 3")
+        importable(table, deployment, tmp_path)
+        config = tmp_path / "dualstore.toml"
+        config.write_text(CommandLine(deployment, table.physical, tmp_path)._configuration(()))
+        command = ["verify", NAME, "--engine", "spark", "--source", export, "--config", str(config)]
+        done, repaired = (
+            subprocess.run(
+                [sys.executable, "-c", "from dualstore.cli import main; main()", *command, *more],
+                env=os.environ
+                | CREDENTIALS
+                | {"PYTHONPATH": os.pathsep.join([str(tmp_path), TESTS, os.environ.get("PYTHONPATH", "")])},
+                cwd=tmp_path,
+                capture_output=True,
+                text=True,
+                timeout=600,
+                check=False,
+            )
+            for more in ([], ["--repair"])
+        )
+        workers = asked(
+            deployment,
+            "SELECT DISTINCT worker FROM dualstore.run_pieces JOIN dualstore.runs ON id = run_id"
+            f" WHERE kind = 'verify' AND table_name = '{table.physical}'",
+        )
+        store.unbind(model)
+
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "49 equal, 1 different, 0 repaired" in done.stdout
+    assert repaired.returncode == 0, repaired.stdout + repaired.stderr
+    assert "49 equal, 1 different, 1 repaired" in repaired.stdout
+    assert workers
+    assert all("-" in worker.rpartition(":")[2] for worker in workers)  # a task's, not a thread's

@@ -16,6 +16,7 @@ from dualstore.control import PostgresRole
 from dualstore.items import Item, key_hash
 from dualstore.mapping import Mirrored, TableMapping, map_table
 from dualstore.mapping.transcoding import transcoder_of
+from dualstore.mapping.transcoding.fingerprints import has_fingerprints
 from dualstore.operations import PutItem
 from dualstore.stores.base import NOTHING
 from dualstore.stores.memory import MemoryStore
@@ -27,6 +28,8 @@ from dualstore.stores.postgres_fingerprints import PostgresFingerprints
 from dualstore.stores.postgres_runs import PostgresRuns
 from dualstore.verify import BulkVerify, Finding, Judge, Threads, Verification
 from integration.test_bulk_verify import EACH_WAY, Export, line
+from mapping_cases import WARES
+from mapping_cases import Base as CaseBase
 
 TABLE = "typed-prod"
 
@@ -58,7 +61,9 @@ def typed(postgres_server: Any) -> Iterator[tuple[sa.Engine, TableMapping]]:
     engine = sa.create_engine(url)
     schema.upgrade(engine)
     Base.metadata.create_all(engine)
-    PostgresControl(engine).raise_fence(TABLE, epoch=1, role=PostgresRole.MIRROR)
+    CaseBase.metadata.create_all(engine)
+    for table in (TABLE, WARES.shape.name):
+        PostgresControl(engine).raise_fence(table, epoch=1, role=PostgresRole.MIRROR)
     yield engine, map_table("typed", Typed, TypedRow)
     engine.dispose()
     postgres_server.drop_database(url)
@@ -103,10 +108,60 @@ def test_an_empty_array_is_no_missing_set_and_uuids_are_compared(
         assert connection.exec_driver_sql("SELECT count(*) FROM dualstore.verify_findings").scalar() == 2
 
 
+WARE: Item = {
+    "price": {"N": "12.5"},
+    "share": {"N": "0.125"},
+    "fill": {"S": ""},
+    "token": {"S": "f47ac10b58cc4372a5670e02b2c3d479"},
+    "since": {"S": "20200229"},
+    "seen": {"S": "2024-05-06T07:08+00:00"},
+    "sold": {"S": "open"},
+    "motto": {"S": "a\\b"},
+    "seal": {"B": b"\0\xff\\"},
+    "tags": {"SS": ["b", "a"]},
+}
+"""Values that the converters of all its columns take."""
+NARROW: Item = {name: {"S": "no such thing"} for name in WARE}
+
+
+@EACH_WAY
+def test_live_traffic_and_verification_agree_on_converted_columns(
+    typed: tuple[sa.Engine, TableMapping], way: dict[str, Any]
+) -> None:
+    """What the writes of live put into the columns, the copies of an export find there."""
+    engine, _ = typed
+    with engine.begin() as connection:
+        connection.exec_driver_sql("TRUNCATE wares, dualstore.runs CASCADE")
+    items = [
+        {"name": {"S": name}, **rest} for name, rest in zip("abcd", (WARE, NARROW, WARE, {}), strict=True)
+    ]
+    name = WARES.shape.name
+    memory, postgres = MemoryStore({name: WARES.shape}), PostgresStore(engine, {name: WARES})
+    for each in items:
+        memory.execute(PutItem({"TableName": name, "Item": each}))
+        key = WARES.shape.keys.key_of(each)
+        assert postgres.write_settled(name, key, each, seen=NOTHING, epoch=1)
+    with engine.begin() as connection:
+        row = connection.exec_driver_sql("SELECT * FROM wares WHERE name = 'a'").mappings().one()
+        assert all(row[column.name] is not None for column in WARES.columns)
+        assert row["dualstore_overflow"] is None
+        connection.exec_driver_sql("UPDATE wares SET price = 1251, sold = false WHERE name = 'c'")
+
+    found = verify(engine, WARES, memory, Export(list(map(line, items)), batch=1), way)
+
+    keys = WARES.shape.keys
+    assert [(each.key_hash, each.finding, set(each.paths)) for each in found.differences] == [
+        (key_hash(keys, items[2]), Finding.VALUE, {"price", "sold"})
+    ]
+    with engine.connect() as connection:  # nothing else was even looked at twice
+        assert connection.exec_driver_sql("SELECT count(*) FROM dualstore.verify_findings").scalar() == 1
+
+
 def verify(
     engine: sa.Engine, mapping: TableMapping, memory: MemoryStore, export: Export, way: dict[str, Any]
 ) -> Verification:
-    fingerprints = PostgresFingerprints(engine, mapping) if "fingerprints" in way else None
+    has_them = "fingerprints" in way and has_fingerprints(mapping)
+    fingerprints = PostgresFingerprints(engine, mapping) if has_them else None
     return BulkVerify(
         mapping=mapping,
         source=export,
@@ -118,7 +173,7 @@ def verify(
         judge=Judge(
             shape=mapping.shape,
             dynamodb=memory,
-            postgres=PostgresStore(engine, {TABLE: mapping}),
+            postgres=PostgresStore(engine, {mapping.shape.name: mapping}),
             pause=timedelta(milliseconds=1),
         ),
         at_once=way["at_once"],

@@ -20,6 +20,7 @@ from dualstore.cli.keys import key_of
 from dualstore.cli.running import command, config_option, console, opened
 from dualstore.errors import ConfigurationError
 from dualstore.items import Key, KeySchema
+from dualstore.stages import Side
 from dualstore.store import DualStore
 from dualstore.store.proving import DEFAULT_THRESHOLD, ProofOrder, bound_of, verifying_processes
 from dualstore.store.sparking import verifying_spark
@@ -38,8 +39,13 @@ _REPAIRS = {
     "missing_on_postgres": "insert on PostgreSQL",
     "missing_on_dynamodb": "remove on PostgreSQL, once DynamoDB has confirmed that they are gone",
     "value": "write again from the authority",
+    "duplicate": "write again from DynamoDB, and leave no other row",
+    "misplaced": "write again from DynamoDB into the SQL table of its entity",
+    "overflow": "write again from DynamoDB",
+    "version": "write again from DynamoDB",
 }
-_BY_WRITING_AGAIN = frozenset({"duplicate", "misplaced", "overflow", "version"})
+_OF_ROWS = frozenset({"duplicate", "misplaced", "overflow", "version"})
+"""What is wrong with a row whatever its item is; only DynamoDB tells how it should be, where it decides."""
 _CHOICES = ("sample", "recent", "keys", "discrepancies", "counts_only", "against_export")
 _WORTH_PROCESSES_BYTES = 64 * 1024 * 1024
 """Of the SQL tables: what a process of its own takes to start, a thread has compared by then."""
@@ -170,8 +176,10 @@ def _verify(store: DualStore, table: MigratedTable, clients: SourceClients, opti
     )
     for line in _further(name, found, order):
         click.echo(line)
+    for line in _left_alone(table, found):
+        click.echo(line)
     if options["dry_run"]:
-        _tell_repairs(name, found)
+        _tell_repairs(table, found)
     threshold = options["threshold"] / _PERCENT
     if options["report"] is not None:
         _report(table, found, order, threshold, options["report"], clients)
@@ -276,11 +284,22 @@ def _further(name: str, found: Verification, order: ProofOrder) -> Iterator[str]
         )
 
 
-def _tell_repairs(name: str, found: Verification) -> None:
+def _left_alone(table: MigratedTable, found: Verification) -> Iterator[str]:
+    """What no repair can mend."""
+    if table.stage.rule.authority is not Side.POSTGRES:
+        return
+    counted = Counter(each.finding for each in found.differences if each.finding in _OF_ROWS)
+    for finding, count in sorted(counted.items()):
+        yield (
+            f"{table.served.logical}: {count:,} row(s) are {finding}, which --repair leaves as they are: "
+            "PostgreSQL decides, and nothing tells what else they should hold; write the items again"
+        )
+
+
+def _tell_repairs(table: MigratedTable, found: Verification) -> None:
+    name, decides = table.served.logical, table.stage.rule.authority
     for finding, count in sorted(Counter(each.finding for each in found.differences).items()):
-        if finding in _BY_WRITING_AGAIN:
-            click.echo(f"{name}: --repair leaves {finding} rows as they are: write {count:,} item(s) again")
-        else:
+        if finding not in _OF_ROWS or decides is Side.DYNAMODB:
             click.echo(f"{name}: --repair would {_REPAIRS.get(finding, 'settle')}: {count:,} key(s)")
     if (more := found.difference_count - len(found.differences)) > 0:
         click.echo(f"{name}: and settle {more:,} more")

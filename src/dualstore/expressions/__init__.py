@@ -19,6 +19,7 @@ from dualstore.expressions.sql import SqlColumn, SqlCondition, compile_condition
 from dualstore.expressions.tokens import MAX_EXPRESSION_SIZE_BYTES
 from dualstore.expressions.update_application import apply_update
 from dualstore.expressions.update_parser import update
+from dualstore.expressions.update_sql import SqlNumber, SqlUpdate, compile_update
 from dualstore.expressions.update_text import creates_item, with_set_actions
 from dualstore.expressions.updates import Update, touched_paths, updated_key_attribute
 
@@ -33,11 +34,14 @@ __all__ = [
     "SortOperator",
     "SqlColumn",
     "SqlCondition",
+    "SqlNumber",
+    "SqlUpdate",
     "Update",
     "apply_update",
     "attributes_read",
     "check_placeholders",
     "compile_condition",
+    "compile_update",
     "condition",
     "creates_item",
     "evaluate",

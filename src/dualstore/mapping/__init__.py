@@ -1,6 +1,7 @@
 """Items as SQL rows and back, without loss: columns for what SQL should see, an overflow for the rest."""
 
 from dualstore.mapping.codecs import TYPES, Codec, codec_for
+from dualstore.mapping.converters import Converter
 from dualstore.mapping.documents import typed_item, typed_json
 from dualstore.mapping.entities import Entity, discriminated, discriminator_of
 from dualstore.mapping.models import map_table, shape_of_model, unmapped_table
@@ -30,6 +31,7 @@ __all__ = [
     "TYPES",
     "UNMAPPED_PREFIX",
     "Codec",
+    "Converter",
     "Entity",
     "EntityTable",
     "Mapped",

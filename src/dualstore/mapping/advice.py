@@ -31,7 +31,7 @@ def column_notes(
                 f"{place}: column {column.name!r} is NOT NULL, so an item whose {name!r} is missing or does "
                 "not fit it cannot be mirrored: make the column nullable"
             )
-        elif codec_for(type_, column.type) is None:
+        elif name not in matched and codec_for(type_, column.type) is None:
             yield (
                 f"{place}: column {column.name!r} stays NULL, {name!r} is in the overflow: {column.type!r} "
                 f"takes no attribute of type {type_}, which {TYPES.get(type_, 'no column')} would take"

@@ -73,9 +73,9 @@ class ExpiryPlace:
     def column(self) -> MappedColumn | None:
         """The column that holds the numbers among the attribute's values, or most of them."""
         column = self.mapping.column_of.get(self.attribute)
-        return (
-            column if column is not None and column.codec.pg_type in _MOMENTS and column.type == "N" else None
-        )
+        if column is None or column.type != "N" or column.codec.cast:
+            return None
+        return column if column.codec.pg_type in _MOMENTS else None
 
     @property
     def overflows(self) -> bool:

@@ -8,7 +8,7 @@ from inspect import getmembers
 from typing import Any
 
 import sqlalchemy as sa
-from pynamodb.attributes import Attribute
+from pynamodb.attributes import Attribute, TTLAttribute
 from pynamodb.indexes import GlobalSecondaryIndex
 from pynamodb.indexes import Index as ModelIndex
 from pynamodb.models import Model
@@ -26,7 +26,8 @@ from dualstore.items import (
     TableShape,
 )
 from dualstore.mapping.advice import column_notes, constraint_notes
-from dualstore.mapping.codecs import codec_for
+from dualstore.mapping.codecs import Codec, codec_for
+from dualstore.mapping.converters import converted
 from dualstore.mapping.rows import BOOKKEEPING_COLUMNS, bookkeeping_columns
 from dualstore.mapping.tables import BYTEWISE, MappedColumn, TableMapping
 
@@ -81,7 +82,8 @@ def map_table(logical_name: str, model: type[Model], row: type[Any]) -> TableMap
 
     An attribute belongs to the column that names it in `mapped_column(..., info={"dynamodb": "name"})`,
     else to the one whose ORM attribute has the name of the PynamoDB attribute, else to the one whose
-    ORM attribute has the attribute's name in DynamoDB. `info={"dynamodb": None}` keeps a column out.
+    ORM attribute has the attribute's name in DynamoDB. `info={"dynamodb": None}` keeps a column out. What a
+    column holds can be what a `Converter` makes of the attribute, `info={"converter": ...}`.
     Attributes without a column, or whose types have no codec, live in the overflow.
 
     Args:
@@ -112,7 +114,7 @@ def map_table(logical_name: str, model: type[Model], row: type[Any]) -> TableMap
     matched = {
         attribute: MappedColumn(attribute, column, codec)
         for attribute, column in columns.items()
-        if (codec := codec_for(attributes[attribute].attr_type, column.type)) is not None
+        if (codec := _codec(place, attributes[attribute], column)) is not None
     }
     _check_keys(place, shape, table, columns, matched)
     _check_columns(place, table, [mapped.column for mapped in matched.values()])
@@ -120,6 +122,18 @@ def map_table(logical_name: str, model: type[Model], row: type[Any]) -> TableMap
     types = {name: (attribute.attr_type, bool(attribute.null)) for name, attribute in attributes.items()}
     notes = (*column_notes(place, types, columns, matched), *constraint_notes(place, table))
     return TableMapping(logical_name, shape, table, keys + tuple(matched.values()), notes)
+
+
+def _codec(place: str, attribute: Attribute[Any], column: sa.Column[Any]) -> Codec | None:
+    if "converter" not in column.info:
+        return codec_for(attribute.attr_type, column.type)
+    at = f"{place}: column {column.name!r}"
+    if isinstance(attribute, TTLAttribute):
+        raise MappingError(
+            f"{at}: PostgreSQL must see when an item expires, and cannot behind a converter: leave it out, "
+            "and declare the column as BigInteger, Numeric or DateTime"
+        )
+    return converted(column.info["converter"], attribute.attr_type, column.type, at=at)
 
 
 def _mapper(row: type[Any]) -> Mapper[Any]:

@@ -62,7 +62,7 @@ class MappedColumn:
         """Whether PostgreSQL orders the column as DynamoDB orders the attribute."""
         if self.codec.type == "S":
             return self.total and getattr(self.column.type, "collation", None) in BYTEWISE
-        return self.codec.pg_type in {"numeric", "int2", "int4", "int8", "bytea"}
+        return not self.codec.cast and self.codec.pg_type in {"numeric", "int2", "int4", "int8", "bytea"}
 
     def encode(self, value: AttributeValue) -> Any:
         """The value to send to the column.

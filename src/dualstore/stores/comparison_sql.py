@@ -1,6 +1,6 @@
 """The SQL of comparing items with rows: staging and join, the rows without an item, broken rules."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property, lru_cache
@@ -147,7 +147,7 @@ def _difference(column: MappedColumn) -> sql.Composed:
     """
     mine, theirs = (_exactly(column, sql.Identifier(alias, column.name)) for alias in "ts")
     differs = sql.SQL("{} IS DISTINCT FROM {}").format(mine, theirs)
-    if column.codec.type not in _SETS:
+    if not _is_array(column):
         return differs
     same_members = sql.SQL("{0} @> {1} AND {1} @> {0} AND cardinality({0}) = cardinality({1})").format(
         mine, theirs
@@ -155,10 +155,15 @@ def _difference(column: MappedColumn) -> sql.Composed:
     return sql.SQL("({} AND ({}) IS NOT TRUE)").format(differs, same_members)
 
 
+def _is_array(column: MappedColumn) -> bool:
+    """Whether its members count in any order; a converter may keep a set in a column of another type."""
+    return column.codec.type in _SETS and column.codec.pg_type.endswith("[]")
+
+
 def _exactly(column: MappedColumn, value: sql.Composable) -> sql.Composable:
     """A column's value in a type whose equality tells all contents apart."""
     codec = column.codec
-    if codec.pg_type.removesuffix("[]") in _TEXTS and not codec.cast:
+    if codec.pg_type.removesuffix("[]") in _TEXTS and codec.cast in {"", *_TEXTS}:
         return _EXACT_TEXTS.format(value) if codec.pg_type.endswith("[]") else _EXACT_TEXT.format(value)
     return _AS_TEXT.format(value) if codec.pg_type == "json" else value
 
@@ -215,6 +220,14 @@ class Scanning:
     @cached_property
     def of_keys(self) -> sql.Composed:
         """The rows of some keys, whose columns are its values, one array each."""
+        return self._of_keys(map(composed, self.part.read_expressions("t")))
+
+    @cached_property
+    def breaking(self) -> sql.Composed:
+        """Of the rows of some keys: the key, and whether the row breaks a rule. Values: as for `of_keys`."""
+        return self._of_keys([self._keys, _any_of(self._rules.values())])
+
+    def _of_keys(self, selected: Iterable[sql.Composable]) -> sql.Composed:
         columns = self.part.key_columns
         arrays = (sql.SQL("%s::{}[]").format(composed(column.cast)) for column in columns)
         names = [sql.Identifier(f"k{number}") for number in range(len(columns))]
@@ -223,7 +236,7 @@ class Scanning:
             for column, name in zip(columns, names, strict=True)
         )
         return sql.SQL("SELECT {} FROM unnest({}) AS k ({}) JOIN {} t ON {}").format(
-            sql.SQL(", ").join(map(composed, self.part.read_expressions("t"))),
+            sql.SQL(", ").join(selected),
             sql.SQL(", ").join(arrays),
             _listed(names),
             _table(self.part),
@@ -265,8 +278,26 @@ class Scanning:
         )
 
     @cached_property
+    def census(self) -> sql.Composed:
+        """How many rows there are, and whether any of them breaks a rule."""
+        return sql.SQL("SELECT count(*), coalesce(bool_or({}), false) FROM {} t").format(
+            _any_of(self._rules.values()), _table(self.part)
+        )
+
+    @cached_property
     def broken(self) -> sql.Composed:
         """The keys of the rows that break a rule, and which."""
+        told = sql.SQL(" ").join(
+            sql.SQL("WHEN {} THEN {}").format(broken, sql.Literal(rule))
+            for rule, broken in self._rules.items()
+        )
+        return sql.SQL("SELECT {keys}, CASE {told} END FROM {table} t WHERE {any}").format(
+            keys=self._keys, told=told, table=_table(self.part), any=_any_of(self._rules.values())
+        )
+
+    @property
+    def _rules(self) -> Mapping[Rule, sql.Composed]:
+        """By rule: where a row breaks it."""
         overflow, revision, stamp = (
             sql.Identifier("t", name) for name in (OVERFLOW_COLUMN, REVISION_COLUMN, STAMP_COLUMN)
         )
@@ -280,7 +311,7 @@ class Scanning:
             "jsonb_typeof({0}) <> 'object' OR {0} = '{{}}'"
             " OR jsonb_path_exists({0}, '$.* ? (@.type() <> \"object\")')"
         ).format(overflow)
-        rules = {
+        return {
             Rule.OVERFLOW: sql.SQL("{} IS NOT NULL AND ({})").format(
                 overflow, sql.SQL(" OR ").join([empty, *twice])
             ),
@@ -289,15 +320,6 @@ class Scanning:
                 "{0} IS NULL OR {0} > (SELECT last_value FROM dualstore.revision) OR octet_length({1}) <> 16"
             ).format(revision, stamp),
         }
-        told = sql.SQL(" ").join(
-            sql.SQL("WHEN {} THEN {}").format(broken, sql.Literal(rule)) for rule, broken in rules.items()
-        )
-        return sql.SQL("SELECT {keys}, CASE {told} END FROM {table} t WHERE ({any})").format(
-            keys=self._keys,
-            told=told,
-            table=_table(self.part),
-            any=sql.SQL(") OR (").join(rules.values()),
-        )
 
     def also_in(self, other: TableMapping) -> sql.Composed:
         """The keys that another SQL table holds a row of, too."""
@@ -327,6 +349,10 @@ def _table(part: TableMapping) -> sql.Identifier:
     return sql.Identifier(*filter(None, (part.table.schema, part.table.name)))
 
 
+def _any_of(conditions: Iterable[sql.Composed]) -> sql.Composed:
+    return sql.SQL(" OR ").join(sql.SQL("({})").format(each) for each in conditions)
+
+
 def _listed(names: list[sql.Identifier]) -> sql.Composed:
     return sql.SQL(", ").join(names)
 
@@ -351,7 +377,7 @@ def _row_hashes(alias: str, part: TableMapping) -> tuple[sql.Composed, sql.Compo
     """
     values: list[sql.Composable] = [
         sql.Identifier("sorted", column.name)
-        if column.codec.type in _SETS
+        if _is_array(column)
         else _exactly(column, sql.Identifier(alias, column.name))
         for column in part.columns
     ]
@@ -361,7 +387,7 @@ def _row_hashes(alias: str, part: TableMapping) -> tuple[sql.Composed, sql.Compo
 
 def _sorted_sets(alias: str, part: TableMapping) -> sql.Composed:
     """What joins a row with its sets in the order of their members; sorted once for both hashes."""
-    sets = [column for column in part.columns if column.codec.type in _SETS]
+    sets = list(filter(_is_array, part.columns))
     if not sets:
         return sql.Composed([])
     members = sql.SQL(", ").join(

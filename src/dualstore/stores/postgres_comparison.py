@@ -19,9 +19,9 @@ from psycopg.types.json import Jsonb
 from sqlalchemy import Engine
 
 from dualstore.items import Item, Key, KeySchema, key_bytes, key_hash
-from dualstore.mapping import Mapped, SplitMapping, TableMapping
+from dualstore.mapping import Mapped, TableMapping
 from dualstore.mapping.transcoding import Rejected, Transcoded, read_line
-from dualstore.stores.comparison_sql import Rule, comparing, scanning
+from dualstore.stores.comparison_sql import comparing, scanning
 from dualstore.stores.ledger import PieceRow, PieceState, TakenOver
 from dualstore.stores.postgres.faults import Fault, fault_of
 from dualstore.stores.postgres_batch import Batch
@@ -29,12 +29,12 @@ from dualstore.stores.postgres_findings import Verdict, note_verdicts
 from dualstore.stores.postgres_runs import checkpoint
 from dualstore.stores.postgres_transaction import Cursor, transaction
 
-_SETTINGS = "SELECT set_config('work_mem', '64MB', true), set_config('jit', 'off', true)"
+SETTINGS = "SELECT set_config('work_mem', '64MB', true), set_config('jit', 'off', true)"
 # A batch costs what its rows cost: without statistics of the staging table the planner may choose to read the
 # whole table for it.
 _BY_INDEX = "SELECT set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)"
 # Reading all of a large table takes hours; no answer for longer is a fault.
-_PATIENCE = timedelta(hours=12)
+PATIENCE = timedelta(hours=12)
 # Of a batch whose rows all have to be fetched from a slow disk, one by one.
 _BATCH_PATIENCE = timedelta(minutes=5)
 _PAGE_ROWS = 1000
@@ -43,14 +43,6 @@ _NOTE = (
     "INSERT INTO dualstore.verify_findings AS f (run_id, digest, key, key_hash, piece)"
     " VALUES (%s, %s, %s, %s, %s) ON CONFLICT (run_id, digest) DO UPDATE SET piece = excluded.piece"
     " WHERE f.piece IS NULL AND excluded.piece IS NOT NULL"
-)
-# What a second look found equal may still break a rule. A difference stays the one it was, unless two rows of
-# the key are the reason: which of them was looked at is chance.
-_NOTE_JUDGED = (
-    "INSERT INTO dualstore.verify_findings AS f (run_id, digest, key_hash, piece, finding, paths)"
-    " VALUES (%s, %s, %s, -1, %s, %s) ON CONFLICT (run_id, digest) DO UPDATE"
-    " SET finding = excluded.finding, paths = excluded.paths WHERE f.finding IN ('equal', 'stamp')"
-    " OR (f.finding = 'value' AND excluded.finding = 'duplicate')"
 )
 
 
@@ -113,6 +105,16 @@ class PostgresComparison:
         self._table = mapping.shape.name
 
     @property
+    def engine(self) -> Engine:
+        """Where the SQL tables are."""
+        return self._engine
+
+    @property
+    def mapping(self) -> Mapped:
+        """How items become rows."""
+        return self._mapping
+
+    @property
     def keys(self) -> KeySchema:
         """The table's key."""
         return self._mapping.shape.keys
@@ -150,7 +152,7 @@ class PostgresComparison:
         found = _Found()
         doing = f"Comparing items of {self._table} with their rows"
         with transaction(self._engine, doing, patience=_BATCH_PATIENCE) as cursor:
-            cursor.execute(_SETTINGS)
+            cursor.execute(SETTINGS)
             cursor.execute(_BY_INDEX)
             for place, those in of_part.items():
                 self._stage(cursor, place, those, found, compare=at_once)
@@ -170,7 +172,7 @@ class PostgresComparison:
 
     def row_counts(self) -> Sequence[int]:
         """How many rows each part holds now."""
-        with transaction(self._engine, f"Counting the rows of {self._table}", patience=_PATIENCE) as cursor:
+        with transaction(self._engine, f"Counting the rows of {self._table}", patience=PATIENCE) as cursor:
             return [_count(cursor, scanning(part).count) for part in self._mapping.parts]
 
     def size_bytes(self) -> int:
@@ -186,7 +188,7 @@ class PostgresComparison:
         fit in memory. Noting a key twice is noting it once, so it can be done again after an interruption.
         """
         for place, part in enumerate(self._mapping.parts):
-            for rows in self._pages(scanning(part).unseen, {"run": run_id, "place": place}):
+            for rows in self.pages(scanning(part).unseen, {"run": run_id, "place": place}):
                 keys = [decoded(part, row) for row in rows]
                 with transaction(self._engine, f"Noting rows of {self._table} without an item") as cursor:
                     self._note(cursor, run_id, None, keys)
@@ -198,7 +200,7 @@ class PostgresComparison:
         memory. It can be done again after an interruption.
         """
         for place, part in enumerate(self._mapping.parts):
-            for rows in self._pages(scanning(part).unmatched, {"run": run_id, "place": place}):
+            for rows in self.pages(scanning(part).unmatched, {"run": run_id, "place": place}):
                 batches = sorted({row[-1] for row in rows if row[-1] is not None})
                 keys = [decoded(part, row) for row in rows if row[-1] is None]
                 with transaction(self._engine, f"Noting rows of {self._table} without an equal") as cursor:
@@ -227,41 +229,24 @@ class PostgresComparison:
         found, those = _Found(), [block for place, block in blocks if place == marked.place]
         doing = f"Comparing items of {self._table} with their rows"
         with transaction(self._engine, doing, patience=_BATCH_PATIENCE) as cursor:
-            cursor.execute(_SETTINGS)
+            cursor.execute(SETTINGS)
             cursor.execute(_BY_INDEX)
             self._stage(cursor, marked.place, those, found, compare=True)
             noted = self._note(cursor, run_id, marked.piece, found.keys)
             cursor.execute("UPDATE dualstore.verify_seen SET differs = false WHERE id = %s", [marked.id])
         return noted
 
-    def note_broken_rules(self, run_id: UUID) -> None:
-        """Note the rows that break a rule of the bookkeeping, after all that waits has its verdict.
-
-        So a row without an item is called just that, whatever else is wrong with it.
-        """
-        for part in self._mapping.parts:
-            for rows in self._pages(scanning(part).broken, {}):
-                broken = [(decoded(part, row), Rule(row[-1])) for row in rows]
-                self._note_broken(run_id, broken)
-        for first, second in _pairs(self._mapping.parts):
-            for rows in self._pages(scanning(first).also_in(second), {}):
-                self._note_broken(run_id, [(decoded(first, row), Rule.DUPLICATE) for row in rows])
-
-    def misplaced(self, keys: Sequence[Key]) -> list[Key]:
-        """Those of some keys whose row stands in the SQL table of another entity."""
-        mapping = self._mapping
-        if not isinstance(mapping, SplitMapping) or not keys:
-            return []
-        found = []
-        with transaction(self._engine, f"Looking where rows of {self._table} stand") as cursor:
-            for place, part in enumerate(mapping.parts):
-                encoded = [part.encode_key(key) for key in keys]
-                columns = [list(values) for values in zip(*encoded, strict=True)]
-                for row in cursor.execute(scanning(part).of_keys, columns).fetchall():
-                    item = part.decode(row)
-                    if mapping.place_of(item) != place:
-                        found.append(self._key(item))
-        return found
+    def pages(
+        self, statement: sql.Composed, parameters: Mapping[str, Any]
+    ) -> Iterator[Sequence[tuple[Any, ...]]]:
+        """The rows of a query, as of its beginning, in pages of bounded size."""
+        doing = f"Reading the keys of the rows of {self._table}"
+        with transaction(self._engine, doing, patience=PATIENCE) as cursor:
+            cursor.execute(SETTINGS)
+            with cursor.connection.cursor("dualstore_rows") as reading:
+                reading.execute(statement, parameters or None)
+                while rows := reading.fetchmany(_PAGE_ROWS):
+                    yield rows
 
     def tidy(self) -> None:
         """Remove what only runs under way need, of those that have ended."""
@@ -329,24 +314,6 @@ class PostgresComparison:
     def _note(self, cursor: Cursor, run_id: UUID, piece: int | None, keys: Sequence[Key]) -> int:
         return note(cursor, self.keys, run_id, piece, keys)
 
-    def _note_broken(self, run_id: UUID, broken: Sequence[tuple[Key, Rule]]) -> None:
-        with transaction(self._engine, f"Noting rows of {self._table} that break a rule") as cursor:
-            for key, rule in broken:
-                digest, _, hashed = _named(self.keys, key)
-                cursor.execute(_NOTE_JUDGED, [run_id, digest, hashed, rule, Jsonb(list(rule.columns))])
-
-    def _pages(
-        self, statement: sql.Composed, parameters: Mapping[str, Any]
-    ) -> Iterator[Sequence[tuple[Any, ...]]]:
-        """The rows of a query, as of its beginning, in pages of bounded size."""
-        doing = f"Reading the keys of the rows of {self._table}"
-        with transaction(self._engine, doing, patience=_PATIENCE) as cursor:
-            cursor.execute(_SETTINGS)
-            with cursor.connection.cursor("dualstore_rows") as reading:
-                reading.execute(statement, parameters or None)
-                while rows := reading.fetchmany(_PAGE_ROWS):
-                    yield rows
-
     def _key(self, item: Item) -> Key:
         return self.keys.key_of(item)
 
@@ -384,11 +351,12 @@ def note(cursor: Cursor, schema: KeySchema, run_id: UUID, piece: int | None, key
     """
     if not keys:
         return 0
-    cursor.executemany(_NOTE, [(run_id, *_named(schema, key), piece) for key in keys])
+    cursor.executemany(_NOTE, [(run_id, *named(schema, key), piece) for key in keys])
     return cursor.rowcount
 
 
-def _named(schema: KeySchema, key: Key) -> tuple[bytes, bytes, str]:
+def named(schema: KeySchema, key: Key) -> tuple[bytes, bytes, str]:
+    """What a key is kept by, in three forms: a digest, its bytes, and its hash for people."""
     encoded = key_bytes(schema, key)
     return sha256(encoded).digest(), encoded, key_hash(schema, key)
 
@@ -403,9 +371,3 @@ def decoded(part: TableMapping, row: Sequence[Any]) -> Key:
 def _count(cursor: Cursor, statement: Any) -> int:
     row = cursor.execute(statement).fetchone()
     return 0 if row is None else int(row[0])
-
-
-def _pairs(parts: Sequence[TableMapping]) -> Iterator[tuple[TableMapping, TableMapping]]:
-    for number, first in enumerate(parts):
-        for second in parts[number + 1 :]:
-            yield first, second

@@ -44,8 +44,9 @@ def _exchange(
         if (yield Wait.RW) & Ready.R:
             pgconn.consume_input()
     yield from _result(pgconn, pq.ExecStatus.COPY_OUT)
+    get_copy_data = pgconn.get_copy_data  # of millions of lines
     while True:
-        size, line = pgconn.get_copy_data(1)
+        size, line = get_copy_data(1)
         if size > 0:
             take(line)
         elif size < 0:

@@ -15,7 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from dualstore.errors import ConfigurationError, Unavailable
-from dualstore.items import key_bytes
+from dualstore.items import Key, key_bytes
 from dualstore.mapping import Mapped
 from dualstore.mapping.transcoding import Transcoded, Transcoder
 from dualstore.mapping.transcoding.fingerprints import KEY_BYTES
@@ -25,6 +25,7 @@ from dualstore.stores.ledger import PieceState, Run, RunState, TakenOver
 from dualstore.stores.postgres_comparison import Marked, PostgresComparison
 from dualstore.stores.postgres_findings import PostgresFindings, Verdict
 from dualstore.stores.postgres_fingerprints import ROWS, PostgresFingerprints
+from dualstore.stores.postgres_rules import PostgresRules
 from dualstore.stores.postgres_runs import PostgresRuns
 from dualstore.verify.findings import Difference, Finding, Verification
 from dualstore.verify.judging import Judge
@@ -45,6 +46,7 @@ KIND = "verify"
 _ENGINE = "bulk"
 _JOINED = "joined"
 _FIRST_REVISION = "first_revision"
+_FIRST_LOOK = timedelta(milliseconds=5)
 _DIFFERENCES = [finding for finding in Finding if finding.is_difference]
 
 
@@ -80,7 +82,7 @@ class BulkVerify:
         rows_per_second: the most rows to look up, or to read for their fingerprints, per second and worker,
             or None.
         differences_kept: how many differences the result holds; all are counted.
-        progress: called after each batch, never by two threads at once.
+        progress: called now and then, and when all pieces are compared; never by two threads at once.
     """
 
     mapping: Mapped
@@ -115,8 +117,8 @@ class BulkVerify:
             run = self._run_to_do()
             self.crew.work(self, run.id, lambda: self._report(run.id))
             self._check_pieces(run)
-            self._compare_rows(run)
-            verification = self._result(run)
+            rows = self._compare_rows(run)
+            verification = self._result(run, rows)
             state = RunState.FINISHED if verification.proven else RunState.FINISHED_WITH_FAILURES
             self.runs.finish(run, state, summary(verification))
             self.comparison.tidy()
@@ -138,7 +140,8 @@ class BulkVerify:
             run_id: the run.
             name: the worker's, which no other has.
             stop: set where it is to give its piece back and end.
-            look: how long to wait before looking again for a piece that somebody else holds, who may die.
+            look: how long to wait at most before looking again for a piece that somebody else holds, who may
+                die.
             advanced: called after each batch.
             only: the piece of this number; None: any.
 
@@ -149,14 +152,17 @@ class BulkVerify:
         if run is None:
             raise ConfigurationError(f"there is no run {run_id}: was its row deleted? Start a new one")
         worker = Worker(self, run, stop, advanced)
+        idle = first_look = min(_FIRST_LOOK, look)  # the last pieces of a run end at about the same time
         while not stop.is_set():
             piece = self.judge.patiently(
                 lambda: self.runs.claim_next(run_id, worker=name, lease=self.lease, only=only)
             )
             if piece is not None:
                 worker.take(piece)
+                idle = first_look
             elif self._is_left(run_id, only):
-                stop.wait(look.total_seconds())
+                stop.wait(idle.total_seconds())
+                idle = min(2 * idle, look)
             else:
                 return
 
@@ -183,6 +189,10 @@ class BulkVerify:
             beside[FINGERPRINT_KEY] = secrets.token_hex(KEY_BYTES)
             beside[_FIRST_REVISION] = self._takes_fingerprints.draw_revision()
         return self.runs.start(KIND, table, parameters | beside, planned=planned)
+
+    @property
+    def _rules(self) -> PostgresRules:
+        return PostgresRules(self.comparison)
 
     @property
     def _takes_fingerprints(self) -> PostgresFingerprints | None:
@@ -221,14 +231,18 @@ class BulkVerify:
                 f"{failed[0].error}; mend that, and start a new one"
             )
 
-    def _compare_rows(self, run: Run) -> None:
-        """Find what the pieces alone do not show: rows without an item, rows that break a rule."""
+    def _compare_rows(self, run: Run) -> Sequence[int]:
+        """Find what the pieces alone do not show: rows without an item, rows that break a rule.
+
+        Returns:
+            How many rows each part of the mapping holds.
+        """
         if self.at_once:
             self.judge.patiently(lambda: self.comparison.note_unseen(run.id))
         else:
             self._join(run)
         self.give_verdicts(run.id)
-        self.judge.patiently(lambda: self.comparison.note_broken_rules(run.id))
+        return self.judge.patiently(lambda: self._rules.note_broken(run.id, self.judge.mend))
 
     def _join(self, run: Run) -> None:
         """Join what was noted of both sides, and look again at the batches where some found no equal."""
@@ -281,15 +295,22 @@ class BulkVerify:
             self.judge.patiently(lambda verdicts=verdicts: self.findings.judge(run_id, verdicts))  # type: ignore[misc]
 
     def _where_they_belong(self, verdicts: Sequence[Verdict]) -> list[Verdict]:
-        """The same, where what is equal stands in the wrong SQL table told as that."""
+        """The same, where what is equal stands in the wrong SQL table told as that, or mended."""
         equal = [each.key for each in verdicts if each.finding in {Finding.EQUAL, Finding.STAMP}]
-        elsewhere = self.judge.patiently(lambda: self.comparison.misplaced(equal))
-        schema = self.mapping.shape.keys
-        named = {key_bytes(schema, key) for key in elsewhere}
+        elsewhere = self.judge.patiently(lambda: self._rules.misplaced(equal))
+        if not elsewhere:
+            return list(verdicts)
+        self.judge.mend(elsewhere)
+        named = self._names(elsewhere)
+        left = self._names(self.judge.patiently(lambda: self._rules.misplaced(elsewhere)))
         return [
-            Verdict(each.key, Finding.MISPLACED) if key_bytes(schema, each.key) in named else each
+            Verdict(each.key, Finding.MISPLACED, repaired=name not in left) if name in named else each
             for each in verdicts
+            for name in self._names([each.key])
         ]
+
+    def _names(self, keys: Sequence[Key]) -> set[bytes]:
+        return {key_bytes(self.mapping.shape.keys, key) for key in keys}
 
     def _report(self, run_id: UUID) -> None:
         totals = self.runs.totals(run_id)
@@ -305,7 +326,7 @@ class BulkVerify:
             )
         )
 
-    def _result(self, run: Run) -> Verification:
+    def _result(self, run: Run, rows: Sequence[int]) -> Verification:
         run = self.runs.find(run.id) or run
         pieces = self.runs.pieces(run)
         items, rejected = (
@@ -315,7 +336,6 @@ class BulkVerify:
         count = {finding: sum(each.count for each in sums if each.finding == finding) for finding in Finding}
         of_items = sum(each.count for each in sums if each.of_items)
         settled_equal = count[Finding.EQUAL] + count[Finding.STAMP]
-        rows = self.comparison.row_counts()
         return Verification(
             run_id=run.id,
             table=self.mapping.shape.name,

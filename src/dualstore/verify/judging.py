@@ -113,17 +113,26 @@ class Judge:
         """Call again for as long as a database is away, up to `patience`."""
         return patiently(lambda _attempt: call(), self.patience)
 
-    def _repaired(self, keys: Sequence[Key]) -> frozenset[bytes]:
-        """Settle keys that differ, if that is asked for, and look at them again; those that are equal now."""
+    def mend(self, keys: Sequence[Key]) -> bool:
+        """Settle keys, if that is asked for; whether it was.
+
+        The mirror's rows are written anew with what the authority holds, into the SQL table where they
+        belong, and removed from others. What cannot be settled, as where the SQL table refuses a row, stays.
+        """
         settle = self.settle
         if not keys or not self.repair or settle is None:
-            return frozenset()
-        # What fails, as where the SQL table refuses a row, goes on differing.
+            return False
         with (
             suppress(Unavailable),
             transient_as_unavailable(f"Settling keys of table {self.shape.name}"),
         ):
             settle(keys)
+        return True
+
+    def _repaired(self, keys: Sequence[Key]) -> frozenset[bytes]:
+        """Settle keys that differ, if that is asked for, and look at them again; those that are equal now."""
+        if not self.mend(keys):
+            return frozenset()
         again = self.patiently(lambda: list(self.sides.observe(keys)))
         return frozenset(
             key_bytes(self.shape.keys, key) for key, seen in again if not seen.finding.is_difference

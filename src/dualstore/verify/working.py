@@ -13,7 +13,8 @@ from uuid import UUID
 from dualstore.stores.bulk import each_segment
 
 LOOK = timedelta(seconds=0.2)
-"""How long a worker waits before it looks again for a piece that somebody else holds, who may die."""
+"""How long a worker waits at most before it looks again for a piece that somebody else holds, who may die."""
+_REPORT = timedelta(seconds=0.25)
 
 
 class Lines(Protocol):
@@ -74,17 +75,21 @@ class Threads:
 
     def work(self, equipment: Any, run_id: UUID, report: Callable[[], None]) -> None:
         """See `Crew.work`."""
-        lock = threading.Lock()
+        lock, due = threading.Lock(), 0.0
 
         def advanced() -> None:
+            nonlocal due
             with lock:
-                report()
+                if time.monotonic() >= due:
+                    report()
+                    due = time.monotonic() + _REPORT.total_seconds()
 
         def compare(number: int, stop: threading.Event) -> None:
             name = f"{socket.gethostname()}:{os.getpid()}.{number}"
             equipment.work(run_id, name=name, stop=stop, look=LOOK, advanced=advanced)
 
         each_segment(compare, range(self.count), workers=self.count)
+        report()
 
 
 def compare_pieces(

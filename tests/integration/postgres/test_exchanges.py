@@ -17,6 +17,10 @@ from dualstore.stores.postgres.exchanges import Exchange
 from integration.postgres.authority import EPOCHS, prepare
 from integration.postgres.orders import TABLE, TABLES, key, order
 
+ADDED = {
+    "UpdateExpression": "ADD quantity :n SET label = :l",
+    "ExpressionAttributeValues": {":n": {"N": "1"}, ":l": {"S": "x"}},
+}
 OFTEN = 7
 """More often than psycopg waits before it prepares a statement."""
 
@@ -162,6 +166,9 @@ def round_trips(store: PostgresStore, operation: str, request: dict[str, Any]) -
         ("PutItem", {"Item": order()}),
         ("PutItem", {"Item": order(), "ConditionExpression": "attribute_not_exists(absent)"}),
         ("DeleteItem", {"Key": key(number=3)}),
+        ("UpdateItem", {"Key": key(), "ReturnValues": "ALL_NEW", **ADDED}),
+        ("UpdateItem", {"Key": key(), "ConditionExpression": "attribute_not_exists(absent)", **ADDED}),
+        ("UpdateItem", {"Key": key(number=4), "UpdateExpression": "REMOVE absent"}),
     ],
 )
 def test_an_item_is_read_or_written_in_one_round_trip(url, operation, asked):

@@ -197,6 +197,7 @@ def test_thousands_of_mutated_lines_are_taken_the_same_way(table):
         "orders": ORDER,
         "readings": {"sensor": {"B": b"\x01"}},
         "sessions": {"user": {"N": "1"}, 'odd "name"': {"S": "x"}},
+        "wares": {"name": {"S": "x"}},
     }[table]
     whole = line_of(
         key

@@ -51,6 +51,11 @@ _KINDS: dict[Form, Kind] = {
 }
 # What is copied in and what PostgreSQL copies out are alike, character by character.
 _WRITTEN_ALIKE = frozenset({"text", "varchar", "date", "uuid"})
+# As psycopg writes what a converter makes: an identifier it writes otherwise than PostgreSQL, a moment, too.
+_KINDS_CONVERTED = {
+    **dict.fromkeys(("text", "date", "bool", "bytea"), Kind.TEXT),
+    **dict.fromkeys(("int2", "int4", "int8", "numeric"), Kind.NUMBER),
+}
 
 
 def kinds_of(part: TableMapping) -> tuple[Kind, ...] | None:
@@ -76,6 +81,8 @@ def has_fingerprints(mapping: Mapped) -> bool:
 
 def _kind(form: Form, codec: Codec) -> Kind | None:
     if form is Form.CALLED:
+        if codec.cast:
+            return _KINDS_CONVERTED.get(codec.pg_type)
         return Kind.TEXT if codec.pg_type in _WRITTEN_ALIKE else None
     return _KINDS[form]
 

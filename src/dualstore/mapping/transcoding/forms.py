@@ -98,10 +98,12 @@ def _field(column: MappedColumn, key_bytes: int) -> Field:
 
 
 def _form(codec: Codec, column_type: sa.types.TypeEngine[Any]) -> tuple[Form, int, int]:
+    if codec.cast:  # not the attribute itself: a label, padded, or what a converter makes of it
+        return Form.CALLED, UNLIMITED, 0
     match codec.type, codec.pg_type:
         case simple if simple in _SIMPLE and (codec.total or simple[0] not in {"SS", "NS"}):
             return *_SIMPLE[simple], 0
-        case "S", ("text" | "varchar") if not codec.cast and isinstance(column_type, sa.String):
+        case "S", ("text" | "varchar") if isinstance(column_type, sa.String):
             return Form.TEXT, UNLIMITED if column_type.length is None else column_type.length, 0
         case "N", "numeric" if isinstance(column_type, sa.Numeric):
             return _numeric(column_type)
@@ -124,9 +126,11 @@ def _numeric(column_type: sa.Numeric[Any]) -> tuple[Form, int, int]:
 
 def _through(codec: Codec) -> Callable[[Any], str | None]:
     """The field for what the codec answers, as psycopg would write it."""
-    if codec.pg_type == "uuid":  # its text is the content: as PostgreSQL writes it, not as psycopg does
+    if (
+        codec.pg_type == "uuid" and not codec.cast
+    ):  # its text is the content: as PostgreSQL writes it, not as psycopg does
         return lambda content: None if codec.encode(content) is None else content
-    dumped = _dumped_binaries if codec.pg_type == "bytea[]" else _dumped()
+    dumped = _BINARIES.get(codec.pg_type) or _dumped()
 
     def call(content: Any) -> str | None:
         stored = codec.encode(restored(codec.type, content))
@@ -140,6 +144,13 @@ def _dumped() -> Callable[[Any], str]:
     return lambda stored: bytes(transformer.get_dumper(stored, PyFormat.TEXT).dump(stored) or b"").decode()
 
 
+def _dumped_binary(stored: bytes) -> str:
+    return rf"\x{stored.hex()}"
+
+
 def _dumped_binaries(stored: list[bytes]) -> str:
-    # Without a connection psycopg would have libpq escape binary as for servers before 9.1.
     return "{" + ",".join([f'"\\\\x{each.hex()}"' for each in stored]) + "}"
+
+
+# Without a connection psycopg would have libpq escape binary as for servers before 9.1.
+_BINARIES: dict[str, Callable[[Any], str]] = {"bytea": _dumped_binary, "bytea[]": _dumped_binaries}

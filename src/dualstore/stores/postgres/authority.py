@@ -17,7 +17,7 @@ from psycopg import errors as pg
 
 from dualstore.control import PostgresRole
 from dualstore.errors import AuthorityMoved, OutcomeUnknown, Unavailable
-from dualstore.items import STAMP, Item, key_bytes
+from dualstore.items import STAMP, Item, key_bytes, without_stamps
 from dualstore.operations import ConditionalWrite, Operation, Response
 from dualstore.stores import semantics
 from dualstore.stores.postgres.authority_single import SingleWrite, single_write
@@ -50,11 +50,12 @@ class _Doubt:
 
     Attributes:
         stamps: of all its changes; any one of them tells for all.
-        response: the answer, if it was carried out.
+        answer: the answer if it was carried out, from the item that it has made where that is still there;
+            None where it is lost.
     """
 
     stamps: Sequence[bytes]
-    response: Response
+    answer: Callable[[Item | None], Response | None]
 
 
 @dataclass(frozen=True)
@@ -232,11 +233,24 @@ class _Attempts:
         sizes = sizes_bytes(self._catalog, plan.collections, answers[first_size : len(asked)])
         if doubt is None:
             return None, known, sizes, states
-        if answers[first_size - 1] or any(state.stamp in doubt.stamps for state in states):
-            return doubt.response, known, sizes, states
+        made = [state for state in states if state.stamp in doubt.stamps]
+        if answers[first_size - 1] or made:
+            return self._answered(doubt, made), known, sizes, states
         # It held these locks, so it is over, and left no trace: it was not and will not be carried out.
         self._doubt = None
         return None, known, sizes, states
+
+    def _answered(self, doubt: _Doubt, made: Sequence["_State"]) -> Response:
+        """The answer of an attempt that was carried out."""
+        item = None if not made or made[0].item is None else without_stamps(made[0].item)
+        response = doubt.answer(item)
+        if response is None:
+            self._doubt = None
+            raise OutcomeUnknown(
+                f"PostgreSQL has carried out {self._doing}, but its answer was lost, and the item has been "
+                "changed by others since: read the item, do not repeat the write"
+            )
+        return response
 
     def _write(
         self,
@@ -257,17 +271,19 @@ class _Attempts:
             statements.append((REMEMBER_TOKEN, (self._plan.token, self._plan.digest)))
         if not statements:
             return
-        with self._in_doubt_if_lost(stamps, lambda: response):
+        with self._in_doubt_if_lost(stamps, lambda _: response):
             session.batch(*statements, COMMIT)
 
     @contextmanager
-    def _in_doubt_if_lost(self, stamps: Sequence[bytes], response: Callable[[], Response]) -> Iterator[None]:
+    def _in_doubt_if_lost(
+        self, stamps: Sequence[bytes], answer: Callable[[Item | None], Response | None]
+    ) -> Iterator[None]:
         """Remember what was written, and how it is to be answered, where its reply does not come."""
         try:
             yield
         except CAUGHT as error:
             if fault_of(error) is Fault.LOST or isinstance(error, DeadlinePassed):
-                self._doubt = _Doubt(stamps, response())
+                self._doubt = _Doubt(stamps, answer)
                 raise _Again from None
             if isinstance(driver_error(error), pg.InvalidArgumentForLogarithm):
                 raise _Again from None

@@ -1,68 +1,72 @@
-"""A PutItem or DeleteItem of an authority in one round trip: PostgreSQL itself decides the condition.
+"""A PutItem, UpdateItem or DeleteItem of an authority in one round trip: PostgreSQL itself decides.
 
 Two statements of one pipeline, which are one transaction: the key's lock; and one that looks at the row,
 decides, and writes over that row or not at all. The lock comes first, in a statement of its own, so the
 other one sees all that was done under it (ADR 8). Who takes no lock may come between its look and its write:
 then it does nothing, and the write is made in the two round trips of `authority`, as is one whose condition
-has no SQL.
+or update has no SQL. What is answered the evaluator says, of the row that was found.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 from dualstore.control import PostgresRole
-from dualstore.expressions import SqlColumn, compile_condition
-from dualstore.items import STAMP, without_stamps
+from dualstore.errors import RequestRejected
+from dualstore.expressions import (
+    SqlColumn,
+    SqlCondition,
+    SqlUpdate,
+    apply_update,
+    compile_condition,
+    compile_update,
+)
+from dualstore.items import MAX_ITEM_SIZE_BYTES, STAMP, Item, Key, item_size_bytes, without_stamps
 from dualstore.mapping import TableMapping, quoted
-from dualstore.operations import DeleteItem, Operation, PutItem, Response
+from dualstore.operations import ConditionalWrite, DeleteItem, Operation, PutItem, Response, UpdateItem
 from dualstore.stores import semantics
 from dualstore.stores.postgres.authority_statements import (
     ABSENT,
+    IDLE,
     REFUSED,
+    UNDECIDED,
     AuthorityStatements,
     verdict,
 )
-from dualstore.stores.postgres.exchanges import Row, Statement
+from dualstore.stores.postgres.exchanges import Row, Statement, text_array
+from dualstore.stores.postgres.row_updates import row_updates, touched
 from dualstore.stores.postgres.split_statements import Statements
 
 _COMPARED = frozenset({"text", "varchar", "numeric", "int2", "int4", "int8", "bytea", "bool"})
 _columns: WeakKeyDictionary[TableMapping, Mapping[str, SqlColumn]] = WeakKeyDictionary()
 
+_Making: TypeAlias = Callable[[bytes], Statement]
+"""The statement that carries a write out, under a fresh stamp."""
+
+# An answer that shows what was there is not to be lost with a reply: these are made in two round trips.
+_ANSWERED: Mapping[type[Operation], frozenset[str]] = {
+    PutItem: frozenset({"NONE"}),
+    DeleteItem: frozenset({"NONE"}),
+    UpdateItem: frozenset({"NONE", "ALL_NEW", "UPDATED_NEW"}),
+}
+
 
 @dataclass(frozen=True)
 class SingleWrite:
-    """One PutItem or DeleteItem, and the statement that carries it out.
+    """One PutItem, UpdateItem or DeleteItem, and the statement that carries it out.
 
     Attributes:
         operation: the write.
         plan: of it.
         statements: of its table.
-        text: the statement's.
-        decisive: the values of its verdict.
-        key_values: the key's columns.
-        key: the key's bytes.
-        epoch: of the table.
+        statement: what makes of the row what is asked for, under a fresh stamp, where that may be.
     """
 
-    operation: PutItem | DeleteItem
+    operation: ConditionalWrite
     plan: semantics.WritePlan
     statements: AuthorityStatements
-    text: str
-    decisive: Sequence[Any]
-    key_values: Sequence[Any]
-    key: bytes
-    epoch: str
-
-    def statement(self, stamp: bytes) -> Statement:
-        """What makes of the row what is asked for, under a fresh stamp, where that may be."""
-        fence = (self.operation.table, self.epoch, self.key)
-        if isinstance(self.operation, DeleteItem):
-            return self.text, (*self.key_values, *fence, stamp.hex(), *self.decisive)
-        item = {**(self._upon_nothing.new_item or {}), STAMP: {"B": stamp}}
-        return self.text, (*self.statements.mapping.encode(item), *fence, *self.decisive)
+    statement: _Making
 
     def response(self, answer: Row) -> Response | None:
         """What was answered, or None where the write must be made in another way: it has done nothing.
@@ -76,24 +80,31 @@ class SingleWrite:
         *stored, revision, role, found, is_done = answer
         if role != PostgresRole.AUTHORITY:
             return None
-        if revision is None and (is_done or (found == ABSENT and isinstance(self.operation, DeleteItem))):
-            return self._upon_nothing.response
         old = None if revision is None else without_stamps(self.statements.mapping.decode(stored))
-        if is_done:
-            return semantics.carried_out(self.operation, self.statements.mapping.shape, old).response
+        if is_done or found == IDLE:
+            return semantics.answered(self.operation, self.statements.mapping.shape, old)
         if found == REFUSED:
             self.plan.decide([old])  # refuses, as every store does
         return None
 
-    def repeated(self) -> Response:
-        """The answer where the reply was lost: that of a repetition, which is what AWS's own clients give."""
-        item = self._upon_nothing.new_item
-        return semantics.carried_out(self.operation, self.statements.mapping.shape, item).response
+    def repeated(self, item: Item | None) -> Response | None:
+        """The answer where the reply was lost: that of a repetition, which is what AWS's own clients give.
 
-    @cached_property
-    def _upon_nothing(self) -> semantics.Written:
-        """The outcome where there is no row."""
-        return semantics.carried_out(self.operation, self.statements.mapping.shape, None)
+        Args:
+            item: what the write has made, where it is still there.
+
+        Returns:
+            None where the answer is lost with it.
+        """
+        shape, operation = self.statements.mapping.shape, self.operation
+        match operation:
+            case PutItem():
+                return semantics.repeated(operation, shape, operation.stored.item)
+            case UpdateItem():
+                if item is None and operation.return_values != "NONE":
+                    return None
+                return semantics.repeated(operation, shape, item or operation.key)
+        return semantics.answered(operation, shape, None)
 
 
 def single_write(
@@ -101,8 +112,8 @@ def single_write(
 ) -> SingleWrite | None:
     """How an operation is carried out in one round trip, or None where it cannot be.
 
-    It can where one row of one SQL table decides and changes, and where its answer, should the reply be lost,
-    does not depend on what was there.
+    It can where one row of one SQL table decides and changes, and where its answer does not depend on what
+    was there, should the reply be lost.
 
     Args:
         operation: the operation.
@@ -111,33 +122,132 @@ def single_write(
         key: the key's bytes.
         epoch: of the table.
     """
-    if not isinstance(operation, PutItem | DeleteItem) or not isinstance(statements, AuthorityStatements):
+    if not isinstance(operation, PutItem | UpdateItem | DeleteItem):
         return None
-    if plan.collections or operation.return_values != "NONE":
+    if not isinstance(statements, AuthorityStatements):
         return None
-    written = _statement(operation, statements)
-    if written is None:
+    if plan.collections or operation.return_values not in _ANSWERED[type(operation)]:
         return None
-    text, decisive = written
-    key_values = statements.mapping.encode_key(plan.keys[0])
-    return SingleWrite(operation, plan, statements, text, decisive, key_values, key, epoch)
+    write = _Write(operation, plan.keys[0], statements, (operation.table, epoch, key))
+    making = _MAKING[type(operation)](write)
+    return None if making is None else SingleWrite(operation, plan, statements, making)
 
 
-def _statement(
-    operation: PutItem | DeleteItem, statements: AuthorityStatements
-) -> tuple[str, Sequence[Any]] | None:
-    """The statement of a write, and the values of its verdict; None where there is none."""
-    is_put = isinstance(operation, PutItem)
-    if operation.condition is None:
-        return (statements.put_anyway if is_put else statements.remove_anyway), ()
-    first = statements.first_of_put if is_put else statements.first_of_remove
-    compiled = compile_condition(operation.condition, sql_columns(statements.mapping), first=first)
-    if compiled is None:
+@dataclass(frozen=True)
+class _Write:
+    """A write on its way to its statement.
+
+    Attributes:
+        operation: the write.
+        key: its key, normalised.
+        statements: of its table.
+        fence: the values by which its statement finds the epoch and the key's bookkeeping.
+    """
+
+    operation: Any
+    key: Key
+    statements: AuthorityStatements
+    fence: Sequence[Any]
+
+    def condition(self, *, first: int) -> SqlCondition | None:
+        """Its condition as SQL; None where there is no such SQL."""
+        if self.operation.condition is None:
+            return _NO_CONDITION
+        return compile_condition(self.operation.condition, sql_columns(self.statements.mapping), first=first)
+
+
+_NO_CONDITION = SqlCondition("true", (), (), holds_of_nothing=True)
+
+
+def _putting(write: _Write) -> _Making | None:
+    statements, first = write.statements, write.statements.first_of_put
+    text, values = statements.put_anyway, ()
+    if write.operation.condition is not None:
+        condition = write.condition(first=first)
+        if condition is None:
+            return None
+        attributes = f"${first + len(condition.values)}"
+        nothing = ABSENT if condition.holds_of_nothing else REFUSED
+        text = statements.put_where(verdict(condition.holds, attributes, nothing=nothing))
+        values = (*condition.values, text_array(condition.attributes))
+    encode, item = statements.mapping.encode, write.operation.stored.item
+    return lambda stamp: (text, (*encode({**item, STAMP: {"B": stamp}}), *write.fence, *values))
+
+
+def _removing(write: _Write) -> _Making | None:
+    statements, first = write.statements, write.statements.first_of_remove
+    text, values = statements.remove_anyway, ()
+    if write.operation.condition is not None:
+        condition = write.condition(first=first)
+        if condition is None:
+            return None
+        attributes = f"${first + len(condition.values)}"
+        nothing = IDLE if condition.holds_of_nothing else REFUSED
+        text = statements.remove_where(verdict(condition.holds, attributes, nothing=nothing))
+        values = (*condition.values, text_array(condition.attributes))
+    key = statements.mapping.encode_key(write.key)
+    return lambda stamp: (text, (*key, *write.fence, stamp.hex(), *values))
+
+
+def _updating(write: _Write) -> _Making | None:
+    statements, mapping, first = write.statements, write.statements.mapping, write.statements.first_of_put
+    rows = row_updates(mapping)
+    condition = write.condition(first=first)
+    if condition is None or write.operation.update is None:
         return None
-    attributes = f"${first + len(compiled.values)}"
-    decided = verdict(compiled.holds, attributes, holds_of_nothing=compiled.holds_of_nothing)
-    text = statements.put_where(decided) if is_put else statements.remove_where(decided)
-    return text, (*compiled.values, compiled.attributes)
+    after = first + len(condition.values)
+    update = compile_update(write.operation.update, mapping.column_of, rows.numbers, first=after)
+    if update is None:
+        return None
+    item, nothing = _made(write, update)
+    size = item_size_bytes(item)
+    room, row = rows.room(size), mapping.encode(item)
+    if room is None or size > MAX_ITEM_SIZE_BYTES or not _is_sound(mapping, item, row, update):
+        return None
+    attributes, names, most = (f"${after + len(update.values) + n}" for n in range(3))
+    decided = verdict(
+        condition.holds,
+        attributes,
+        nothing=nothing if condition.holds_of_nothing else REFUSED,
+        decidable=f"{update.decidable} AND {rows.sound} AND {room[0]} <= {most}::bigint",
+    )
+    text = statements.put_where(decided, rows.assignments(update, names))
+    reads = text_array([*condition.attributes, *update.reads, *rows.watched])
+    changed = text_array(touched(update))
+    values = (*write.fence, *condition.values, *update.values, reads, changed, str(room[1]))
+    return lambda stamp: (text, (*row[:-1], stamp, *values))
+
+
+_MAKING: Mapping[type[Operation], Callable[[_Write], _Making | None]] = {
+    PutItem: _putting,
+    UpdateItem: _updating,
+    DeleteItem: _removing,
+}
+
+
+def _made(write: _Write, update: SqlUpdate) -> tuple[Item, str]:
+    """What an update makes of nothing, or what it sets at least; and the verdict where there is no row."""
+    item = {**write.key, **update.defaults, **update.constants}
+    if not update.computed:
+        return item, ABSENT if update.defaults or update.constants else IDLE
+    try:
+        return {**item, **apply_update(write.operation.update, write.key, is_new=True)}, ABSENT
+    except RequestRejected:  # it needs an item
+        return item, UNDECIDED
+
+
+def _is_sound(mapping: TableMapping, item: Item, row: Sequence[Any], update: SqlUpdate) -> bool:
+    """Whether what an update sets may be in the table's indexes, and what is not constant in its column."""
+    try:
+        mapping.shape.check_keys(item)
+    except RequestRejected:
+        return False
+    named = {*update.defaults, *update.computed} & item.keys()
+    return all(
+        stored is not None
+        for column, stored in zip(mapping.columns, row, strict=False)
+        if column.attribute in named
+    )
 
 
 def sql_columns(mapping: TableMapping) -> Mapping[str, SqlColumn]:

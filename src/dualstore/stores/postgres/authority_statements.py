@@ -54,33 +54,35 @@ def _deletion_noted(stamp: str) -> str:
     return f"set_config('dualstore.deletion', {REVISION} || ':' || {stamp}::text, true) IS NOT NULL"
 
 
-MET, ABSENT, REFUSED, UNDECIDED = "met", "absent", "refused", "undecided"
+MET, ABSENT, IDLE = "met", "absent", "idle"
+REFUSED, UNDECIDED = "refused", "undecided"
 """What `AuthorityStatements.put_where` and `remove_where` say of what they found.
 
-The condition holds of the row; there is no row, and that will do; the condition does not hold; SQL cannot
-decide, since the row's overflow has something that the condition reads.
+The condition holds of the row; there is no row, and that will do; there is none, and none is to be made;
+the condition does not hold; SQL cannot decide, since the row's overflow has something that is read, or for
+what an update makes of it.
 """
 
-_ANY_ROW = f"CASE WHEN t.{REVISION} IS NULL THEN '{ABSENT}' ELSE '{MET}' END"
+_ANY_ROW = f"CASE WHEN t.{REVISION} IS NULL THEN '{{}}' ELSE '{MET}' END"
 
 _FOUND_TO_CHANGE = (
     f"{REVISION} = (SELECT {REVISION} FROM found WHERE verdict_ = '{MET}' AND role_ = 'authority')"
 )
 
 
-def verdict(holds: str, attributes: str, *, holds_of_nothing: bool) -> str:
+def verdict(holds: str, attributes: str, *, nothing: str, decidable: str = "true") -> str:
     """The verdict of a condition.
 
     Args:
-        holds: the condition, of the row `t`.
-        attributes: the placeholder of the attributes that it reads.
-        holds_of_nothing: whether it holds where there is no row.
+        holds: the condition, of the row `t`; never null.
+        attributes: the placeholder of the attributes that are read.
+        nothing: the verdict where there is no row.
+        decidable: whether SQL surely does what is to be done to the row; null: no.
     """
-    nothing = ABSENT if holds_of_nothing else REFUSED
     return (
         f"CASE WHEN t.{REVISION} IS NULL THEN '{nothing}' "
         f"WHEN coalesce(t.{OVERFLOW} ?| {attributes}::text[], false) THEN '{UNDECIDED}' "
-        f"WHEN {holds} THEN '{MET}' ELSE '{REFUSED}' END"
+        f"WHEN NOT {holds} THEN '{REFUSED}' WHEN {decidable} THEN '{MET}' ELSE '{UNDECIDED}' END"
     )
 
 
@@ -136,7 +138,7 @@ class AuthorityStatements(TableStatements):
             f"buried AS ({buried}) {_exactly_one('gone')}"
         )
 
-    def put_where(self, verdict: str) -> str:
+    def put_where(self, verdict: str, assignments: str | None = None) -> str:
         """Write a row where the verdict on what is there allows it.
 
         One statement: the row that it finds is the one that it writes over, or it writes none. Who takes no
@@ -146,11 +148,12 @@ class AuthorityStatements(TableStatements):
 
         Args:
             verdict: on the row `t`; its placeholders begin with `first_of_put`.
+            assignments: what is set of a row `t` that is there; all of the given one, if not given.
         """
         table, epoch, key = self.after_row(3)
         return (
             f"WITH {self._found(verdict, table, epoch)}, "
-            f"changed AS (UPDATE {self.table} SET {self.assignments}, {REVISION} = {_NEXT} "
+            f"changed AS (UPDATE {self.table} t SET {assignments or self.assignments}, {REVISION} = {_NEXT} "
             f"WHERE {self.key} AND {_FOUND_TO_CHANGE} RETURNING 1), "
             f"created AS ({self.insert} WHERE EXISTS (SELECT FROM found WHERE verdict_ = '{ABSENT}' "
             f"AND role_ = 'authority') ON CONFLICT ({', '.join(self.key_names)}) DO NOTHING RETURNING 1), "
@@ -179,12 +182,12 @@ class AuthorityStatements(TableStatements):
     @cached_property
     def put_anyway(self) -> str:
         """`put_where` without a condition."""
-        return self.put_where(_ANY_ROW)
+        return self.put_where(_ANY_ROW.format(ABSENT))
 
     @cached_property
     def remove_anyway(self) -> str:
         """`remove_where` without a condition."""
-        return self.remove_where(_ANY_ROW)
+        return self.remove_where(_ANY_ROW.format(IDLE))
 
     @property
     def first_of_put(self) -> int:

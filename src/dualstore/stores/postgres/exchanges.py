@@ -6,7 +6,7 @@ register of prepared statements is shared with the cursors that an application u
 psycopg takes all statements off the server after a rollback, and says so there only.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Any, NamedTuple, TypeAlias
@@ -52,6 +52,12 @@ class _Sent(NamedTuple):
     prepare: Prepare
     name: bytes
     key: Any
+
+
+def text_array(texts: Iterable[str]) -> str:
+    """Texts as the value of a `text[]`: for a list psycopg takes as long as for all else of a statement."""
+    escaped = (text.replace("\\", r"\\").replace('"', r"\"") for text in texts)
+    return "{" + ",".join([f'"{text}"' for text in escaped]) + "}"
 
 
 class Exchange:

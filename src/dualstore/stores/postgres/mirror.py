@@ -138,7 +138,7 @@ class PostgresMirror:
             f"reading the state of a key of {table!r}",
             on=self._session_of(target),
         )
-        return _state(target.statements, row)
+        return _state(row, _readable(target.statements, key))
 
     @contextmanager
     def locked(self, table: str, key: Key) -> Iterator[None]:
@@ -181,16 +181,17 @@ class PostgresMirror:
 
     def items_of(self, table: str, keys: Iterable[Key]) -> Mapping[bytes, MirrorState]:
         """See `Mirror.items_of`."""
-        targets = [self._target(table, key) for key in keys]
-        if not targets:
+        statements = self._statements(table)
+        schema = statements.mapping.shape.keys
+        named = {key_bytes(schema, key): key for key in keys}
+        if not named:
             return {}
-        statements = targets[0].statements
-        columns = zip(*(target.key_values for target in targets), strict=True)
-        values = (table, [target.key for target in targets], *map(list, columns))
+        columns = zip(*map(statements.mapping.encode_key, named.values()), strict=True)
+        values = (table, list(named), *map(list, columns))
         rows = self._run(
             lambda session: session.rows(statements.states, values), f"reading keys of {table!r}"
         )
-        return {bytes(key): _state(statements, row) for *row, key in rows}
+        return {bytes(name): _state(row, _readable(statements, named[bytes(name)])) for *row, name in rows}
 
     def items_in_order(self, table: str, keys: Iterable[Key]) -> Iterator[Item | None]:
         """The items of keys as they are committed now, in the keys' order; None where there is no item.
@@ -232,7 +233,8 @@ class PostgresMirror:
         )
         if not still:
             raise AuthorityMoved(f"PostgreSQL is not the authority of {table!r} at epoch {epoch}: look again")
-        return {bytes(key): _state(statements, row) for *row, key in rows}
+        decode = statements.mapping.decode
+        return {bytes(key): _state(row, decode) for *row, key in rows}
 
     def all_items(self, table: str, *, page_items: int = 1000) -> Iterator[Sequence[Item]]:
         """See `Mirror.all_items`."""
@@ -310,10 +312,25 @@ def _numeral(number: int | None) -> str | None:
     return None if number is None else str(number)
 
 
-def _state(statements: Statements, row: Sequence[Any]) -> MirrorState:
+def _readable(statements: Statements, key: Key) -> Callable[[Sequence[Any]], Item]:
+    """Decodes a mirror's row of this key; one whose overflow is no map of attributes shows the key alone.
+
+    So it differs from what the authority holds, and whoever settles it can.
+    """
+
+    def decode(stored: Sequence[Any]) -> Item:
+        try:
+            return statements.mapping.decode(stored)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return statements.mapping.shape.keys.key_of(key)
+
+    return decode
+
+
+def _state(row: Sequence[Any], decode: Callable[[Sequence[Any]], Item]) -> MirrorState:
     *stored, revision, tombstone_stamp, tombstone_revision = row
     return MirrorState(
-        item=None if revision is None else statements.mapping.decode(stored),
+        item=None if revision is None else decode(stored),
         tombstone_stamp=tombstone_stamp,
         revision=Revision(row=revision, tombstone=tombstone_revision),
     )

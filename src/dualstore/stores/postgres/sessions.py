@@ -273,7 +273,8 @@ class Lease:
             except BaseException:
                 self._sessions.put_back(self._borrowed)
                 raise
-            self._borrowed.close()
+            # As SQLAlchemy's own Connection gives one back: it need not be rolled back again.
+            cast("Any", self._borrowed)._close_special(transaction_reset=True)  # noqa: SLF001 - no public name
         else:
             self._sessions.put_back(self._borrowed)
 

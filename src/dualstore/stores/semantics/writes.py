@@ -132,15 +132,19 @@ def update(operation: UpdateItem, shape: TableShape, old: Item | None) -> Writte
 
 
 def _update(operation: UpdateItem, shape: TableShape, old: Item | None) -> Written:
+    new = _updated(operation, old)
+    if new is not None and operation.update is not None:
+        shape.check_item(new)
+    return _written(operation, shape, old, new)
+
+
+def _updated(operation: UpdateItem, old: Item | None) -> Item | None:
+    """What an update makes of an item, whether or not DynamoDB would store that."""
     changes = operation.update
     if old is None and changes is not None and not _creates(changes):
-        return _written(operation, shape, None, None)
+        return None
     start = normalized_item(operation.key) if old is None else old
-    if changes is None:
-        return _written(operation, shape, old, start)
-    new = apply_update(changes, start, is_new=old is None)
-    shape.check_item(new)
-    return _written(operation, shape, old, new)
+    return start if changes is None else apply_update(changes, start, is_new=old is None)
 
 
 def check(operation: ConditionCheck, shape: TableShape, old: Item | None) -> Written:
@@ -165,6 +169,18 @@ _WRITES: Mapping[type[ConditionalWrite], Callable[..., Written]] = {
 def carried_out(operation: ConditionalWrite, shape: TableShape, old: Item | None) -> Written:
     """As `write`, where the condition is known to hold of the old item."""
     return _CARRIED_OUT[type(operation)](operation, shape, old)
+
+
+def answered(operation: ConditionalWrite, shape: TableShape, old: Item | None) -> Response:
+    """What is answered to a write that has been carried out on the old item."""
+    if isinstance(operation, UpdateItem):
+        return _written(operation, shape, old, _updated(operation, old)).response
+    return carried_out(operation, shape, old).response
+
+
+def repeated(operation: ConditionalWrite, shape: TableShape, new: Item) -> Response:
+    """What is answered to the repetition of a write that has made this item, if it changes nothing more."""
+    return _written(operation, shape, new, new).response
 
 
 _CARRIED_OUT: Mapping[type[ConditionalWrite], Callable[..., Written]] = {
