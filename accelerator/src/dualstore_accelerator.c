@@ -9,13 +9,14 @@
  * output outlives a `reserve`: spans are offsets. Nothing here keeps a reference to the input.
  */
 
-#include "fingerprints.h" /* before the others: it includes Python.h */
+#include "binary_rows.h" /* before the others: these include Python.h */
+#include "fingerprints.h"
 
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define INTERFACE 3 /* dualstore.mapping.transcoding.accelerated asks for exactly this one */
+#define INTERFACE 4 /* dualstore.mapping.transcoding.accelerated asks for exactly this one */
 
 enum { MAX_LEVELS = 32, STAMP_SIZE = 16, MOMENT_SIZE = 31, FEW_MEMBERS = 16 };
 
@@ -155,7 +156,14 @@ static inline size_t plain_run(const unsigned char *at, const unsigned char *end
         memcpy(&eight, at, 8);
         uint64_t quotes = eight ^ (ones * '"'), slashes = eight ^ (ones * '\\');
         uint64_t odd = ((quotes - ones) & ~quotes) | ((slashes - ones) & ~slashes) | (eight - ones * 0x20) | eight;
-        if (odd & highs) break;
+        if (odd & highs) {
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+            /* Borrows only go upwards: the lowest byte that is marked is marked for itself. */
+            return (size_t)(at - start) + (size_t)__builtin_ctzll(odd & highs) / 8;
+#else
+            break;
+#endif
+        }
         at += 8;
     }
     while (at < end && *at >= 0x20 && *at < 0x80 && *at != '"' && *at != '\\') at++;
@@ -373,19 +381,29 @@ static inline int equals(View view, const char *text, size_t size) {
     return view.size == size && (size == 0 || memcmp(view.start, text, size) == 0);
 }
 
+static inline Tag tag_named(View view) {
+    if (view.size == 1) {
+        switch (view.start[0]) {
+            case 'S': return TAG_S;
+            case 'N': return TAG_N;
+            case 'B': return TAG_B;
+            case 'L': return TAG_L;
+            case 'M': return TAG_M;
+            default: return TAG_NONE;
+        }
+    }
+    for (int each = 0; each < TAG_NONE; each++)
+        if (equals(view, TAG_NAMES[each], strlen(TAG_NAMES[each]))) return (Tag)each;
+    return TAG_NONE;
+}
+
 static Outcome take_tag(Work *work, Cursor *in, Tag *tag) {
     View view;
     if (!take(in, '{')) return DECLINED;
     skip_space(in);
     TRY(view_string(work, in, &view));
     if (!take(in, ':')) return DECLINED;
-    *tag = TAG_NONE;
-    for (int each = 0; each < TAG_NONE; each++) {
-        if (equals(view, TAG_NAMES[each], strlen(TAG_NAMES[each]))) {
-            *tag = (Tag)each;
-            break;
-        }
-    }
+    *tag = tag_named(view);
     skip_space(in);
     return DONE;
 }
@@ -1210,7 +1228,7 @@ static int fill_module(PyObject *module) {
     if (type == NULL) return -1;
     int added = PyModule_AddType(module, (PyTypeObject *)type);
     Py_DECREF(type);
-    if (added < 0 || add_fingerprints(module) < 0) return -1;
+    if (added < 0 || add_fingerprints(module) < 0 || add_binary_rows(module) < 0) return -1;
     return PyModule_AddIntConstant(module, "INTERFACE", INTERFACE);
 }
 
@@ -1222,7 +1240,7 @@ static PyModuleDef_Slot module_slots[] = {
 static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "dualstore_accelerator",
-    .m_doc = "DynamoDB-JSON as text for PostgreSQL's COPY, and fingerprints of such text.",
+    .m_doc = "DynamoDB-JSON as text for PostgreSQL's COPY; such text in binary; fingerprints of it.",
     .m_size = 0,
     .m_slots = module_slots,
 };

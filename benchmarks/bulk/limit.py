@@ -18,7 +18,7 @@ _STATEMENTS = LoadStatements(MAPPING, MIRROR)
 def staged_script(pieces: Sequence[Path]) -> str:
     """COPY each piece into a staging table and merge it, a transaction each."""
     insert = _rendered(_STATEMENTS.insert)
-    copy = _rendered(_STATEMENTS.copy)
+    copy = _rendered(_STATEMENTS.staged.text)
     steps = [
         f"BEGIN;\n{_rendered(_STATEMENTS.begin)};\n\\{_from(copy, piece)}\n{insert};\nCOMMIT;"
         for piece in pieces
@@ -28,7 +28,7 @@ def staged_script(pieces: Sequence[Path]) -> str:
 
 def straight_script(pieces: Sequence[Path]) -> str:
     """COPY each piece into the table itself."""
-    copy = _rendered(_STATEMENTS.copy_straight)
+    copy = _rendered(_STATEMENTS.straight.text)
     return "\n".join(f"\\{_from(copy, piece)}" for piece in pieces)
 
 

@@ -20,7 +20,8 @@ from dualstore.operations import Operation, Response
 from dualstore.schema import create_unmapped, upgrade
 from dualstore.stages import Side, Stage
 from dualstore.stores import DynamoStore, MemoryStore, Store, dynamo_clients
-from dualstore.stores.base import Authority, Fence
+from dualstore.stores.base import Authority
+from dualstore.stores.control_homes import Fence
 from dualstore.stores.postgres import PostgresStore, triggers
 from dualstore.stores.postgres_control import PostgresControl
 

@@ -11,7 +11,7 @@ from dualstore.items import KeyAttribute, KeySchema, TableShape
 from dualstore.replication.control import DynamoControl
 from dualstore.stages import Dials, Side, Stage
 from dualstore.stores import MemoryStore
-from dualstore.stores.base import ControlHome
+from dualstore.stores.control_homes import ControlHome
 from dualstore.stores.memory.control import MemoryControl
 from dualstore.stores.postgres_control import PostgresControl
 

@@ -17,8 +17,8 @@ from dualstore.errors import AuthorityMoved
 from dualstore.items import Item, Key, key_bytes
 from dualstore.mapping import unmapped_table
 from dualstore.stages import Stage
-from dualstore.stores.base import LANES, SECOND_LOOK, Lease, Onto, Outbox, OutboxEntry, Sending
 from dualstore.stores.memory.outbox import MemoryOutbox
+from dualstore.stores.outbox import LANES, SECOND_LOOK, Lease, Onto, Outbox, OutboxEntry, Sending
 from dualstore.stores.postgres_control import PostgresControl
 from dualstore.stores.postgres_outbox import PostgresOutbox
 

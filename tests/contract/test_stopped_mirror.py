@@ -9,7 +9,7 @@ from dualstore.control import PostgresRole, Stop
 from dualstore.errors import MirrorDirty
 from dualstore.operations import Operation, parse
 from dualstore.stores import NOTHING
-from dualstore.stores.base import StopMarks
+from dualstore.stores.control_homes import StopMarks
 from dualstore.stores.memory.control import MemoryControl
 from dualstore.stores.postgres_control import PostgresControl
 

@@ -15,6 +15,7 @@ from dualstore.items import KeyAttribute, KeySchema, TableShape, key_bytes, norm
 from dualstore.mapping import unmapped_table
 from dualstore.mapping.text import quoted
 from dualstore.mapping.transcoding import Reason
+from dualstore.mapping.transcoding.binary_rows import END, HEAD, packing
 from dualstore.stores.memory import MemoryStore
 from dualstore.stores.postgres_control import PostgresControl
 from dualstore.stores.postgres_runs import PieceState, TakenOver
@@ -83,6 +84,10 @@ def test_rows_of_copy_text_are_the_rows_of_the_exact_way(postgres_url, table, tr
     with engine.connect() as connection:
         driver = connection.connection.driver_connection
         driver.autocommit = True
+        with driver.cursor() as cursor:
+            cursor.execute(LoadStatements(mapping, MIRROR).straight.types, prepare=False)
+            assert cursor.nextset()
+            (types,) = cursor.fetchone()
 
         @through_postgres
         @given(data=st.data())
@@ -91,18 +96,23 @@ def test_rows_of_copy_text_are_the_rows_of_the_exact_way(postgres_url, table, tr
             done = TRANSCODERS[transcoder](mapping).block(line_of(item))
             if not done.rows:
                 return
+            pack = packing(types)
             rows = []
             with driver.cursor() as cursor:
-                for exact in (False, True):
-                    with cursor.copy(copy_in) as copy:
-                        if exact:
+                for way in ("text", "exact", "binary"):
+                    try:
+                        binary = HEAD + pack(done.text) + END if way == "binary" and pack else None
+                    except ValueError:
+                        binary = None
+                    with cursor.copy(copy_in + (" (FORMAT BINARY)" if binary else "")) as copy:
+                        if way == "exact":
                             copy.set_types(mapping.pg_types)
                             copy.write_row(mapping.encode(item))
                         else:
-                            copy.write(done.text)
+                            copy.write(binary or done.text)
                     rows.append(cursor.execute(as_text).fetchall())
                     cursor.execute(f"TRUNCATE {mapping.table.name}")
-            assert rows[0] == rows[1]
+            assert rows[0] == rows[1] == rows[2]
 
         loaded_alike()
     engine.dispose()
@@ -196,7 +206,7 @@ def test_sql_knows_the_bytes_of_every_key(postgres_url, types):
             item = normalized_item({f"k{each}": {each: data.draw(_KEYS[each])} for each in types})
             with driver.cursor() as cursor:
                 cursor.execute(statements.begin, prepare=False)
-                with cursor.copy(statements.copy) as copy:
+                with cursor.copy(statements.staged.text) as copy:
                     copy.set_types(mapping.pg_types)
                     copy.write_row(mapping.encode(item))
                 cursor.execute(

@@ -21,7 +21,7 @@ from dualstore.config import TelemetrySettings
 from dualstore.flags import Requested, StaticFlags
 from dualstore.stages import Dials, Side, Stage
 from dualstore.store.evidence import render
-from dualstore.stores.base import LANES
+from dualstore.stores.outbox import LANES
 from dualstore.telemetry import Role, Telemetry, export, names
 from dualstore.telemetry.emf import EmfWriter
 from dualstore.telemetry.figures import Work

@@ -33,7 +33,7 @@ from dualstore.replication.registry import Registry
 from dualstore.replication.search import Homes, Search
 from dualstore.replication.views import GrantTimes, View
 from dualstore.stages import Side
-from dualstore.stores.base import ControlHome
+from dualstore.stores.control_homes import ControlHome
 
 logger = logging.getLogger(__name__)
 

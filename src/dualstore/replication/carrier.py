@@ -30,7 +30,8 @@ from dualstore.replication.relay_records import (
 from dualstore.replication.served import ServedTable
 from dualstore.replication.settle import settle, settle_many
 from dualstore.stages import Side
-from dualstore.stores.base import MirrorAuthority, MirrorState, Outbox, Store
+from dualstore.stores.base import MirrorAuthority, MirrorState, Store
+from dualstore.stores.outbox import Outbox
 from dualstore.stores.streams import Gap, RogueSeen, StreamRecord
 from dualstore.telemetry import RecordRelayed, RogueChange, StreamGap, Telemetry
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from dualstore.control import ControlRecord
-from dualstore.stores.base import ControlHome
+from dualstore.stores.control_homes import ControlHome
 
 Change = Callable[[ControlRecord], Mapping[str, object]]
 """Tells which fields of a record to set, seeing the record as it stands; none where nothing is to be done."""

@@ -11,7 +11,8 @@ from datetime import timedelta
 from dualstore.items import Item
 from dualstore.operations import DeleteItem, PutItem
 from dualstore.replication.control import carried_out, query_partition
-from dualstore.stores.base import OutboxDepth, Store
+from dualstore.stores.base import Store
+from dualstore.stores.outbox import OutboxDepth
 
 _PARTITION, _SORT = "pk", "sk"
 _DEPTH, _WITNESS = "outbox-depth", "witness"

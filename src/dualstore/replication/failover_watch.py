@@ -22,7 +22,7 @@ from dualstore.control import ControlRecord
 from dualstore.errors import Unavailable
 from dualstore.replication.clocks import Clock
 from dualstore.replication.failover_notes import FailoverNotes, Witness
-from dualstore.stores.base import ControlHome
+from dualstore.stores.control_homes import ControlHome
 
 logger = logging.getLogger(__name__)
 

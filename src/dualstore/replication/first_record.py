@@ -10,7 +10,7 @@ from dualstore.control import Phase
 from dualstore.errors import Unavailable
 from dualstore.replication.search import Homes
 from dualstore.stages import Side
-from dualstore.stores.base import KnowsPostgres, Prepared
+from dualstore.stores.control_homes import KnowsPostgres, Prepared
 
 
 def make_first_record(homes: Homes, table: str) -> bool:

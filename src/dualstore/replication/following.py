@@ -18,7 +18,7 @@ from dualstore.errors import DualStoreError, IllegalTransition
 from dualstore.flags import FlagSource, Requested
 from dualstore.replication.transitions import next_step
 from dualstore.stages import Side, Stage
-from dualstore.stores.base import Fence
+from dualstore.stores.control_homes import Fence
 
 if TYPE_CHECKING:
     from dualstore.replication.agent import Agent

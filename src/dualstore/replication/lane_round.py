@@ -25,8 +25,9 @@ from dualstore.replication.sending import (
     verdict_of,
 )
 from dualstore.replication.served import ServedTable
-from dualstore.stores.base import Authority, Outbox, OutboxEntry, Sending, Store
+from dualstore.stores.base import Authority, Store
 from dualstore.stores.dynamo_sending import LeaseOver, checked_last
+from dualstore.stores.outbox import Outbox, OutboxEntry, Sending
 from dualstore.telemetry import Sent, Telemetry
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from threading import Lock
 from dualstore.errors import Unavailable
 from dualstore.replication.clocks import Clock
 from dualstore.replication.health import GrowingPause
-from dualstore.stores.base import Lease, Outbox
+from dualstore.stores.outbox import Lease, Outbox
 
 logger = logging.getLogger(__name__)
 

@@ -33,7 +33,8 @@ from dualstore.replication.served import ServedTable
 from dualstore.replication.settle import settle, settle_many, settle_together
 from dualstore.replication.views import View
 from dualstore.stages import Side
-from dualstore.stores.base import Mirror, Outbox, Store
+from dualstore.stores.base import Mirror, Store
+from dualstore.stores.outbox import Outbox
 from dualstore.telemetry import OK, GrantExpired, MirrorFailed, Role, Settled, Telemetry
 
 logger = logging.getLogger(__name__)

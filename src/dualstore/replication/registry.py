@@ -15,7 +15,7 @@ from importlib.metadata import version
 
 from dualstore.control import ProcessEntry
 from dualstore.replication.clocks import SYSTEM_CLOCK, Clock
-from dualstore.stores.base import ControlHome
+from dualstore.stores.control_homes import ControlHome
 
 _VERSION = version("dualstore")
 

@@ -17,7 +17,8 @@ from dualstore.replication.mirroring import Mirroring
 from dualstore.replication.served import ServedTable
 from dualstore.replication.settle import settle
 from dualstore.stages import Side
-from dualstore.stores.base import ControlHome, DirtyKey
+from dualstore.stores.base import DirtyKey
+from dualstore.stores.control_homes import ControlHome
 from dualstore.stores.streams import Checkpoints
 
 logger = logging.getLogger(__name__)

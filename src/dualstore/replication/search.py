@@ -10,7 +10,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from dualstore.control import ControlRecord, Phase
 from dualstore.errors import Unavailable
 from dualstore.stages import Side
-from dualstore.stores.base import ControlHome, Fence
+from dualstore.stores.control_homes import ControlHome, Fence
 
 Homes = Mapping[Side, ControlHome]
 """The control records and registers of both databases."""

@@ -43,7 +43,8 @@ from dualstore.replication.clocks import SYSTEM_CLOCK, Clock
 from dualstore.replication.lane_round import Granted, LaneRound, SendingLimits
 from dualstore.replication.lanes import HeldLane, HeldLanes
 from dualstore.replication.served import ServedTable
-from dualstore.stores.base import LANES, Authority, Outbox, OutboxDepth, Store
+from dualstore.stores.base import Authority, Store
+from dualstore.stores.outbox import LANES, Outbox, OutboxDepth
 from dualstore.telemetry import LanesSeen, OutboxSeen, Telemetry
 
 logger = logging.getLogger(__name__)

@@ -20,8 +20,8 @@ from dualstore.items import (
     items_equal,
 )
 from dualstore.operations import ConditionalWrite, DeleteItem, PutItem, TransactWriteItems
-from dualstore.stores.base import Onto, Sending
 from dualstore.stores.dynamo import Outcome, outcome
+from dualstore.stores.outbox import Onto, Sending
 
 _KEY_NAME, _STAMP_NAME, _SEEN_VALUE = "#dualstoreKey", "#dualstoreStamp", ":dualstoreSeen"
 

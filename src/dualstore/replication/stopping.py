@@ -21,7 +21,7 @@ from dualstore.errors import Unavailable
 from dualstore.replication.deciding import Change, decide
 from dualstore.replication.search import Homes
 from dualstore.stages import Side
-from dualstore.stores.base import ControlHome, StopMarks
+from dualstore.stores.control_homes import ControlHome, StopMarks
 
 if TYPE_CHECKING:
     from dualstore.replication.agent import Agent

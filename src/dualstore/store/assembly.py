@@ -60,13 +60,14 @@ from dualstore.store.places import Places, places_of
 from dualstore.store.relaying import MirroredOut, Relaying
 from dualstore.store.reporting import Reporting
 from dualstore.store.table import MigratedTable
-from dualstore.stores.base import OutboxDepth, Store
+from dualstore.stores.base import Store
 from dualstore.stores.discrepancies import PostgresDiscrepancies
 from dualstore.stores.dynamo import DynamoClients, DynamoStore, dynamo_clients
 from dualstore.stores.dynamo_description import describe, described_ttl_attribute
 from dualstore.stores.dynamo_sending import watch
 from dualstore.stores.dynamo_streams import DynamoStreams
 from dualstore.stores.iam_auth import authenticate
+from dualstore.stores.outbox import OutboxDepth
 from dualstore.stores.postgres import PostgresStore, triggers
 from dualstore.stores.postgres.deadlines import Deadline
 from dualstore.stores.postgres.layouts import record_layout

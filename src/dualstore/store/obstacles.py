@@ -14,8 +14,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from dualstore.control import ControlRecord, Gate, Stop
 from dualstore.errors import Unavailable
 from dualstore.stages import Side, Stage
-from dualstore.stores.base import OutboxDepth
 from dualstore.stores.dynamo_description import TableDescription
+from dualstore.stores.outbox import OutboxDepth
 
 _FOLLOWS_CLOSELY = timedelta(seconds=10)
 """A relay or a sender that lags by more would make the pause of writes too long."""

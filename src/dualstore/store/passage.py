@@ -12,7 +12,7 @@ from dualstore.replication.mirroring import Mirroring
 from dualstore.replication.served import ServedTable
 from dualstore.stages import Side, Stage
 from dualstore.store.obstacles import Witnesses, obstacles
-from dualstore.stores.base import StopMarks
+from dualstore.stores.control_homes import StopMarks
 from dualstore.stores.dynamo_description import TableDescription
 from dualstore.stores.postgres import triggers
 from dualstore.stores.postgres.hazards import hazards

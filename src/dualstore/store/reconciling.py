@@ -18,7 +18,9 @@ from dualstore.replication.failover import LEAP
 from dualstore.replication.settle import settle_many
 from dualstore.replication.stamps import predecessor_of, stamp_of
 from dualstore.stages import Side
-from dualstore.stores.base import LANES, SECOND_LOOK, Fence, Mirror, Store
+from dualstore.stores.base import Mirror, Store
+from dualstore.stores.control_homes import Fence
+from dualstore.stores.outbox import LANES, SECOND_LOOK
 from dualstore.stores.postgres.trigger_functions import sql_table
 from dualstore.stores.postgres_lost_writes import Loss, LostWrite, PostgresLostWrites
 from dualstore.stores.postgres_outbox import LeftOver, PostgresOutbox

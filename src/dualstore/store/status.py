@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from dualstore.control import ControlRecord, Gate, Phase, moment
 from dualstore.stages import Side
-from dualstore.stores.base import OutboxDepth
+from dualstore.stores.outbox import OutboxDepth
 from dualstore.stores.streams import Checkpoints, RogueSeen
 
 _AUTHORITIES = {Side.DYNAMODB: "DynamoDB", Side.POSTGRES: "PostgreSQL"}

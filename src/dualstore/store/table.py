@@ -39,7 +39,7 @@ from dualstore.store.guarding import BackfillGuard
 from dualstore.store.proving import ProofOrder, Proving
 from dualstore.store.reconciling import Reconciled, Reconciling
 from dualstore.store.status import ProcessStatus, TableStatus, stream_lag
-from dualstore.stores.base import Fence  # noqa: TC001 - one import, not worth a block
+from dualstore.stores.control_homes import Fence  # noqa: TC001 - one import, not worth a block
 from dualstore.stores.discrepancies import PostgresDiscrepancies
 from dualstore.stores.postgres_indexes import PostgresIndexes
 from dualstore.stores.postgres_keys import PostgresKeys

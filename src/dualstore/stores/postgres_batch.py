@@ -1,6 +1,6 @@
 """Rows on their way into a COPY: text that is still being made, and items that are encoded one by one."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -9,6 +9,7 @@ import psycopg
 from dualstore.items import Item
 from dualstore.mapping import Mapped, TableMapping
 from dualstore.mapping.transcoding import Rejected, Transcoded, Unreadable, read_line
+from dualstore.mapping.transcoding.binary_rows import END, HEAD, Pack
 
 
 class Row(NamedTuple):
@@ -61,14 +62,50 @@ class Batch:
             part.blocks, part.sent = iter(part.sent), []
         return [(place, part) for place, part in enumerate(parts)]
 
-    def write(self, copy: psycopg.Copy) -> int:
-        """Send everything; the number of rows."""
-        sent = 0
+    @property
+    def size(self) -> int:
+        """The number of rows, once all blocks are made."""
+        return sum(block.rows for block in self.sent) + len(self.rows)
+
+    def write(self, copy: psycopg.Copy) -> None:
+        """Send everything as text."""
+        for block in self._made():
+            copy.write(block.text)
+        self._write_rows(copy)
+
+    def write_binary(self, copy: psycopg.Copy, pack: Pack) -> Sequence[Transcoded]:
+        """Send the blocks in binary; those that have to be sent as text, by `write_rest`."""
+        left = []
+        copy.write(HEAD)
+        for block in self._made():
+            try:
+                copy.write(pack(block.text))
+            except ValueError:
+                left.append(block)
+        copy.write(END)
+        return left
+
+    def write_rest(self, copy: psycopg.Copy, left: Sequence[Transcoded]) -> None:
+        """Send as text what `write_binary` has left, and the rows that stand alone."""
+        for block in left:
+            copy.write(block.text)
+        self._write_rows(copy)
+
+    def alone(self) -> list[Row]:
+        """Every row by itself, to find out which of them PostgreSQL refuses."""
+        for _ in self._made():  # the rest, where sending them failed
+            pass
+        pairs = (pair for block in self.sent for pair in block.pairs())
+        return [*(Row(text, None, line) for text, line in pairs), *self.rows]
+
+    def _made(self) -> Iterator[Transcoded]:
+        """The blocks, while they are made; what they declined is among the rows."""
         for block in self.blocks:
             self.sent.append(block)
-            copy.write(block.text)
-            sent += block.rows
             self.rows += self._read(block)
+            yield block
+
+    def _write_rows(self, copy: psycopg.Copy) -> None:
         encoded = False
         for row in self.rows:
             if row.text is not None:
@@ -78,15 +115,6 @@ class Batch:
                 copy.set_types(self.mapping.pg_types)
                 encoded = True
             copy.write_row(self.mapping.encode(row.item or {}))
-        return sent + len(self.rows)
-
-    def alone(self) -> list[Row]:
-        """Every row by itself, to find out which of them PostgreSQL refuses."""
-        for block in self.blocks:  # the rest, where sending them failed
-            self.sent.append(block)
-            self.rows += self._read(block)
-        pairs = (pair for block in self.sent for pair in block.pairs())
-        return [*(Row(text, None, line) for text, line in pairs), *self.rows]
 
     def _read(self, block: Transcoded) -> Iterator[Row]:
         for line in () if self.declined_are_rows else block.declined_lines():

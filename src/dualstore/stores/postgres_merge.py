@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-from psycopg import sql
 
 from dualstore.errors import Unavailable
 from dualstore.items import Key
 from dualstore.mapping import Mapped
 from dualstore.mapping.transcoding import Reason, Rejected, read_line
+from dualstore.mapping.transcoding.binary_rows import Pack, packing
 from dualstore.stores.postgres.faults import Fault, fault_of, unavailable
 from dualstore.stores.postgres_batch import Batch, Row
-from dualstore.stores.postgres_staging import LoadStatements
+from dualstore.stores.postgres_staging import CopyInto, LoadStatements
 from dualstore.stores.postgres_transaction import Cursor
 
 Refuse = Callable[[Row, str], None]
@@ -92,7 +92,7 @@ class Merge:
     ) -> Merged:
         try:
             with cursor.connection.transaction():
-                merged = Merged(copied(cursor, statements.copy_straight, batch))
+                merged = Merged(copied(cursor, statements.straight, batch))
                 cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
         except psycopg.Error as error:
             if fault_of(error) is not Fault.REFUSED:
@@ -129,7 +129,7 @@ class Merge:
         return merged
 
     def _merge_all(self, cursor: Cursor, statements: LoadStatements, batch: Batch) -> Merged:
-        rows = copied(cursor, statements.copy, batch)
+        rows = copied(cursor, statements.staged, batch)
         if not rows:
             return Merged()
         cursor.execute(statements.insert, self.parameters)
@@ -142,7 +142,24 @@ class Merge:
         return Merged(inserted, tuple(map(self.decoded, cursor)))
 
 
-def copied(cursor: Cursor, statement: sql.SQL, batch: Batch) -> int:
-    """Send a batch by COPY; the number of its rows."""
-    with cursor.copy(statement) as copy:
-        return batch.write(copy)
+def copied(cursor: Cursor, into: CopyInto, batch: Batch) -> int:
+    """Send a batch by COPY, its blocks in binary where they can be; the number of its rows."""
+    pack = None if batch.rows else _packing(cursor, into)
+    if pack is None:
+        with cursor.copy(into.text) as copy:
+            batch.write(copy)
+        return batch.size
+    with cursor.copy(into.binary) as copy:
+        left = batch.write_binary(copy, pack)
+    if left or batch.rows:
+        with cursor.copy(into.text) as copy:
+            batch.write_rest(copy, left)
+    return batch.size
+
+
+def _packing(cursor: Cursor, into: CopyInto) -> Pack | None:
+    """What packs rows for the types that the columns have in this transaction: no mapping can know them."""
+    cursor.execute(into.types, prepare=False)
+    cursor.nextset()
+    (types,) = cursor.fetchone() or ((),)
+    return packing(types)

@@ -16,7 +16,7 @@ import sqlalchemy
 from dualstore.errors import AuthorityMoved, Unavailable
 from dualstore.items import Item, Key
 from dualstore.mapping import Mapped, typed_item, typed_json
-from dualstore.stores.base import LANES, SECOND_LOOK, Lease, Onto, OutboxDepth, OutboxEntry, Sending
+from dualstore.stores.outbox import LANES, SECOND_LOOK, Lease, Onto, OutboxDepth, OutboxEntry, Sending
 from dualstore.stores.postgres.exchanges import Row
 from dualstore.stores.postgres.faults import unavailable
 from dualstore.stores.postgres.key_texts import key_texts_of_values, lane_of

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from psycopg import sql
 
@@ -28,6 +29,20 @@ SETTINGS = (
     "SELECT set_config('dualstore.writer', 'mirror', true), set_config('work_mem', '64MB', true),"
     f" set_config('jit', 'off', true), set_config('application_name', '{LOADER}', true)"
 )
+
+
+class CopyInto(NamedTuple):
+    """The statements that copy rows into one SQL table.
+
+    Attributes:
+        text: COPY in its text format.
+        binary: COPY in its binary format.
+        types: the OIDs of the columns' types, and that they stay so until the end of the transaction.
+    """
+
+    text: sql.SQL
+    binary: sql.SQL
+    types: sql.SQL
 
 
 @dataclass(frozen=True)
@@ -71,14 +86,28 @@ class LoadStatements:
         return rendered(sql.SQL("TRUNCATE {}").format(self._staging))
 
     @cached_property
-    def copy(self) -> sql.SQL:
+    def staged(self) -> CopyInto:
         """COPY into the staging table."""
-        return rendered(sql.SQL("COPY {} ({}) FROM STDIN").format(self._staging, self._columns))
+        return self._copy_into(self._staging)
 
     @cached_property
-    def copy_straight(self) -> sql.SQL:
+    def straight(self) -> CopyInto:
         """COPY into the table itself."""
-        return rendered(sql.SQL("COPY {} ({}) FROM STDIN").format(self.table, self._columns))
+        return self._copy_into(self.table)
+
+    def _copy_into(self, table: sql.Identifier) -> CopyInto:
+        copy = sql.SQL("COPY {} ({}) FROM STDIN").format(table, self._columns)
+        # No type changes under the lock of the first statement; the second sees what was before it.
+        types = sql.SQL(
+            "SELECT FROM {table} LIMIT 0; SELECT array_agg(atttypid::bigint ORDER BY place)"
+            " FROM unnest({names}::text[]) WITH ORDINALITY AS wanted (name, place)"
+            " JOIN pg_attribute ON attrelid = {regclass}::regclass AND attname = name"
+        ).format(
+            table=table,
+            names=sql.Literal(list(self.mapping.column_names)),
+            regclass=sql.Literal(table.as_string(None)),
+        )
+        return CopyInto(rendered(copy), rendered(copy + sql.SQL(" (FORMAT BINARY)")), rendered(types))
 
     @cached_property
     def insert(self) -> sql.SQL:

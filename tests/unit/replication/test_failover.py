@@ -12,7 +12,7 @@ from dualstore.flags import Requested
 from dualstore.replication.failover import LEAP, fail_over, foresee, look_for_life
 from dualstore.replication.transitions import FAILED_OVER, next_step
 from dualstore.stages import Dials, Side, Stage
-from dualstore.stores.base import OutboxDepth
+from dualstore.stores.outbox import OutboxDepth
 from unit.replication.processes import (
     TABLE,
     TIMES,

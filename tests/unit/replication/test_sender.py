@@ -15,7 +15,7 @@ from dualstore.items import STAMP
 from dualstore.replication import sending
 from dualstore.replication.sending import Step, Verdict
 from dualstore.replication.stamps import new_stamp
-from dualstore.stores.base import Onto
+from dualstore.stores.outbox import Onto
 from unit.replication.processes import SteppedClock
 from unit.replication.senders import (
     LEASE_SECONDS,

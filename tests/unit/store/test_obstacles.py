@@ -12,8 +12,8 @@ from dualstore.control import ControlRecord, Gate, Stop
 from dualstore.errors import MirrorUnavailable
 from dualstore.stages import Dials, Stage
 from dualstore.store.obstacles import Witnesses, obstacles
-from dualstore.stores.base import OutboxDepth
 from dualstore.stores.dynamo_description import TableDescription
+from dualstore.stores.outbox import OutboxDepth
 
 OFF = ControlRecord("orders-prod")
 READY = ControlRecord("orders-prod", stage=Stage.SHADOW, loaded=True, verified=True, epoch=1)

@@ -4,7 +4,7 @@ import pytest
 
 from dualstore.items import PREDECESSOR, STAMP, Item
 from dualstore.store.reconciling import judge
-from dualstore.stores.base import SECOND_LOOK
+from dualstore.stores.outbox import SECOND_LOOK
 from dualstore.stores.postgres_lost_writes import Loss
 from dualstore.stores.postgres_outbox import LeftOver
 

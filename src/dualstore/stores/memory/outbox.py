@@ -11,8 +11,8 @@ from xxhash import xxh3_64_intdigest
 
 from dualstore.errors import AuthorityMoved
 from dualstore.items import Key, TableShape, key_bytes
-from dualstore.stores.base import LANES, SECOND_LOOK, Lease, OutboxDepth, OutboxEntry, Sending
 from dualstore.stores.memory.tables import detached
+from dualstore.stores.outbox import LANES, SECOND_LOOK, Lease, OutboxDepth, OutboxEntry, Sending
 
 _REFUSED = "refused: "
 
