@@ -183,6 +183,10 @@ class Watched:
         assert found == {sk: str(number) for sk, number in self.traffic.acknowledged.items()}
 
 
+def _refuse(_: Alert) -> None:
+    raise OSError("this channel is dead")
+
+
 @pytest.fixture
 def watched(deployment: Deployment) -> Iterator[Watched]:
     """PostgreSQL answers all reads of a table, and DynamoDB decides."""
@@ -208,8 +212,13 @@ def watched(deployment: Deployment) -> Iterator[Watched]:
         setter = Setter(flags)
         tools = Tools(store=beside, setter=setter, who="monitor")
         kept = PostgresMonitor(deployment.engine)
-        dispatch = Dispatch([calling(alerts.append)])
+        # Two channels that are dead, each in its way, stop no rollback.
+        ended = threading.Event()
+        dispatch = Dispatch(
+            [calling(_refuse), calling(lambda _: (ended.wait(), None)[1]), calling(alerts.append)]
+        )
         stack.callback(dispatch.close)
+        stack.callback(ended.set)
         monitor = MigrationMonitor(
             Reacting(tools=tools, overridden=overridden, kept=kept),
             {NAME: Watch(THRESHOLDS)},
