@@ -21,6 +21,7 @@ from dualstore.replication.agent import GrantTimes
 from dualstore.replication.failover_notes import DepthNote
 from dualstore.stages import Side
 from dualstore.store import MigratedTable
+from dualstore.store.configured import ConfiguredTable
 from dualstore.testing.servers import DynamoDBServer, PostgresServer
 from integration.commands import CREDENTIALS, CommandLine
 from integration.deployment import Deployment, deployed, eventually
@@ -112,7 +113,7 @@ class Live:
         return self.store.client()
 
     def note(self) -> DepthNote | None:
-        return self.store._notes.depth(self.table.physical, epoch=self.table.view.record.epoch)
+        return self.store._replication.notes.depth(self.table.physical, epoch=self.table.view.record.epoch)
 
     def hold_back(self) -> None:
         """Have nobody send what is in the outbox: all its lanes are somebody else's."""
@@ -234,7 +235,10 @@ def does_nothing_without_a_word_about_the_loss(live: Live) -> None:
 
 
 def fails_over_once(live: Live) -> None:
-    done = live.dualstore(*FAIL_OVER, "--by", "kim", "--reason", "it burnt")
+    given = (*FAIL_OVER, "--by", "kim", "--reason", "it burnt")
+    done = live.dualstore(*given)
+    if "PostgreSQL is not gone" in done.output:  # somebody reached it at the last moment, and says so only now
+        done = live.dualstore(*given)
     assert done.exit_code == 0, done.output
     assert "lives, and does not reach PostgreSQL" in done.output
     assert ": confirmed" in done.output
@@ -258,7 +262,7 @@ def goes_on_with_dynamodb(live: Live, ledger: Ledger) -> None:
 
 def takes_no_write_of_anybody(live: Live) -> None:
     """PostgreSQL is back: the first process to reach it has told it."""
-    fence = live.store._fence
+    fence = live.store._replication.fence
     eventually(lambda: fence.read_all()[live.table.physical].phase is Phase.MOVED, seconds=30)
     update = sa.text(f"UPDATE {live.table.mapping.table.name} SET name = name")
     with live.store.engine.connect() as connection, pytest.raises(sa.exc.DBAPIError, match="pause"):
@@ -300,17 +304,18 @@ def test_a_process_that_is_stopped_through_it_all_writes_dynamodb_when_it_wakes_
             drained(store, served)
         # Nobody but the sleeper is left, and an operator who serves nothing: PostgreSQL is told nothing.
         operator = stack.enter_context(deployment.store(grants=GRANTS))
-        operator._configured = {NAME: (None, None, table)}
+        operator._tables.configured = {NAME: ConfiguredTable(physical=table)}
         rows = outbox_rows(deployment, table)
         with stopped(postgres):
             foreseen = operator.foresee_failover(NAME)
             assert not operator.signs_of_life(NAME).postgres_lives
             record = operator.fail_over(foreseen, by="kim")
-        assert operator._fence.read_all()[table].decides
+        assert operator._replication.fence.read_all()[table].decides
         written = dict(sleeper.acknowledged)
         sleeper.process.send_signal(signal.SIGCONT)
         eventually(lambda: len(sleeper.acknowledged.items() - written.items()) > 3, seconds=PATIENCE)
-        eventually(lambda: operator._fence.read_all()[table].epoch == record.epoch)  # the sleeper has told it
+        # The sleeper has told it.
+        eventually(lambda: operator._replication.fence.read_all()[table].epoch == record.epoch)
         sleeper.finish()
         # The write that was on its way when it was stopped may be done there, but is not acknowledged.
         assert outbox_rows(deployment, table) - rows <= 1

@@ -84,7 +84,8 @@ def failed_over(deployment: Deployment) -> Iterator[FailedOver]:
             accounts.User("p", "4", email="lost").save()
             with written_late(deployment, accounts) as straggler:
                 store.fail_over(store.foresee_failover(NAME), by="kim")
-                eventually(lambda: store._fence.read_all()[table.physical].phase is Phase.MOVED, seconds=30)
+                fence = store._replication.fence
+                eventually(lambda: fence.read_all()[table.physical].phase is Phase.MOVED, seconds=30)
                 accounts.User("p", "1", email="kept").save()
                 yield FailedOver(store, table, accounts, straggler)
             live.let_go()

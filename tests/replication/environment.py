@@ -15,7 +15,7 @@ from stamina.instrumentation import get_on_retry_hooks, set_on_retry_hooks
 from dualstore.backfill import crew
 from dualstore.backfill import run as backfill_run
 from dualstore.replication import deferred, expiry, journal, registry, repair, shards
-from dualstore.store import copying, guarding, table
+from dualstore.store import control_copy, copying, guarding, settling, table
 from dualstore.stores import semantics
 from dualstore.stores.memory import outbox, store
 from dualstore.verify import judging as verify_judging
@@ -65,8 +65,8 @@ _REPLACED: tuple[tuple[Any, str, Any], ...] = (
     (deferred, "Condition", CooperativeCondition),
     (registry, "time", SIMULATED_TIME),
     (store, "time", SIMULATED_TIME),
-    (table, "time", SIMULATED_TIME),
-    (table, "_PAUSE_SECONDS", 0.5),  # twenty looks a second are of no use here
+    *((each, "time", SIMULATED_TIME) for each in (table, settling, control_copy)),
+    *((each, "_PAUSE_SECONDS", 0.5) for each in (table, settling)),  # twenty looks a second are no use
     # Drift, room and load are a real database's matters, and no part of the protocol.
     (copying, "load_aware", lambda *_: lambda: None),
     (guarding.BackfillGuard, "reasons", lambda *_, **__: iter(())),

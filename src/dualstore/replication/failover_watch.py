@@ -52,8 +52,9 @@ class FailoverWatch:
         notes: takes the word of this process; None: it gives none.
         process: names one life of this process.
         clock: the agent's.
-        write_grant: the life of a grant. A look without an answer after half of it counts as one that failed,
-            or a DynamoDB that hangs would let the grants of PostgreSQL's tables end.
+        write_grant: the life of a grant. A look without an answer after two thirds of it counts as one that
+            failed, or a DynamoDB that hangs would let the grants of PostgreSQL's tables end. By then the
+            timeouts of DynamoDB's clients have passed: one that answers at all is not taken for silent.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class FailoverWatch:
         self._process = process
         self._clock = clock
         self._every_seconds = write_grant.total_seconds() / 4
-        self._patience_seconds = write_grant.total_seconds() / 2
+        self._patience_seconds = write_grant.total_seconds() * 2 / 3
         self._seen = _Seen()
         self._unreachable = False
         self._asking_since: float | None = None

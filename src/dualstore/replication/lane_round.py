@@ -25,7 +25,7 @@ from dualstore.replication.sending import (
     verdict_of,
 )
 from dualstore.replication.served import ServedTable
-from dualstore.stores.base import Authority, Store
+from dualstore.stores.base import Authority, Store, is_unreadable
 from dualstore.stores.dynamo_sending import LeaseOver, checked_last
 from dualstore.stores.outbox import Outbox, OutboxEntry, Sending
 from dualstore.telemetry import Sent, Telemetry
@@ -83,6 +83,7 @@ class _Work:
     sent: Sending | None = None
     verdict: Verdict = Verdict.UNKNOWN
     doubted: bool = False
+    unreadable: bool = False
     reason: str = ""
 
     @property
@@ -214,7 +215,8 @@ class LaneRound:
             name = self._name(work)
             state = ours.get(name)
             item = None if state is None else state.item
-            work.step = step(work.key, theirs=theirs[name], ours=item)
+            work.unreadable = is_unreadable(item)
+            work.step = None if work.unreadable else step(work.key, theirs=theirs[name], ours=item)
             work.sent = work.step.marked() if work.step is not None and work.step.repeatable else None
             work.doubted = False
         marked = [work for work in read if work.sent is not None]
@@ -255,7 +257,7 @@ class LaneRound:
 
     def _postpone(self, work: _Work) -> None:
         logger.warning(
-            "DynamoDB refuses an item of %s (key hash %s, %s); the row in PostgreSQL has to be corrected",
+            "DynamoDB cannot take an item of %s (key hash %s, %s); the row in PostgreSQL has to be corrected",
             self._table.logical,
             key_hash(self._table.shape.keys, work.key),
             work.reason,
@@ -281,7 +283,10 @@ class LaneRound:
         if self._is_strained:
             work.verdict = Verdict.THROTTLED  # not sent, and not counted
             return
-        work.verdict = Verdict.EQUAL if work.step is None else self._answer(work, work.step)
+        if work.unreadable:
+            work.verdict, work.reason = Verdict.REFUSED, "the row makes no item"
+        else:
+            work.verdict = Verdict.EQUAL if work.step is None else self._answer(work, work.step)
         if work.sent is not None and not self._lane.certain:
             self._sent_too_late(work)
         if work.verdict in STRAINED:

@@ -2,12 +2,11 @@
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeAlias
+from dataclasses import replace
+from typing import Any, Protocol
 
 from pynamodb.models import Model
 
-from dualstore.config import TableSettings, import_object
 from dualstore.errors import ConfigurationError
 from dualstore.mapping import (
     Entity,
@@ -170,35 +169,3 @@ def may_be_an_entity(model: type[Model], row: type[Any] | None) -> bool:
     """Whether a model that is bound without `where` may be one of several, told by its discriminator."""
     attribute = discriminator_of(model)
     return row is not None and attribute is not None and attribute.get_discriminator(model) is not None
-
-
-@dataclass(frozen=True, slots=True)
-class ConfiguredEntity:
-    """One of `[[tables.<name>.entities]]`."""
-
-    model: type[Model]
-    row: type[Any]
-    where: Entity
-
-
-ConfiguredEntities: TypeAlias = tuple[ConfiguredEntity, ...]
-
-
-def configured_entities(tables: Mapping[str, TableSettings]) -> dict[str, ConfiguredEntities]:
-    """The entities that a configuration names, by the logical names of their tables.
-
-    Raises:
-        ConfigurationError: one of them cannot be imported, or is told in no known way.
-    """
-    return {
-        name: tuple(
-            ConfiguredEntity(
-                import_object(each.model, setting=f"tables.{name}.entities.{number}.model"),
-                import_object(each.row, setting=f"tables.{name}.entities.{number}.row"),
-                Entity.of_document(each.where),
-            )
-            for number, each in enumerate(table.entities)
-        )
-        for name, table in tables.items()
-        if table.entities
-    }

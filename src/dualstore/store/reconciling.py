@@ -11,14 +11,14 @@ import sqlalchemy
 
 from dualstore.control import ControlRecord, Phase, PostgresRole
 from dualstore.errors import IllegalTransition, MirrorUnavailable
-from dualstore.items import PREDECESSOR, Item, Key, TableShape, items_equal, key_bytes
+from dualstore.items import PREDECESSOR, Item, Key, TableShape, items_equal, key_bytes, key_hash
 from dualstore.mapping import Mapped
 from dualstore.replication.agent import Agent
 from dualstore.replication.failover import LEAP
 from dualstore.replication.settle import settle_many
 from dualstore.replication.stamps import predecessor_of, stamp_of
 from dualstore.stages import Side
-from dualstore.stores.base import Mirror, Store
+from dualstore.stores.base import Mirror, Store, is_unreadable
 from dualstore.stores.control_homes import Fence
 from dualstore.stores.outbox import LANES, SECOND_LOOK
 from dualstore.stores.postgres.trigger_functions import sql_table
@@ -149,9 +149,20 @@ class Reconciling:
         lost: list[LostWrite] = []
         for name, some in by_key.items():
             ours = None if name not in rows else rows[name].item
+            self._require_readable(some[0].key, ours)
             judged = judge(some, ours=ours, theirs=items.get(name))
             lost += [self._lost_write(each, kind, ours) for each, kind in judged]
         self._lost.keep(lost, epoch=epoch, doubtful=keys, finished=[each.id for each in entries])
+
+    def _require_readable(self, key: Key, ours: Item | None) -> None:
+        """A row that makes no item could not be kept: DynamoDB's would take its place unseen."""
+        if is_unreadable(ours):
+            name = key_hash(self._shape.keys, key)
+            raise IllegalTransition(
+                f"a row of {self._shape.name} makes no item (key hash {name}), so it could not be listed. "
+                "Correct it in PostgreSQL (its dualstore_overflow, or a column that a converter does not "
+                "take), and run this again"
+            )
 
     def _lost_write(self, entry: LeftOver, kind: Loss, ours: Item | None) -> LostWrite:
         return LostWrite(

@@ -8,14 +8,18 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from dualstore.errors import DualStoreError
 from dualstore.replication.agent import Agent
-from dualstore.replication.carrier import STREAM_OFF
+from dualstore.replication.carrier import STREAM_OFF, Carrier
 from dualstore.replication.expiry import Expiry
-from dualstore.replication.relay import Relay
-from dualstore.replication.sender import Sender
+from dualstore.replication.relay import Relay, RelayTimes
+from dualstore.replication.sender import Sender, SenderOptions
 from dualstore.replication.served import ServedTable
 from dualstore.stages import Side
+from dualstore.store.replicating import Replication
 from dualstore.store.table import MigratedTable
-from dualstore.store.upkeep import prune
+from dualstore.store.upkeep import prune, upkeep_of
+from dualstore.stores.dynamo_streams import DynamoStreams
+from dualstore.stores.outbox import OutboxDepth
+from dualstore.stores.postgres_expiry import PostgresExpiry
 from dualstore.stores.postgres_upkeep import PostgresUpkeep
 
 logger = logging.getLogger(__name__)
@@ -130,3 +134,68 @@ class Relaying:
             logger.warning("Upkeep of %s ended early: %s", table.served.logical, type(error).__name__)
         except Exception:
             logger.exception("Upkeep of %s failed; the next round follows", table.served.logical)
+
+
+def relay_of(replication: Replication) -> Relay:
+    """What follows the streams of a process's tables."""
+    tables = replication.catalog.tables
+    return Relay(
+        streams=DynamoStreams(replication.clients),
+        checkpoints=replication.checkpoints,
+        tables=replication.catalog.served.values,
+        carrier=Carrier(
+            dynamodb=replication.mirroring.authority,
+            postgres=replication.postgres,
+            outbox=replication.mirroring.outbox,
+            view=replication.agent.view,
+            suspect=lambda name, suspect: tables[name].suspect(suspect),
+            telemetry=replication.telemetry,
+        ),
+        clear_suspects=lambda name, suspects: tables[name].clear(suspects),
+        telemetry=replication.telemetry,
+        write_grant=replication.options.grants.write,
+        times=RelayTimes(lease=replication.options.relay_lease),
+    )
+
+
+def sender_of(replication: Replication) -> Sender:
+    """What hands on to DynamoDB what was changed in PostgreSQL."""
+    agent = replication.agent
+
+    def note_depth(table: str, at: float, depth: OutboxDepth) -> None:
+        epoch = agent.view(table).record.epoch
+        replication.notes.note_depth(table, epoch=epoch, at=at, depth=depth)
+
+    return Sender(
+        replication.mirroring.outbox,
+        replication.postgres,
+        replication.mirroring.authority,
+        MirroredOut(replication.catalog.served, agent),
+        epoch_of=lambda table: agent.view(table).record.epoch,
+        granted=agent.is_granted,
+        noted=note_depth,
+        telemetry=replication.telemetry,
+        options=SenderOptions(lease=replication.options.relay_lease),
+    )
+
+
+def relaying_of(replication: Replication, *, relay: Relay, sender: Sender) -> Relaying:
+    """Everything that a relay process does for its tables.
+
+    Args:
+        replication: both databases.
+        relay: follows DynamoDB's streams.
+        sender: works off PostgreSQL's outbox.
+    """
+    mirroring = replication.mirroring
+    return Relaying(
+        relay=relay,
+        sender=sender,
+        expiry=Expiry(
+            PostgresExpiry(replication.engine, replication.catalog.mappings),
+            mirroring.authority,
+            mirroring.settle,
+        ),
+        upkeep=upkeep_of(replication),
+        tables=lambda: list(replication.catalog.tables.values()),
+    )

@@ -20,7 +20,7 @@ from dualstore.backfill.scanning import StoreScan
 from dualstore.backfill.sources import Source
 from dualstore.backfill.worker import PACE
 from dualstore.control import ControlRecord, Gate, Phase, ProcessEntry, Stop
-from dualstore.errors import IllegalTransition, MirrorUnavailable, Unavailable
+from dualstore.errors import IllegalTransition, Unavailable
 from dualstore.items import Item, Key
 from dualstore.mapping import Mapped
 from dualstore.mapping.expiry import has_expired
@@ -29,17 +29,17 @@ from dualstore.replication.deciding import Change
 from dualstore.replication.mirroring import Mirroring
 from dualstore.replication.repair import Repair, Repaired
 from dualstore.replication.served import ServedTable
-from dualstore.replication.settle import settle
 from dualstore.replication.stopping import Stopping, bring_over, release_reads, stop_reads
 from dualstore.replication.views import View
 from dualstore.stages import Dials, Side, Stage
+from dualstore.store.control_copy import ControlCopy
 from dualstore.store.copying import Copying, CopyOrder
 from dualstore.store.discrepancies import TableDiscrepancies
 from dualstore.store.guarding import BackfillGuard
 from dualstore.store.proving import ProofOrder, Proving
 from dualstore.store.reconciling import Reconciled, Reconciling
+from dualstore.store.settling import Settling
 from dualstore.store.status import ProcessStatus, TableStatus, stream_lag
-from dualstore.stores.control_homes import Fence  # noqa: TC001 - one import, not worth a block
 from dualstore.stores.discrepancies import PostgresDiscrepancies
 from dualstore.stores.postgres_indexes import PostgresIndexes
 from dualstore.stores.postgres_keys import PostgresKeys
@@ -54,8 +54,6 @@ from dualstore.verify.recheck import Sides
 
 _COUNTED_DIRTY_KEYS = 10_000
 _PAUSE_SECONDS = 0.05
-_HANDED_ON_WITHIN_SECONDS = 10.0
-_COPY_PAUSE_SECONDS, _COPY_ANEW_SECONDS = 30.0, 60.0
 _BEATEN_LATELY_SECONDS = 15.0
 # A refusal may be of an earlier request: a flag that was just set takes this long to be seen.
 _REFUSAL_STANDS_SECONDS = 1.5
@@ -108,8 +106,8 @@ class MigratedTable:
         self._seal = seal or seal_of(Form.PLAIN)
         self._guard = guard or BackfillGuard()
         self._repair = Repair(mirroring, agent.homes[Side.DYNAMODB], checkpoints)
-        self._copied_generation: int | None = None
-        self._copy_again_at = self._copy_anew_at = 0.0
+        self._settling = Settling(served, mirroring, agent)
+        self._control_copy = ControlCopy(agent, served.physical)
 
     @property
     def physical(self) -> str:
@@ -419,7 +417,7 @@ class MigratedTable:
         Raises:
             MirrorUnavailable: PostgreSQL does not answer, or is not the mirror.
         """
-        return self.copying.retry_quarantine(self._settle)
+        return self.copying.retry_quarantine(self._settling.settle_on_postgres)
 
     def _stop_reads_and_confirm_dualwrite(self) -> int:
         """As `confirm_dualwrite`, with nobody reading the mirror from then on.
@@ -537,7 +535,7 @@ class MigratedTable:
     @property
     def control_is_copied(self) -> bool:
         """Whether this process has copied the control record to PostgreSQL, at this stage or another."""
-        return self._copied_generation is not None
+        return self._control_copy.is_made
 
     def copy_control(self) -> None:
         """Copy the control record to the database where it does not decide, if this process has not yet.
@@ -546,20 +544,7 @@ class MigratedTable:
             Unavailable, botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError: that database
                 could not be reached in time.
         """
-        record = self.view.record
-        now = time.monotonic()
-        if not record.decides or (now < self._copy_again_at and not record.unreconciled):
-            return
-        copied = record.generation == self._copied_generation and now < self._copy_anew_at
-        if copied and not record.unreconciled:  # a lost PostgreSQL may come back at any moment, and again
-            return
-        self._copy_again_at = now + _COPY_PAUSE_SECONDS  # of who may be gone for good
-        if record.failed_over is not None:  # PostgreSQL may come back as it was before, or from a backup
-            fence: Fence = self._agent.homes[Side.POSTGRES]  # type: ignore[assignment]
-            fence.overrule(record)
-        self._agent.homes[record.authority.other].install(replace(record, phase=Phase.MOVED))
-        self._copied_generation, self._copy_again_at = record.generation, 0.0
-        self._copy_anew_at = now + _COPY_ANEW_SECONDS  # the other database may be restored from a backup
+        self._control_copy.make()
 
     def journal_seen(self) -> JournalSeen:
         """What waits in the journal; asked for only where it can be anything: while the gate is not open."""
@@ -611,43 +596,7 @@ class MigratedTable:
             Unavailable, botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError: the authority
                 does not answer.
         """
-        record = self._agent.located(self.physical).record
-        if record.authority is Side.POSTGRES:
-            self._mirroring.outbox.enqueue(self.physical, keys, epoch=record.epoch, reason="found to differ")
-            self._wait_until_equal(keys)
-            return
-        failure: MirrorUnavailable | None = None
-        for key in keys:
-            try:
-                self._settle(key)
-            except MirrorUnavailable as error:
-                failure = error
-        if failure is not None:
-            raise failure
-
-    def _settle(self, key: Key) -> None:
-        """Settle a key on PostgreSQL, the mirror, which refuses it where it is none."""
-        epoch = self._agent.located(self.physical).record.epoch
-        settle(self._mirroring.mirror, self._mirroring.authority, self.served.shape, key, epoch=epoch)
-
-    def _wait_until_equal(self, keys: Sequence[Key]) -> None:
-        """Wait until a relay has brought DynamoDB after PostgreSQL, for as long as it gets on with it."""
-        sides = Sides(self.served.shape, self._mirroring.authority, self._mirroring.mirror)
-        give_up = time.monotonic() + _HANDED_ON_WITHIN_SECONDS
-        while True:
-            left = [key for key, seen in sides.observe(keys) if seen.finding.is_difference]
-            if not left:
-                return
-            now = time.monotonic()
-            if len(left) < len(keys):
-                give_up = now + _HANDED_ON_WITHIN_SECONDS
-            elif now > give_up:
-                raise MirrorUnavailable(
-                    f"{len(left)} key(s) of {self.physical} have not reached DynamoDB; see that `dualstore "
-                    "relay` runs"
-                )
-            keys = left
-            time.sleep(_PAUSE_SECONDS)
+        self._settling.settle(keys)
 
     def _record(self) -> ControlRecord:
         """The control record that decides, read now."""

@@ -2,10 +2,12 @@
 
 import logging
 from collections.abc import Iterable
+from datetime import timedelta
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from dualstore.errors import DualStoreError
+from dualstore.store.replicating import Replication
 from dualstore.store.table import MigratedTable
 from dualstore.stores.postgres_upkeep import PostgresUpkeep
 
@@ -29,3 +31,9 @@ def prune(upkeep: PostgresUpkeep, tables: Iterable[MigratedTable]) -> None:
         upkeep.prune(journals)
     except DualStoreError as error:
         logger.warning("Upkeep ended early: %s", error)
+
+
+def upkeep_of(replication: Replication) -> PostgresUpkeep:
+    """What removes rows from PostgreSQL, discrepancies for as long as they are to be kept."""
+    retention = timedelta(days=replication.options.shadow.retention_days)
+    return PostgresUpkeep(replication.engine, discrepancy_retention=retention)

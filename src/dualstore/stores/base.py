@@ -52,12 +52,23 @@ class Revision:
 NOTHING = Revision(row=None, tombstone=None)
 
 
+UNREADABLE: Item = {"dualstore_overflow": {"NULL": False}}
+"""Beside the key in place of an item whose row makes none. DynamoDB has no such value: nothing equals it."""
+
+
+def is_unreadable(item: Item | None) -> bool:
+    """Whether this stands for a row that makes no item: not for one to be written anywhere."""
+    return item is not None and item.items() >= UNREADABLE.items()
+
+
 @dataclass(frozen=True, slots=True)
 class MirrorState:
     """What a mirror holds for one key.
 
     Attributes:
-        item: the item, its stamp in `_dsv` where it has one, or None where there is no row.
+        item: the item, its stamp in `_dsv` where it has one, or None where there is no row. Of a row that
+            makes none (an overflow that is no map, a column that its converter does not take) the key and
+            `UNREADABLE`.
         tombstone_stamp: the stamp that the last recorded deletion removed, or None.
         revision: to be handed back to `write_settled`.
     """

@@ -307,9 +307,11 @@ class Scanning:
             )
             for column in self.part.columns
         ]
+        # Each attribute one type with one value; a jsonpath would look into arrays.
         empty = sql.SQL(
-            "jsonb_typeof({0}) <> 'object' OR {0} = '{{}}'"
-            " OR jsonb_path_exists({0}, '$.* ? (@.type() <> \"object\")')"
+            "CASE WHEN jsonb_typeof({0}) <> 'object' THEN true ELSE {0} = '{{}}' OR EXISTS ("
+            "SELECT FROM jsonb_each({0}) AS each (name, value) WHERE CASE jsonb_typeof(each.value)"
+            " WHEN 'object' THEN (SELECT count(*) FROM jsonb_object_keys(each.value)) <> 1 ELSE true END) END"
         ).format(overflow)
         return {
             Rule.OVERFLOW: sql.SQL("{} IS NOT NULL AND ({})").format(

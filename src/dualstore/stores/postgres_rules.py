@@ -15,12 +15,13 @@ from dualstore.stores.postgres_transaction import transaction
 
 # What a second look found equal may still break a rule. A difference stays the one it was, unless two rows of
 # the key are the reason: which of them was looked at is chance.
+_NAMED = "f.finding IN ('equal', 'stamp') OR (f.finding = 'value' AND excluded.finding = 'duplicate')"
 _NOTE = (
     "INSERT INTO dualstore.verify_findings AS f (run_id, digest, key_hash, piece, finding, paths, repaired)"
     " VALUES (%s, %s, %s, -1, %s, %s, %s) ON CONFLICT (run_id, digest) DO UPDATE SET"
-    " finding = excluded.finding, paths = excluded.paths, repaired = excluded.repaired"
-    " WHERE f.finding IN ('equal', 'stamp')"
-    " OR (f.finding = 'value' AND excluded.finding = 'duplicate')"
+    f" finding = CASE WHEN {_NAMED} THEN excluded.finding ELSE f.finding END,"
+    f" paths = CASE WHEN {_NAMED} THEN excluded.paths ELSE f.paths END,"
+    f" repaired = excluded.repaired AND (f.repaired OR {_NAMED})"
 )
 
 
@@ -127,8 +128,8 @@ def _stands_in_another(mapping: SplitMapping, part: TableMapping, row: Sequence[
     """Whether a row's item belongs into the SQL table of another entity."""
     try:
         item = part.decode(row)
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return False  # of an overflow that is none nobody can tell; that rule is looked at by itself
+    except Exception:  # noqa: BLE001 - whatever a converter raises
+        return False  # of a row that makes no item nobody can tell; that rule is looked at by itself
     return mapping.parts[mapping.place_of(item)] is not part
 
 

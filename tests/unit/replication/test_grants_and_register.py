@@ -191,7 +191,7 @@ def test_what_was_to_be_settled_before_mirroring_ended_is_kept_out_when_it_has_b
             agent=settler.agent,
         )
         with pytest.raises(MirrorFenced):
-            table._settle(KEY)
+            table._settling.settle_on_postgres(KEY)
     assert stored(world.mirror) is None
 
 

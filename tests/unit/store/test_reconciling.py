@@ -1,9 +1,15 @@
 """Which changes of a lost PostgreSQL DynamoDB has, by the stamps that it shows."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
-from dualstore.items import PREDECESSOR, STAMP, Item
-from dualstore.store.reconciling import judge
+from dualstore.errors import IllegalTransition
+from dualstore.items import PREDECESSOR, STAMP, Item, KeyAttribute, KeySchema, TableShape, key_bytes
+from dualstore.store.reconciling import Reconciling, judge
+from dualstore.stores.base import UNREADABLE, MirrorState, Revision
+from dualstore.stores.memory import MemoryStore
 from dualstore.stores.outbox import SECOND_LOOK
 from dualstore.stores.postgres_lost_writes import Loss
 from dualstore.stores.postgres_outbox import LeftOver
@@ -66,3 +72,23 @@ def test_a_key_that_was_only_looked_at_and_differs_is_named_once() -> None:
 
 def test_a_second_look_is_no_loss() -> None:
     assert judge([entry(1, reason=SECOND_LOOK)], ours=item(b"1"), theirs=None) == []
+
+
+def test_a_row_that_makes_no_item_is_not_lost_unseen() -> None:
+    shape = TableShape("orders-prod", KeySchema(KeyAttribute("id", "S")))
+    key = {"id": {"S": "a"}}
+    state = MirrorState({**key, **UNREADABLE}, None, Revision(row=1, tombstone=None))
+    kept: list[object] = []
+    reconciling = Reconciling(
+        shape,
+        Any,
+        engine=Any,
+        agent=Any,
+        dynamodb=MemoryStore({shape.name: shape}),
+        postgres=SimpleNamespace(items_of=lambda *_: {key_bytes(shape.keys, key): state}),
+        outbox=Any,
+        lost=SimpleNamespace(keep=lambda *_, **__: kept.append(1), form=None),
+    )
+    with pytest.raises(IllegalTransition, match=r"makes no item \(key hash [0-9a-f]{16}\)"):
+        reconciling._keep([ONE], 1)
+    assert kept == []

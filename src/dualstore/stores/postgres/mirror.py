@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from dualstore.errors import AuthorityMoved, MirrorFenced, MirrorUnavailable
-from dualstore.items import Item, Key, key_bytes
+from dualstore.items import Item, Key, canonical, key_bytes
 from dualstore.mapping import typed_item, typed_json
-from dualstore.stores.base import DirtyKey, MirrorState, Revision, SettledWrite
+from dualstore.stores.base import UNREADABLE, DirtyKey, MirrorState, Revision, SettledWrite
 from dualstore.stores.postgres.authority_statements import ALL_MAY_BE_READ
 from dualstore.stores.postgres.catalog import Catalog, lock_key
 from dualstore.stores.postgres.exchanges import Row, Statement
@@ -221,7 +221,8 @@ class PostgresMirror:
         self, table: str, keys: Iterable[Key], *, epoch: int
     ) -> Mapping[bytes, MirrorState]:
         """See `Authority.states_as_authority`. The fence is looked at after the rows: it never comes back."""
-        targets = [self._target(table, key) for key in keys]
+        asked = list(keys)
+        targets = [self._target(table, key) for key in asked]
         if not targets:
             return {}
         statements = targets[0].statements
@@ -233,8 +234,8 @@ class PostgresMirror:
         )
         if not still:
             raise AuthorityMoved(f"PostgreSQL is not the authority of {table!r} at epoch {epoch}: look again")
-        decode = statements.mapping.decode
-        return {bytes(key): _state(row, decode) for *row, key in rows}
+        named = {target.key: key for target, key in zip(targets, asked, strict=True)}
+        return {bytes(name): _state(row, _readable(statements, named[bytes(name)])) for *row, name in rows}
 
     def all_items(self, table: str, *, page_items: int = 1000) -> Iterator[Sequence[Item]]:
         """See `Mirror.all_items`."""
@@ -313,16 +314,19 @@ def _numeral(number: int | None) -> str | None:
 
 
 def _readable(statements: Statements, key: Key) -> Callable[[Sequence[Any]], Item]:
-    """Decodes a mirror's row of this key; one whose overflow is no map of attributes shows the key alone.
+    """Decodes a row of this key; of one that makes no item the key alone is shown, and that it is so.
 
-    So it differs from what the authority holds, and whoever settles it can.
+    So it differs from whatever the other side holds, and whoever settles it can; one such row must not keep
+    those that are read with it from being followed.
     """
 
     def decode(stored: Sequence[Any]) -> Item:
         try:
-            return statements.mapping.decode(stored)
-        except (AttributeError, KeyError, TypeError, ValueError):
-            return statements.mapping.shape.keys.key_of(key)
+            item = statements.mapping.decode(stored)
+            canonical({"M": item})  # what no attribute value is has no such form
+        except Exception:  # noqa: BLE001 - whatever a team's converter raises; its text may hold the value
+            return {**statements.mapping.shape.keys.key_of(key), **UNREADABLE}
+        return item
 
     return decode
 
