@@ -123,6 +123,13 @@ def test_an_update_that_cannot_be_changes_nothing(things: TableUnderTest, expres
     assert things.get(KEY) == ITEM
 
 
+def test_a_null_is_no_map_to_set_something_in(things: TableUnderTest):
+    things.put({**KEY, "a": {"NULL": True}})
+    with rejects():
+        things.update(KEY, "SET a.b = :1", values={":1": N(1)})
+    assert things.get(KEY) == {**KEY, "a": {"NULL": True}}
+
+
 def test_arithmetic_is_exact_to_38_digits(things: TableUnderTest):
     things.put({**KEY, "n": N("0.1"), "huge": N("1" + "0" * 37)})
     assert things.updated(KEY, "SET n = n + :d, huge = huge + :1", values={":d": N("0.2"), ":1": N(1)}) == {

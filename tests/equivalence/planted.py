@@ -240,9 +240,9 @@ def main() -> int:
 _PAGE = """# Planted faults
 
 Each line is one fault in the PostgreSQL store, and after how many examples the equivalence kit caught
-it, from {seeds} seeds; 200 that Hypothesis keeps
-are the most, and those that it throws away count, too. The model is `Order` of `tests/equivalence/models.py`.
-`nox -s planted` plants the faults and writes this page.
+it, from {seeds} seeds. It looks at 200 that Hypothesis keeps; those that it throws away are counted, too.
+The model is `Order` of `tests/equivalence/models.py`. `nox -s planted` plants the faults and writes this
+page.
 
 | Fault | Examples until it was caught |
 |---|---|

@@ -21,7 +21,8 @@ from dualstore.testing import (
 from dualstore.testing.answers import pages_of
 from dualstore.testing.script import Done, script_of
 from dualstore.testing.sides import create_request
-from dualstore.testing.steps import Get, Put
+from dualstore.testing.steps import Delete, Get, Put
+from dualstore.testing.strategies.present import Remembers
 from equivalence import models
 from equivalence.planted import PLANTED, examples_until_caught
 
@@ -112,6 +113,18 @@ def test_a_failure_is_a_short_script_that_shows_it(
         sides.begin()
         with PLANTED[fault]():
             assert printed_by(script, models.Order, sides.postgres, capsys) != expected
+
+
+def test_a_machine_tells_the_draws_what_is_there_by_now(dualstore_engine: sa.Engine) -> None:
+    with sides_of(models.Order, models.OrderRow, engine=dualstore_engine, dynamodb=None) as sides:
+        machine: Any = equivalence_machine(models.Order, sides=sides)()
+        key = {"customer": {"S": "a"}, "line": {"S": "b"}}
+        assert isinstance(machine, Remembers)
+        assert machine.present == []
+        machine.take(Put(key))
+        assert machine.present == [key]
+        machine.take(Delete(key))
+        assert machine.present == []
 
 
 def test_what_pynamodb_cannot_say_is_said_with_boto3() -> None:

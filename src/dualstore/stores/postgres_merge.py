@@ -161,5 +161,5 @@ def _packing(cursor: Cursor, into: CopyInto) -> Pack | None:
     """What packs rows for the types that the columns have in this transaction: no mapping can know them."""
     cursor.execute(into.types, prepare=False)
     cursor.nextset()
-    (types,) = cursor.fetchone() or ((),)
-    return packing(types)
+    (types,) = cursor.fetchone() or (None,)
+    return packing(types or ())

@@ -7,16 +7,18 @@ from typing import Any
 import hypothesis
 import sqlalchemy as sa
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from pynamodb.models import Model
 
+from dualstore.items import Item
+from dualstore.operations import Scan
 from dualstore.testing.answers import Page, Refusal, comparable, pages_of, shown
 from dualstore.testing.script import Done, script_of
 from dualstore.testing.servers import DynamoDB
 from dualstore.testing.sides import DYNAMODB, MEMORY, Sides, sides_of
 from dualstore.testing.stand_ins import refuses_alike, unlike_aws
 from dualstore.testing.steps import BatchGet, Get, Step
-from dualstore.testing.strategies import Strategies, steps_of
+from dualstore.testing.strategies import Strategies, beginnings_of, steps_of
 
 EXAMPLES = 100
 STEPS = 12
@@ -45,7 +47,16 @@ class _Equivalence(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self._history: list[Done] = []
+        self._present: Sequence[Item] | None = None
         self.sides.begin()
+
+    @property
+    def present(self) -> Sequence[Item]:
+        """The items that are there by now: steps are drawn from them."""
+        if self._present is None:
+            found = self.sides.memory.execute(Scan({"TableName": self.sides.table}))
+            self._present = found["Items"]
+        return self._present
 
     def take(self, step: Step) -> None:
         """Carry a step out on every store, and compare the answers, and the items that it wrote."""
@@ -54,6 +65,7 @@ class _Equivalence(RuleBasedStateMachine):
             self._compared(Get(keys[0]) if len(keys) == 1 else BatchGet(keys))
 
     def _compared(self, step: Step) -> Done:
+        self._present = None
         done, told = _carried_out(self.sides, step)
         self._history.append(done)
         if told is not None:
@@ -146,21 +158,26 @@ def equivalence_machine(
         overrides: what to draw the values of some attributes from, by their names in DynamoDB: for columns
             whose constraints refuse what DynamoDB takes.
         near_limits: whether some items are as large as DynamoDB takes, and a little larger; slow.
-        steps: what may be done, by kind; otherwise everything of `steps_of`.
+        steps: what may be done, by kind, to an empty table; otherwise everything of `steps_of`, in most
+            histories to a table with a few items.
 
     Returns:
         A subclass of `RuleBasedStateMachine` with one rule to a kind of step. It raises `Difference`.
     """
     kinds = steps or steps_of(model, overrides=overrides, near_limits=near_limits)
-    rules = {f"{kind}": rule(step=strategy)(_taking()) for kind, strategy in kinds.items()}
+    rules: dict[str, Any] = {kind: rule(step=strategy)(_taking()) for kind, strategy in kinds.items()}
+    if steps is None:
+        beginnings = beginnings_of(model, overrides=overrides, near_limits=near_limits)
+        rules["beginning"] = initialize(step=beginnings)(_taking())
     return type(f"{model.__name__}Equivalence", (_Equivalence,), {"model": model, "sides": sides, **rules})
 
 
-def _taking() -> Callable[[Any, Step], None]:
+def _taking() -> Callable[[Any, Step | None], None]:
     """A function of its own for each rule: Hypothesis marks it."""
 
-    def taking(self: Any, step: Step) -> None:
-        self.take(step)
+    def taking(self: Any, step: Step | None) -> None:
+        if step is not None:
+            self.take(step)
 
     return taking
 

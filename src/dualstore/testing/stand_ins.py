@@ -12,6 +12,7 @@ from dualstore.testing.answers import Refusal
 from dualstore.testing.steps import ChangeOf, QueryOf, Step, TransactWrite
 
 _INDEX = re.compile(r"\[\d+\]")
+_NESTED = re.compile(r"#\w+\.#")
 
 
 def unlike_aws(engine: str, step: Step) -> str | None:
@@ -60,6 +61,9 @@ _DOUBTS: Mapping[str, Mapping[str, Callable[[Step], bool]]] = {
     "dynoxide": {
         "SET past a list's end, and several indexes in REMOVE": lambda step: any(
             _INDEX.search(text) for text in _update_texts(step)
+        ),
+        "SET through a NULL makes a map of it": lambda step: any(
+            _NESTED.search(text) for text in _update_texts(step)
         ),
         "an update that only takes away creates the item": _only_takes_away,
         "ALL_OLD and UPDATED_NEW of an item that was not there": lambda step: any(

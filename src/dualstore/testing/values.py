@@ -1,6 +1,6 @@
 """Attribute values to try: plain ones, and look-alikes that a SQL column may take for one another."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hypothesis import strategies as st
@@ -53,18 +53,30 @@ LOOK_ALIKES: Mapping[str, tuple[tuple[Any, ...], ...]] = {
 """Groups of values which some column, collation or cast takes for equal, or orders otherwise."""
 
 _EMPTY: Mapping[str, Any] = {"S": "", "N": "0", "B": b""}
-_OF_THE_THEME = 3
+_AWKWARD: Mapping[str, Sequence[Any]] = {
+    "S": ("a\0b", "x" * 255 + "1", "\0"),
+    "N": ("9007199254740993", "0.10000000000000000001", "9" * 38),
+    "B": (b"a\0b", b"\xff" * 256, b"\0"),
+}
+"""What text that ends at a NUL, columns of 255 characters, and float lose."""
+
+_TURNS = ("theme", "theme", "theme", "empty", "awkward", "any", "any")
 _RARE = 7
 
-texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=8)
+_characters = st.characters(codec="utf-8", exclude_categories=["Cs"])
+texts = st.text(_characters, max_size=8)
 numerals = st.one_of(
     st.integers(-20, 20).map(str),
     st.decimals(-1000, 1000, places=3, allow_nan=False, allow_infinity=False).map(str),
     st.integers(-(10**38) + 1, 10**38 - 1).map(str),
 )
-_FREE: Mapping[str, st.SearchStrategy[Any]] = {"S": texts, "N": numerals, "B": st.binary(max_size=6)}
+_FREE: Mapping[str, st.SearchStrategy[Any]] = {
+    "S": st.text(_characters, min_size=1, max_size=8),
+    "N": numerals,
+    "B": st.binary(min_size=1, max_size=6),
+}
 _CONTENTS: Mapping[str, st.SearchStrategy[Any]] = {
-    kind: st.sampled_from([each for group in groups for each in group]) | _FREE[kind].filter(bool)
+    kind: st.sampled_from([each for group in groups for each in group]) | _FREE[kind]
     for kind, groups in LOOK_ALIKES.items()
 }
 # The look-alikes that most values of an example are drawn from.
@@ -75,7 +87,7 @@ _THEMES: Mapping[str, st.SearchStrategy[Any]] = {
 
 @st.composite
 def contents(draw: st.DrawFn, kind: str, *, empty: bool = True) -> Any:
-    """What an `S`, `N` or `B` may hold: look-alikes, the empty one, and anything short.
+    """What an `S`, `N` or `B` may hold: look-alikes, the empty one, what is long or has a NUL, and anything.
 
     Args:
         draw: Hypothesis's.
@@ -83,10 +95,12 @@ def contents(draw: st.DrawFn, kind: str, *, empty: bool = True) -> Any:
         empty: whether an empty string or binary may come; a key has none.
     """
     # Most are of the example's theme: histories need values that meet again.
-    turn = draw(st.integers(0, 5))
-    if turn < _OF_THE_THEME:
+    turn = draw(st.sampled_from(_TURNS))
+    if turn == "theme":
         return draw(st.sampled_from(draw(_THEMES[kind])))
-    return _EMPTY[kind] if empty and turn == _OF_THE_THEME else draw(_CONTENTS[kind])
+    if turn == "empty" and empty:
+        return _EMPTY[kind]
+    return draw(st.sampled_from(_AWKWARD[kind]) if turn == "awkward" else _CONTENTS[kind])
 
 
 def scalars(kind: str, *, empty: bool = True) -> st.SearchStrategy[AttributeValue]:
@@ -189,9 +203,7 @@ _OF_CLASS: Mapping[type, Any] = {
     DiscriminatorAttribute: _of_discriminator,
     UTCDateTimeAttribute: lambda _: _MOMENTS.map(lambda text: {"S": text}),
     # None is no text: PynamoDB's attribute writes nothing for it.
-    JSONAttribute: lambda a: _JSON.filter(lambda value: value is not None).map(
-        lambda value: {"S": a.serialize(value)}
-    ),
+    JSONAttribute: lambda a: _JSON.map(lambda value: {"S": a.serialize(False if value is None else value)}),
     VersionAttribute: lambda _: st.integers(1, 3).map(lambda n: {"N": str(n)}),
     TTLAttribute: lambda _: st.integers(4_000_000_000, 4_000_000_009).map(lambda s: {"N": str(s)}),
     BinaryAttribute: lambda a: contents("B", empty=not (a.is_hash_key or a.is_range_key)).map(
