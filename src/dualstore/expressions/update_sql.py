@@ -10,10 +10,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 
+from dualstore.errors import RequestRejected
 from dualstore.expressions.conditions import Attribute, Constant
 from dualstore.expressions.paths import Path
 from dualstore.expressions.updates import Add, Arithmetic, IfNotExists, Remove, Set, Source, Update
-from dualstore.items import PREDECESSOR, STAMP, Item
+from dualstore.items import PREDECESSOR, STAMP, Item, add_numbers, subtract_numbers
 
 # Two such numbers have a sum of 37 digits at most, and DynamoDB's numbers have 38: it is surely exact there.
 _WHOLE_DIGITS = _SCALE = 18
@@ -43,7 +44,7 @@ class SqlUpdate:
         constants: what attributes are set to, whatever the row holds.
         defaults: what attributes are set to where the row has none.
         removed: the attributes that are taken away.
-        computed: the SQL number that other attributes are set to.
+        computed: the SQL number that other attributes are set to, of a column at least.
         values: for its placeholders, in their order.
         decidable: the condition that SQL surely computes what the evaluator does; null: it does not.
         reads: the attributes that it reads; a row that has one of them in its overflow is for the evaluator.
@@ -113,6 +114,8 @@ class _Compiler:
                 self.constants[_name(path)] = value
             case Set(path, IfNotExists(Attribute(tested), Constant(value))) if tested == path:
                 self.defaults[self._read(path)] = value
+            case Set(path, Arithmetic(operator, Constant({"N": left}), Constant({"N": right}))):
+                self.constants[_name(path)] = {"N": _result(operator, left, right)}
             case Set(path, Arithmetic() as source):
                 self._compute(_name(path), self._number(source))
             case Remove(path):
@@ -176,6 +179,14 @@ class _Compiler:
             raise _NotCompiled
         self.reads.add(name)
         return name
+
+
+def _result(operator: str, left: str, right: str) -> str:
+    """What two constants make: PostgreSQL would compute it while it plans, whatever it finds then."""
+    try:
+        return add_numbers(left, right) if operator == "+" else subtract_numbers(left, right)
+    except RequestRejected:
+        raise _NotCompiled from None
 
 
 def _name(path: Path) -> str:

@@ -20,7 +20,7 @@ from dualstore.mapping.splits import (
     missing_indexes,
     split_table,
 )
-from dualstore.mapping.tables import MappedColumn, TableMapping, Unfit
+from dualstore.mapping.tables import MappedColumn, TableMapping, Unfit, Unreadable
 from dualstore.mapping.text import escape, quoted, unescape
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "SplitMapping",
     "TableMapping",
     "Unfit",
+    "Unreadable",
     "codec_for",
     "discriminated",
     "discriminator_of",

@@ -40,6 +40,7 @@ class Codec:
         total: whether every content of the type fits.
         cast: the SQL type to cast a parameter to, where it is not `pg_type`.
         read_as: the SQL type to cast the column to where it is read, or None to read it as it is.
+        converted: whether the column holds what a team's own function makes of a content.
     """
 
     type: str
@@ -49,6 +50,7 @@ class Codec:
     total: bool = False
     cast: str = ""
     read_as: str | None = None
+    converted: bool = False
 
 
 def codec_for(attribute_type: str, column_type: sa.types.TypeEngine[Any]) -> Codec | None:
@@ -269,16 +271,20 @@ def _json(type_: str, write: Callable[[Any], str | None]) -> Callable[[sa.JSON],
     return build
 
 
+class ParsedJson(TypeError):  # noqa: N818 - named for what happened
+    """A JSON column was parsed on its way here: a mistake in a statement."""
+
+
 def json_text(stored: Any) -> str:
     """The text of a JSON column: as it was read with a cast to text, or as it is about to be sent.
 
     Raises:
-        TypeError: the column was parsed on its way here, and numbers may have been rounded.
+        ParsedJson: the column was parsed on its way here, and numbers may have been rounded.
     """
     if isinstance(stored, (Json, Jsonb)):
         stored = stored.obj
     if not isinstance(stored, str):
-        raise TypeError(
+        raise ParsedJson(
             "read JSON columns as text, with TableMapping.read_expressions: parsing rounds numbers"
         )
     return stored

@@ -4,7 +4,8 @@ A converter is Python: PostgreSQL cannot compare, order or compute with what the
 column is read and written, and everything else about its attribute the evaluator decides.
 """
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Context, Decimal
@@ -18,8 +19,8 @@ from dualstore.errors import MappingError
 from dualstore.items import content_of, normalized
 from dualstore.mapping.codecs import POSTGRESQL, Codec, actual_type
 
-_REFUSALS = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
-_ONE, _WIDE = Decimal(1), Context(prec=400)
+_CONTENTS: Mapping[str, type] = {"S": str, "N": str, "BOOL": bool, "NULL": bool}
+_ONE, _WIDE = Decimal(1), Context(prec=1000)  # as NUMERIC(precision, scale) has at most
 _INTEGER_BITS = {"SMALLINT": (16, "int2"), "INTEGER": (32, "int4"), "BIGINT": (64, "int8")}
 
 
@@ -33,7 +34,7 @@ class Converter:
     ```
 
     Nothing is lost where a function is wrong or narrow: what does not come back identical, or for which
-    `to_column` raises ValueError or answers None, is in the overflow. Both must be pure, and stay as they are
+    a function raises or `to_column` answers None, is in the overflow. Both must be pure, and stay as they are
     while the column has values: what they made before is read by them later.
 
     Attributes:
@@ -68,26 +69,43 @@ def converted(
     sent = _sent_as(actual_type(column_type))
     if sent is None:
         raise MappingError(
-            f"{at}: a converter fills no column of type {column_type!r}: declare it as Text, Numeric, "
-            "an integer, Boolean, LargeBinary, Uuid, Enum, DateTime or Date"
+            f"{at}: a converter fills no column of type {column_type!r}: declare it as Text, "
+            "Numeric(precision, scale), an integer, Boolean, LargeBinary, Uuid, Enum, DateTime or Date"
         )
 
     def decode(stored: Any) -> Any:
         # psycopg reads a moment in the session's time zone, which is not for a function to see.
         is_aware = isinstance(stored, datetime) and stored.tzinfo is not None
         content = converter.from_column(stored.astimezone(UTC) if is_aware else stored)
+        if not isinstance(content, _CONTENTS.get(attribute_type, object)):
+            raise TypeError(f"a converter gives {type(content).__name__} for {attribute_type}")
         return content_of(normalized({attribute_type: content}))
 
     def encode(content: Any) -> Any:
         try:
             stored = converter.to_column(content)
             read = None if stored is None else sent.as_read(stored)
-            is_same = read is not None and decode(read) == content_of(normalized({attribute_type: content}))
-        except _REFUSALS:
+            is_same = read is not None and _text_of(decode(read)) == _text_of(
+                content_of(normalized({attribute_type: content}))
+            )
+        except Exception:  # noqa: BLE001 - what a team's function may raise nobody can list, and the overflow takes it
             return None
         return stored if is_same else None
 
-    return Codec(attribute_type, sent.pg_type, encode, decode, cast=sent.cast, read_as=sent.read_as)
+    return Codec(
+        attribute_type,
+        sent.pg_type,
+        encode,
+        decode,
+        cast=sent.cast,
+        read_as=sent.read_as,
+        converted=True,
+    )
+
+
+def _text_of(content: Any) -> str:
+    """A text that tells contents apart which Python calls equal: to it True is 1, and to JSON it is not."""
+    return json.dumps(content, sort_keys=True, default=repr)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +128,11 @@ class _Sent:
 def _sent_as(type_: sa.types.TypeEngine[Any]) -> _Sent | None:
     if isinstance(type_, sa.types.TypeDecorator):
         type_ = actual_type(type_.impl_instance)
-    # What rounds, what psycopg knows nothing of, and what holds two texts for one.
+    # What rounds, what psycopg knows nothing of, and what calls equal what a function may tell apart: two
+    # texts, or 1.5 and 1.50.
     if isinstance(type_, sa.Float | postgresql.CITEXT) or getattr(type_, "native_uuid", True) is False:
+        return None
+    if isinstance(type_, sa.Numeric) and type_.precision is None:
         return None
     return next((build(type_) for class_, build in _BUILDERS if isinstance(type_, class_)), None)
 
@@ -130,7 +151,8 @@ def _text(type_: sa.String) -> _Sent:
 
     def as_read(value: Any) -> str | None:
         holds = isinstance(value, str) and "\0" not in value and shortest <= len(value) <= longest
-        return value if holds else None
+        # A lone surrogate, which no database takes, raises.
+        return value.encode().decode() if holds else None
 
     return _Sent("text", "bpchar" if is_padded else "text", as_read)
 
@@ -142,17 +164,15 @@ def _integer(type_: sa.Integer) -> _Sent:
 
 
 def _number(type_: sa.Numeric[Any]) -> _Sent:
-    precision, scale = type_.precision, type_.scale or 0
+    scale = type_.scale or 0
+    unit, limit = _ONE.scaleb(-scale), _ONE.scaleb((type_.precision or 0) - scale)
 
     def as_read(value: Any) -> Decimal | None:
         """With as many digits behind the point as the column gives, and no `-0`."""
-        if not isinstance(value, Decimal) or not value.is_finite():
+        if not isinstance(value, Decimal) or not abs(value) < limit:
             return None
-        digits = scale if precision is not None else max(0, -int(value.as_tuple().exponent))
-        read = abs(value).quantize(Decimal(1).scaleb(-digits), context=_WIDE).copy_sign(value or _ONE)
-        return (
-            read if read == value and (precision is None or abs(value) < 10 ** (precision - scale)) else None
-        )
+        read = abs(value).quantize(unit, context=_WIDE).copy_sign(value or _ONE)
+        return read if read == value else None
 
     return _Sent("numeric", "numeric", as_read)
 

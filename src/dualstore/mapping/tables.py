@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import psycopg
 import sqlalchemy as sa
 
 from dualstore.items import PREDECESSOR, STAMP, AttributeValue, Item, Key, TableShape
-from dualstore.mapping.codecs import Codec, json_text, jsonb
+from dualstore.mapping.codecs import Codec, ParsedJson, json_text, jsonb
 from dualstore.mapping.documents import typed_item, typed_json
 from dualstore.mapping.rows import OVERFLOW_COLUMN, STAMP_COLUMN
 from dualstore.mapping.text import quoted
@@ -18,6 +19,13 @@ _STAMP_SIZE_BYTES = 16
 
 class Unfit(Exception):  # noqa: N818 - said of a value, which is in order
     """A value does not come back identical from its column, so the overflow holds it."""
+
+
+class Unreadable(psycopg.DataError):
+    """A row holds what no item can be made of, or psycopg no value; the message shows nothing of it.
+
+    As psycopg says itself of values that it cannot load.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,12 +217,26 @@ class TableMapping:
 
         Returns:
             The item, numbers in their canonical text, `_dsv` where the row is stamped.
+
+        Raises:
+            Unreadable: somebody else has written to a column what no attribute is made of.
         """
         *stored, overflow, stamp = row
-        item: Item = {} if overflow is None else typed_item(json_text(overflow))
-        for value, (attribute, type_, decode) in zip(stored, self._decoders, strict=True):
-            if value is not None:
-                item[attribute] = {type_: decode(value)}
+        text = None if overflow is None else json_text(overflow)
+        attribute = OVERFLOW_COLUMN
+        try:
+            item: Item = {} if text is None else typed_item(text)
+            for value, (attribute, type_, decode) in zip(stored, self._decoders, strict=True):
+                if value is not None:
+                    item[attribute] = {type_: decode(value)}
+        except ParsedJson:
+            raise
+        except Exception as error:  # noqa: BLE001 - a converter may raise anything, and its text may be the value
+            place = OVERFLOW_COLUMN if attribute == OVERFLOW_COLUMN else self.column_of[attribute].name
+            raise Unreadable(
+                f"column {place!r} of {self.table.fullname!r} holds what is no attribute "
+                f"({type(error).__name__}): look at it in SQL"
+            ) from None
         if stamp is not None:
             item[STAMP] = {"B": stamp}
         return item

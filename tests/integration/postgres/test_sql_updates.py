@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from dualstore import schema
 from dualstore.control import PostgresRole
-from dualstore.errors import RequestRejected
+from dualstore.errors import OutcomeUnknown, RequestRejected
 from dualstore.items import (
     MAX_ITEM_SIZE_BYTES,
     STAMP,
@@ -94,6 +94,8 @@ NUMBERS = {
     "minus": ("SET", "{name} = {name} - {number}"),
     "of another": ("SET", "{name} = {other} + {number}"),
     "default plus": ("SET", "{name} = if_not_exists({name}, {number}) + {number}"),
+    "of constants": ("SET", "{name} = {number} + {number}"),
+    "of constants, less": ("SET", "{name} = {number} - {number}"),
 }
 NEVER_COMPILED = {
     "nested": ("SET", "{name}.a = {near}"),
@@ -235,6 +237,7 @@ COMPILED = {
     "sum": ("ADD price :n, quantity :n", {":n": {"N": "2"}}),
     "difference": ("SET price = price - :n", {":n": {"N": "0.5"}}),
     "of another": ("SET price = quantity + :n", {":n": {"N": "0.5"}}),
+    "sum of constants": ("SET price = :n + :n", {":n": {"N": "0.5"}}),
     "default sum": ("SET price = if_not_exists(price, :n) + :n", {":n": {"N": "0.5"}}),
 }
 
@@ -432,3 +435,127 @@ def test_what_does_not_fit_its_column_goes_to_the_overflow_and_comes_back(store)
     assert held(store) == order(quantity=1, label="short")
     ((overflow,),) = authority.run(store._sessions._engine, "SELECT dualstore_overflow FROM orders")
     assert overflow is None
+
+
+def test_a_sum_of_constants_that_its_column_does_not_hold_goes_to_the_overflow(store):
+    """PostgreSQL would compute it while it plans, and refuse what the evaluator makes."""
+    ask(store, "PutItem", Item=order(quantity=1, price=1))
+    constants = {":a": {"N": "2147483647"}, **ONE}
+    update(store, "SET quantity = :a + :n, price = price + :n", values=constants)
+    assert held(store) == order(quantity=2147483648, price=2)
+
+
+ILLEGIBLE = {
+    "a moment without end": "placed = 'infinity'",
+    "a year that Python has not": "placed = '12000-01-01 00:00+00'",
+    "no number": "price = 'NaN'",
+}
+
+
+def illegible(store: PostgresStore, engine: sa.Engine, what: str) -> None:
+    """A row as psql may leave one: no item can be made of it, or psycopg cannot even load it."""
+    ask(store, "PutItem", Item=order(quantity=1))
+    authority.run(engine, f"UPDATE orders SET {what}".replace(":", r"\:"))
+
+
+def quantities(engine: sa.Engine) -> list[int]:
+    return [each.quantity for each in authority.run(engine, "SELECT quantity FROM orders")]
+
+
+@pytest.mark.parametrize("what", ILLEGIBLE)
+@pytest.mark.parametrize("returned", ["NONE", "UPDATED_NEW", "ALL_OLD"])
+def test_an_update_of_a_row_that_cannot_be_read_is_refused_and_not_made(store, engine, what, returned):
+    illegible(store, engine, ILLEGIBLE[what])
+    for _ in range(2):
+        with pytest.raises(ClientError, match="ValidationException"):
+            update(
+                store, "ADD quantity :n", values=ONE, ReturnValues=returned, ReturnConsumedCapacity="TOTAL"
+            )
+    assert quantities(engine) == [1]
+
+
+@pytest.mark.parametrize("what", ILLEGIBLE)
+@pytest.mark.parametrize("capacity", ["NONE", "TOTAL"])
+def test_a_row_that_cannot_be_read_is_written_over_and_deleted(store, engine, what, capacity):
+    """What was there nobody asks for. The answer comes after the COMMIT: it must not be a refusal."""
+    asked = {"ReturnConsumedCapacity": capacity}
+    illegible(store, engine, ILLEGIBLE[what])
+    answer = ask(store, "PutItem", Item=order(quantity=2), **asked)
+    assert answer.keys() == ({"ConsumedCapacity"} if capacity == "TOTAL" else set())
+    assert held(store) == order(quantity=2)
+    illegible(store, engine, ILLEGIBLE[what])
+    ask(store, "DeleteItem", Key=key(), **asked)
+    assert quantities(engine) == []
+
+
+@pytest.mark.parametrize("condition", ["attribute_exists(customer)", "quantity = :n"])
+def test_a_condition_on_a_row_that_cannot_be_read_is_answered_as_it_was_decided(store, engine, condition):
+    illegible(store, engine, "placed = 'infinity'")
+    values = {"values": ONE} if ":n" in condition else {}
+    assert ask(store, "PutItem", Item=order(quantity=2), ConditionExpression=condition, **values) == {}
+    assert held(store) == order(quantity=2)
+    illegible(store, engine, "placed = 'infinity'")
+    with pytest.raises(ClientError, match="ValidationException"):
+        ask(store, "DeleteItem", Key=key(), ConditionExpression="attribute_not_exists(customer)")
+    assert quantities(engine) == [1]
+
+
+def test_what_was_carried_out_is_never_said_to_be_refused(store, engine):
+    """No SQL sees that this overflow makes no item."""
+    illegible(store, engine, """dualstore_overflow = '{"zz": {"B": "a"}}'""")
+    assert update(store, "ADD quantity :n", values=ONE) == {}
+    for returned in ("ALL_NEW", "UPDATED_NEW"):
+        with pytest.raises(OutcomeUnknown, match=r"has carried out .* do not repeat"):
+            update(store, "ADD quantity :n", values=ONE, ReturnValues=returned)
+    assert quantities(engine) == [4]
+
+
+READABLE_BUT_FOR = {
+    "orders": {"placed": "-infinity", "total": "NaN", "sizes": "{1,NaN}"},
+    "readings": {
+        "size": "HUGE",
+        "day": "infinity",
+        "at": "infinity",
+        "coarse": "12000-01-01",
+        "since": "-infinity",
+        "price": "NaN",
+        "double": "-Infinity",
+        "single": "NaN",
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("table", "column"), [(t, c) for t, named in READABLE_BUT_FOR.items() for c in named]
+)
+@settings(max_examples=3, **SERVER)
+@given(data=st.data())
+def test_sql_sees_what_no_item_can_be_made_of(connection, table, column, data):
+    """A label that an enumeration has got since, a moment or number that is none here; nothing else."""
+    mapping = MAPPINGS[table]
+    names = ", ".join(map(quoted, mapping.column_names))
+    insert = f"INSERT INTO {mapping.table.name} ({names}) SELECT {', '.join(mapping.placeholders)}"
+    readable = f"SELECT {RowUpdates(mapping).readable} FROM {mapping.table.name} t"
+    with connection.transaction(force_rollback=True):
+        connection.execute(insert, mapping.encode(normalized_item(data.draw(items(mapping)))))
+        assert connection.execute(readable).fetchone() == (True,)
+        connection.execute(
+            f"UPDATE {mapping.table.name} SET {quoted(column)} = '{READABLE_BUT_FOR[table][column]}'"
+        )
+        assert connection.execute(readable).fetchone() == (False,)
+
+
+def test_a_key_of_an_index_is_measured_as_dynamodb_does(connection):
+    """Whatever the encoding of the database: 600 characters are 600 bytes there, and 1200 here."""
+    mapping = TABLES["orders-prod"]
+    types = zip(mapping.column_names, mapping.cast_types, strict=True)
+    columns = ", ".join(f"NULL::{type_} AS {quoted(name)}" for name, type_ in types if name != "status")
+    sound = f"SELECT {RowUpdates(mapping).sound} FROM (SELECT repeat('é', $1::int) AS status, {columns}) t"
+    connection.execute("CREATE DATABASE latin TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'")
+    try:
+        there = {"dbname": "latin", "password": connection.info.password}
+        with psycopg.connect(connection.info.dsn, cursor_factory=psycopg.RawCursor, **there) as latin:
+            assert latin.execute(sound, [512]).fetchone() == (True,)
+            assert latin.execute(sound, [600]).fetchone() == (False,)
+    finally:
+        connection.execute("DROP DATABASE latin")

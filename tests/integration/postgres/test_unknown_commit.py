@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from botocore.exceptions import ClientError
 
 from dualstore.control import PostgresRole
 from dualstore.errors import AuthorityMoved, OutcomeUnknown, Unavailable
@@ -308,6 +309,36 @@ def test_a_new_value_that_is_lost_with_its_reply_is_said_to_be_lost(filled, engi
     with pytest.raises(OutcomeUnknown, match="has carried out"):
         ask(filled, "UpdateItem", **add(ReturnValues=returned))
     assert {each.quantity for each in run(engine, "SELECT quantity FROM orders WHERE number = 1")} <= {50}
+
+
+ILLEGIBLE = "UPDATE orders SET placed = 'infinity' WHERE number = 1"
+
+
+def test_a_write_is_found_in_a_row_that_cannot_be_read_any_more(filled, engine, wire):
+    """psycopg loads no such moment, so nothing is read before it is known what has become of the write."""
+    wire.lose, wire.meanwhile = "reply", lambda: run(engine, ILLEGIBLE)
+    assert ask(filled, "UpdateItem", **add(ReturnValues="NONE")) == {}
+    assert run(engine, "SELECT quantity FROM orders WHERE number = 1") == [(2,)]
+
+
+@pytest.mark.parametrize("later", [ILLEGIBLE, ILLEGIBLE.replace("placed = 'infinity'", "price = 'NaN'")])
+def test_a_new_value_that_cannot_be_read_any_more_is_said_to_be_lost(filled, engine, wire, later):
+    wire.lose, wire.meanwhile = "reply", lambda: run(engine, later)
+    with pytest.raises(OutcomeUnknown, match="has carried out"):
+        ask(filled, "UpdateItem", **add(ReturnValues="ALL_NEW", ReturnConsumedCapacity="TOTAL"))
+    assert run(engine, "SELECT quantity FROM orders WHERE number = 1") == [(2,)]
+
+
+def test_a_lost_write_of_a_row_that_cannot_be_read_is_refused_where_it_was_not_made(filled, engine, wire):
+    wire.lose, wire.meanwhile = "request", lambda: run(engine, ILLEGIBLE)
+    with pytest.raises(ClientError, match="did not carry out"):
+        ask(filled, "UpdateItem", **add(ReturnValues="NONE"))
+    assert run(engine, "SELECT quantity FROM orders WHERE number = 1") == [(1,)]
+
+
+def test_a_write_is_found_by_its_row_where_the_outbox_has_forgotten_it(filled, engine, wire):
+    wire.lose, wire.meanwhile = "reply", lambda: run(engine, "DELETE FROM dualstore.outbox")
+    assert ask(filled, "UpdateItem", **add()) == {"Attributes": {"quantity": {"N": "2"}}}
 
 
 def test_a_deletion_is_found_though_the_item_has_been_created_again(filled, engine, wire):

@@ -36,6 +36,16 @@ def test_placeholders_go_on_where_the_condition_ended():
     assert found.reads == {"n", "m"}
 
 
+def test_a_sum_of_constants_is_a_constant():
+    found = compiled("SET label = :a + :b, absent = :b - :a", a="2147483647", b="1")
+    assert found.constants == {"label": {"N": "2147483648"}, "absent": {"N": "-2147483646"}}
+    assert (found.computed, found.values, found.decidable) == ({}, [], "true")
+
+
+def test_a_sum_of_constants_that_dynamodb_refuses_is_for_the_evaluator():
+    assert compiled("SET n = :a + :b", a="9" * 38, b="0.5") is None
+
+
 def test_a_sum_is_decided_where_its_operands_are_there_and_its_column_holds_it():
     found = compiled("SET n = m + :a", a="1")
     assert "t.m IS NOT NULL" in found.decidable

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dualstore.items import normalized_item
-from mapping_cases import MAPPINGS, ORDERS, items
+from dualstore.mapping import Unreadable
+from mapping_cases import MAPPINGS, ORDERS, READINGS, items
 
 
 @pytest.mark.parametrize("table", MAPPINGS)
@@ -70,6 +71,15 @@ def test_a_stamp_attribute_that_is_no_stamp_survives_as_any_attribute(foreign):
 
 def test_a_key_is_encoded_as_the_row_of_its_item_begins():
     assert ORDERS.encode_key(KEY) == ORDERS.encode(KEY)[:2]
+
+
+def test_a_label_that_an_enumeration_has_got_since_is_said_without_the_value():
+    """Its type has been extended, and this process does not know it yet."""
+    item = {"sensor": {"B": b"s"}, "status": {"S": "open"}}
+    row = dict(zip(READINGS.column_names, READINGS.encode(item), strict=True)) | {"status": "SECRET"}
+    with pytest.raises(Unreadable, match="column 'status' of 'readings'") as caught:
+        READINGS.decode(tuple(row.values()))
+    assert "SECRET" not in str(caught.value)
 
 
 def test_a_json_column_that_was_parsed_on_the_way_is_refused():

@@ -2,8 +2,8 @@
 
 A write is one transaction in two round trips: lock and read; then, conditions having been evaluated by the
 one evaluator that all stores share, write and commit. Where PostgreSQL can decide, `authority_single` makes
-it in one. Where the reply to the COMMIT is lost, the next attempt, which holds the same locks, first looks
-for the stamps of the one before: they tell whether it was carried out.
+it in one. Where the reply to the COMMIT is lost, or cannot be read, the next attempt, which holds the same
+locks, first looks for the stamps of the one before: they tell whether it was carried out.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,8 +16,9 @@ import stamina
 from psycopg import errors as pg
 
 from dualstore.control import PostgresRole
-from dualstore.errors import AuthorityMoved, OutcomeUnknown, Unavailable
+from dualstore.errors import AuthorityMoved, OutcomeUnknown, RequestRejected, Unavailable
 from dualstore.items import STAMP, Item, key_bytes, without_stamps
+from dualstore.mapping import Unreadable
 from dualstore.operations import ConditionalWrite, Operation, Response
 from dualstore.stores import semantics
 from dualstore.stores.postgres.authority_single import SingleWrite, single_write
@@ -189,12 +190,16 @@ class _Attempts:
         lock = self._sessions.lock(lock_key(target.table, target.key), writer="authority")
         with self._in_doubt_if_lost([stamp], single.repeated):
             ((answer,),) = session.under_lock(lock, single.statement(stamp))
-        return single.response(answer)
+            return single.response(answer)
 
     def _transaction(self, session: Session) -> Response:
-        earlier, known, sizes, states = self._read(session)
-        if earlier is not None:
-            return earlier
+        begin = self._begin
+        if self._doubt is not None:
+            if self._was_carried_out(session, self._doubt):
+                return self._answered(session, self._doubt)
+            # It held these locks, so it is over, and left no trace: it was not and will not be carried out.
+            self._doubt, begin = None, ()
+        known, sizes, states = self._read(session, begin)
         for target, state in zip(self._targets, states, strict=True):
             target.check_role(state.role, self._doing)
         olds = [state.item for state in states]
@@ -207,48 +212,58 @@ class _Attempts:
         self._write(session, states, outcomes, response)
         return response
 
-    def _read(self, session: Session) -> tuple[Response | None, list[Row], list[int], list["_State"]]:
-        """Lock and read.
+    @property
+    def _begin(self) -> Sequence[Statement]:
+        """What begins a transaction under the locks of the keys and of the token."""
+        locks = [lock_key(target.table, target.key) for target in self._targets]
+        if self._plan.token is not None:
+            locks.append(lock_key("", self._plan.token.encode()))
+        return BEGIN, self._sessions.lock(*locks, writer="authority")
+
+    def _read(
+        self, session: Session, begin: Sequence[Statement]
+    ) -> tuple[list[Row], list[int], list["_State"]]:
+        """Lock, unless that has been done, and read.
 
         Returns:
-            The answer, if the attempt before was carried out; what is known of the token; the sizes of the
-            collections that were asked for; what the keys hold.
+            What is known of the token; the sizes of the collections that were asked for; what the keys hold.
         """
-        plan, doubt = self._plan, self._doubt
-        locks = [lock_key(target.table, target.key) for target in self._targets]
-        asked: list[Statement] = []
-        if plan.token is not None:
-            locks.append(lock_key("", plan.token.encode()))
-            asked.append((KNOWN_TOKEN, (plan.token,)))
-        if doubt is not None:
-            asked.append((FIND_STAMPS, (list(doubt.stamps),)))
+        plan = self._plan
+        asked: list[Statement] = [] if plan.token is None else [(KNOWN_TOKEN, (plan.token,))]
         first_size = len(asked)
         asked += size_statements(self._catalog, plan.collections)
-        lock = self._sessions.lock(*locks, writer="authority")
-        _, _, *answers = session.batch(BEGIN, lock, *asked, *(target.get for target in self._targets))
+        answers = session.batch(*begin, *asked, *(target.get for target in self._targets))[len(begin) :]
         states = [
             target.state(row) for target, (row,) in zip(self._targets, answers[len(asked) :], strict=True)
         ]
         known = answers[0] if plan.token is not None else []
         sizes = sizes_bytes(self._catalog, plan.collections, answers[first_size : len(asked)])
-        if doubt is None:
-            return None, known, sizes, states
-        made = [state for state in states if state.stamp in doubt.stamps]
-        if answers[first_size - 1] or made:
-            return self._answered(doubt, made), known, sizes, states
-        # It held these locks, so it is over, and left no trace: it was not and will not be carried out.
-        self._doubt = None
-        return None, known, sizes, states
+        return known, sizes, states
 
-    def _answered(self, doubt: _Doubt, made: Sequence["_State"]) -> Response:
-        """The answer of an attempt that was carried out."""
-        item = None if not made or made[0].item is None else without_stamps(made[0].item)
-        response = doubt.answer(item)
+    def _was_carried_out(self, session: Session, doubt: _Doubt) -> bool:
+        """Lock, and look for what an attempt has left, whether or not the rows can be read."""
+        stamps = list(doubt.stamps)
+        stamped = [target.stamped(stamps) for target in self._targets]
+        _, _, *found = session.batch(*self._begin, (FIND_STAMPS, (stamps,)), *stamped)
+        return any(found)
+
+    def _answered(self, session: Session, doubt: _Doubt) -> Response:
+        """The answer of an attempt that was carried out.
+
+        Raises:
+            OutcomeUnknown: what it has made of the item is not there any more, or cannot be read.
+        """
+        try:
+            _, _, states = self._read(session, ())
+            made = [state.item for state in states if state.stamp in doubt.stamps and state.item is not None]
+            response = doubt.answer(without_stamps(made[0]) if made else None)
+        except (Unreadable, RequestRejected):
+            response = doubt.answer(None)
         if response is None:
             self._doubt = None
             raise OutcomeUnknown(
                 f"PostgreSQL has carried out {self._doing}, but its answer was lost, and the item has been "
-                "changed by others since: read the item, do not repeat the write"
+                "changed by others since, or cannot be read: read the item, do not repeat the write"
             )
         return response
 
@@ -278,11 +293,14 @@ class _Attempts:
     def _in_doubt_if_lost(
         self, stamps: Sequence[bytes], answer: Callable[[Item | None], Response | None]
     ) -> Iterator[None]:
-        """Remember what was written, and how it is to be answered, where its reply does not come."""
+        """Remember what was written, and how it is to be answered, where its reply does not come.
+
+        A reply that cannot be read tells as little.
+        """
         try:
             yield
         except CAUGHT as error:
-            if fault_of(error) is Fault.LOST or isinstance(error, DeadlinePassed):
+            if fault_of(error) is Fault.LOST or isinstance(error, DeadlinePassed | Unreadable):
                 self._doubt = _Doubt(stamps, answer)
                 raise _Again from None
             if isinstance(driver_error(error), pg.InvalidArgumentForLogarithm):
@@ -319,6 +337,10 @@ class _Target:
     @property
     def get(self) -> Statement:
         return self.statements.get_as_authority, (*self.key_values, self.table, self.epoch)
+
+    def stamped(self, stamps: Sequence[bytes]) -> Statement:
+        """The statement that has a row where the key's row has one of these stamps."""
+        return self.statements.stamped, (*self.key_values, stamps)
 
     def state(self, row: Row) -> _State:
         *stored, revision, role = row

@@ -23,7 +23,7 @@ from dualstore.expressions import (
     compile_update,
 )
 from dualstore.items import MAX_ITEM_SIZE_BYTES, STAMP, Item, Key, item_size_bytes, without_stamps
-from dualstore.mapping import TableMapping, quoted
+from dualstore.mapping import TableMapping, Unreadable, quoted
 from dualstore.operations import ConditionalWrite, DeleteItem, Operation, PutItem, Response, UpdateItem
 from dualstore.stores import semantics
 from dualstore.stores.postgres.authority_statements import (
@@ -37,6 +37,7 @@ from dualstore.stores.postgres.authority_statements import (
 from dualstore.stores.postgres.exchanges import Row, Statement, text_array
 from dualstore.stores.postgres.row_updates import row_updates, touched
 from dualstore.stores.postgres.split_statements import Statements
+from dualstore.stores.semantics.capacity import asks_for_capacity
 
 _COMPARED = frozenset({"text", "varchar", "numeric", "int2", "int4", "int8", "bytea", "bool"})
 _columns: WeakKeyDictionary[TableMapping, Mapping[str, SqlColumn]] = WeakKeyDictionary()
@@ -76,16 +77,34 @@ class SingleWrite:
 
         Raises:
             RequestRejected: the condition does not hold.
+            Unreadable: no item can be made of the row that was found; the write may have been carried out.
         """
         *stored, revision, role, found, is_done = answer
         if role != PostgresRole.AUTHORITY:
             return None
-        old = None if revision is None else without_stamps(self.statements.mapping.decode(stored))
+        row = None if revision is None else stored
         if is_done or found == IDLE:
-            return semantics.answered(self.operation, self.statements.mapping.shape, old)
+            return self._answered(row)
         if found == REFUSED:
-            self.plan.decide([old])  # refuses, as every store does
+            self.plan.decide([self._old(row)])  # refuses, as every store does
         return None
+
+    def _answered(self, stored: Sequence[Any] | None) -> Response:
+        """The answer of a write that has been carried out, which no error of ours may make a refusal of."""
+        if not self._shows:
+            return {}
+        try:
+            return semantics.answered(self.operation, self.statements.mapping.shape, self._old(stored))
+        except RequestRejected:
+            raise Unreadable("a row that was written over is none that an item is made of") from None
+
+    def _old(self, stored: Sequence[Any] | None) -> Item | None:
+        return None if stored is None else without_stamps(self.statements.mapping.decode(stored))
+
+    @property
+    def _shows(self) -> bool:
+        """Whether the answer depends on what was there."""
+        return self.operation.return_values != "NONE" or asks_for_capacity(self.operation.request)
 
     def repeated(self, item: Item | None) -> Response | None:
         """The answer where the reply was lost: that of a repetition, which is what AWS's own clients give.
@@ -209,7 +228,7 @@ def _updating(write: _Write) -> _Making | None:
         condition.holds,
         attributes,
         nothing=nothing if condition.holds_of_nothing else REFUSED,
-        decidable=f"{update.decidable} AND {rows.sound} AND {room[0]} <= {most}::bigint",
+        decidable=f"{update.decidable} AND {rows.readable} AND {rows.sound} AND {room[0]} <= {most}::bigint",
     )
     text = statements.put_where(decided, rows.assignments(update, names))
     reads = text_array([*condition.attributes, *update.reads, *rows.watched])

@@ -18,6 +18,8 @@ from psycopg.adapt import PyFormat, Transformer
 from psycopg.generators import execute, fetch_many, send
 from psycopg.pq import ConnStatus, ExecStatus, Format
 
+from dualstore.mapping import Unreadable
+
 Row: TypeAlias = tuple[Any, ...]
 Statement: TypeAlias = tuple[str, Sequence[Any]]
 """SQL with `$1`, `$2`, …, and the values for them."""
@@ -83,6 +85,7 @@ class Exchange:
 
         Raises:
             psycopg.Error: it failed.
+            Unreadable: it succeeded, but its rows cannot be loaded.
         """
         asked = self._dumped(statement)
         prepare, name = self._prepared(asked.query)
@@ -103,6 +106,7 @@ class Exchange:
 
         Raises:
             psycopg.Error: of the one that failed.
+            Unreadable: all of them succeeded, but a row cannot be loaded.
         """
         asked = list(map(self._dumped, statements))
         self._pgconn.enter_pipeline_mode()
@@ -194,7 +198,10 @@ class Exchange:
         if result.status != ExecStatus.TUPLES_OK:
             return []
         self._transformer.set_pgresult(result)
-        return self._transformer.load_rows(0, result.ntuples, tuple)
+        try:
+            return self._transformer.load_rows(0, result.ntuples, tuple)
+        except Exception as error:  # noqa: BLE001 - whatever a loader raises quotes the value
+            raise Unreadable(f"a value that psycopg cannot load ({type(error).__name__})") from None
 
 
 def _results(pgconn: psycopg.pq.abc.PGconn) -> Generator[Any, Any, list[Any]]:

@@ -18,6 +18,7 @@ from dualstore.errors import (
     Unavailable,
     invalid,
 )
+from dualstore.mapping import Unreadable
 from dualstore.stores.postgres.deadlines import DeadlinePassed
 
 CAUGHT = (psycopg.Error, exc.SQLAlchemyError)
@@ -38,7 +39,7 @@ class Fault(Enum):
     FULL = "full"
     """There is no room left; nothing was written."""
     REFUSED = "refused"
-    """The SQL table cannot hold the row: a constraint, a type, a length."""
+    """The SQL table cannot hold the row: a constraint, a type, a length. Or it holds none that is an item."""
     SCHEMA = "schema"
     """A table, column, sequence or schema is missing."""
     OTHER = "other"
@@ -129,7 +130,7 @@ _EXPLAINED = {
 
 def _facts(error: BaseException) -> str:
     """Names and codes of a failure, in brackets."""
-    facts = [type(error).__name__]
+    facts = [str(error) if isinstance(error, Unreadable) else type(error).__name__]
     if isinstance(error, psycopg.Error):
         diagnosis = error.diag
         facts += [

@@ -41,6 +41,11 @@ _SHORT = frozenset(
 )
 _PLAIN = frozenset({"text", "varchar", "bytea"})
 _DOCUMENTS = frozenset({"json", "jsonb"})
+# PostgreSQL holds NaN and infinity to be beyond all other numbers, and DynamoDB none from here on.
+_NUMBERS, _BEYOND = frozenset({"numeric", "float4", "float8"}), "1e126"
+# Beyond these, infinity included, psycopg reads none, in no time zone.
+_LONG = ("0002-01-01 00:00:00+00", "9998-12-31 00:00:00+00")
+_MOMENTS = {"timestamp": _LONG, "timestamptz": _LONG, "date": ("0001-01-01", "9999-12-31")}
 _BITS = {"int2": 15, "int4": 31, "int8": 63}
 
 
@@ -60,11 +65,22 @@ class RowUpdates:
         }
 
     @cached_property
+    def readable(self) -> str:
+        """The condition that the columns hold what an item can be made of, as far as SQL can see.
+
+        An item that cannot be read must not be written: what would the answer be? Others who write to the
+        table may use labels of an enumeration, moments and numbers that are none here.
+        """
+        return " AND ".join(filter(None, map(_readable, self.mapping.columns))) or "true"
+
+    @cached_property
     def _sized(self) -> tuple[str, int] | None:
         """The part of the row's size that the row tells, in SQL, and the part that all rows share at most.
 
         None where a column's values are larger than anybody can say.
         """
+        if any(column.codec.converted for column in self.mapping.columns):
+            return None
         told, shared = [f"coalesce(octet_length(t.{quoted(OVERFLOW_COLUMN)}::text), 0)"], 0
         for column in self.mapping.columns:
             shared += len(column.attribute.encode()) + _SHORT_BYTES
@@ -106,12 +122,14 @@ class RowUpdates:
             held = f"t.{quoted(OVERFLOW_COLUMN)} -> {literal(escape(name))}"
             if type_ == "N":
                 return f"coalesce({held} ? 'N', true)"
-            return f"CASE WHEN ({held}) IS NULL THEN true ELSE octet_length({held} ->> '{type_}') {size} END"
-        if column.type != type_:
+            bytes_ = f"octet_length(convert_to({held} ->> '{type_}', 'UTF8'))"
+            return f"CASE WHEN ({held}) IS NULL THEN true ELSE {bytes_} {size} END"
+        if column.type != type_ or column.codec.converted:
             return f"t.{quoted(column.name)} IS NULL"
         if column.codec.pg_type in _PLAIN:
-            text = f"t.{quoted(column.name)}" + ("" if type_ == "B" else "::text")
-            return f"coalesce(octet_length({text}) {size}, true)"
+            value = f"t.{quoted(column.name)}"
+            held = value if type_ == "B" else f"convert_to({value}::text, 'UTF8')"
+            return f"coalesce(octet_length({held}) {size}, true)"
         return "true"
 
     def room(self, added_bytes: int) -> tuple[str, int] | None:
@@ -206,13 +224,29 @@ def _most_bytes(column: MappedColumn) -> int | None:
     if isinstance(type_, sa.Enum):
         members = [] if type_.enum_class is None else [str(each.value) for each in type_.enum_class]
         return max((len(each.encode()) for each in (*type_.enums, *members)), default=0)
-    return _SHORT_BYTES if codec.pg_type in _SHORT and not codec.cast else None
+    return _SHORT_BYTES if codec.pg_type in _SHORT else None
 
 
 def _told(column: MappedColumn) -> str | None:
     """A text that is about as large as a column's value; None where there is no telling."""
     codec, name = column.codec, f"t.{quoted(column.name)}"
-    if codec.pg_type in _PLAIN and (not codec.cast or isinstance(actual_type(column.column.type), sa.CHAR)):
+    if codec.pg_type in _PLAIN:
         return name
-    is_text = codec.pg_type in _DOCUMENTS or codec.pg_type.endswith("[]")
-    return f"{name}::text" if is_text and not codec.cast else None
+    return f"{name}::text" if codec.pg_type in _DOCUMENTS or codec.pg_type.endswith("[]") else None
+
+
+def _readable(column: MappedColumn) -> str | None:
+    """The condition that a column's value can be read; None where every one can, or SQL cannot tell."""
+    codec, value = column.codec, f"t.{quoted(column.name)}"
+    type_ = actual_type(column.column.type)
+    if isinstance(type_, sa.Enum):
+        labels = ", ".join(map(literal, type_.enums))
+        return f"coalesce({value}::text IN ({labels}), true)"
+    if codec.pg_type in _NUMBERS:
+        return f"coalesce({value} BETWEEN -{_BEYOND} AND {_BEYOND}, true)"
+    if codec.pg_type.removesuffix("[]") in _NUMBERS:
+        return f"coalesce({_BEYOND} >= ALL ({value}) AND -{_BEYOND} <= ALL ({value}), {value} IS NULL)"
+    if codec.pg_type in _MOMENTS:
+        earliest, latest = (f"{codec.pg_type} {literal(moment)}" for moment in _MOMENTS[codec.pg_type])
+        return f"coalesce({value} BETWEEN {earliest} AND {latest}, true)"
+    return None

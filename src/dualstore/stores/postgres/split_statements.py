@@ -205,6 +205,11 @@ class SplitStatements:
         return f"WITH {gone}, buried AS ({buried}) SELECT ln(count(*)) FROM gone"
 
     @cached_property
+    def stamped(self) -> str:
+        """Values: key, stamps."""
+        return self._union(lambda _, part: part.stamped)
+
+    @cached_property
     def still_there(self) -> str:
         """Values: key, revision."""
         (revision,) = self.parts[0].after_key(1)

@@ -315,6 +315,12 @@ class TableStatements:
         """The key's row, for EXISTS."""
         return f"SELECT FROM {self.table} WHERE {self.key}"
 
+    @cached_property
+    def stamped(self) -> str:
+        """A row where the key's row has one of these stamps. Values: key, stamps."""
+        (stamps,) = self.after_key(1)
+        return f"SELECT 1 FROM {self.table} WHERE {self.key} AND dualstore_stamp = ANY ({stamps}::bytea[])"
+
     def _has(self, stamp: str) -> str:
         return f"EXISTS ({self.row} AND dualstore_stamp = {stamp})"
 
