@@ -331,9 +331,9 @@ BROKEN = {
     4: ("dualstore_stamp = 'short'", Finding.VERSION),
     5: ("dualstore_overflow = '[]'", Finding.VALUE),
     6: ('dualstore_overflow = \'{"lines": {"B": 5}}\'', Finding.VALUE),
-    7: ('dualstore_overflow = \'{"lines": 5}\'', Finding.VALUE),
-    8: ('dualstore_overflow = \'{"lines": []}\'', Finding.VALUE),
-    9: ('dualstore_overflow = \'{"lines": {}}\'', Finding.VALUE),
+    7: ("dualstore_overflow = '{\"lines\": 5}'", Finding.VALUE),
+    8: ("dualstore_overflow = '{\"lines\": []}'", Finding.VALUE),
+    9: ("dualstore_overflow = '{\"lines\": {}}'", Finding.VALUE),
 }
 
 
