@@ -237,9 +237,7 @@ def does_nothing_without_a_word_about_the_loss(live: Live) -> None:
 def fails_over_once(live: Live) -> None:
     given = (*FAIL_OVER, "--by", "kim", "--reason", "it burnt")
     done = live.dualstore(*given)
-    if (
-        "PostgreSQL is not gone" in done.output
-    ):  # somebody reached it at the last moment, and says so late
+    if "PostgreSQL is not gone" in done.output:  # somebody reached it at the last moment, and says so late
         done = live.dualstore(*given)
     assert done.exit_code == 0, done.output
     assert "lives, and does not reach PostgreSQL" in done.output
