@@ -1,6 +1,7 @@
 """The verification between two real servers: exactly the planted faults, in both directions."""
 
 import threading
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
@@ -141,8 +142,9 @@ def test_a_table_under_constant_writes_is_never_called_different(sides: BulkSide
     writers = [threading.Thread(target=write, args=(each,)) for each in range(2)]
     for each in writers:
         each.start()
+    patient = sides.verify(pause=timedelta(seconds=0.3))  # longer than a writer stands between two writes
     try:
-        during = [sides.verify().run() for _ in range(3)]
+        during = [patient.run() for _ in range(3)]
     finally:
         stop.set()
         for each in writers:

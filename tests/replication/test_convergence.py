@@ -25,6 +25,10 @@ _LONG_LOOKED_FOR = frozenset(
         "a closed record grants no read",
         "creations are conditional on absence",
         "the old record decides the move",
+        "the copy looks for a tombstone when it inserts a row",
+        "keys are in doubt where the reply to a batch was lost",
+        "creations go under a token",
+        "and until the outbox is drained",
         "who slept looks at DynamoDB before it takes a grant on PostgreSQL's record",
         "a PostgreSQL that is back is told of the failover",
     }

@@ -53,10 +53,11 @@ class _Equivalence(RuleBasedStateMachine):
     @property
     def present(self) -> Sequence[Item]:
         """The items that are there by now: steps are drawn from them."""
-        if self._present is None:
+        present = self._present
+        if present is None:
             found = self.sides.memory.execute(Scan({"TableName": self.sides.table}))
-            self._present = found["Items"]
-        return self._present
+            present = self._present = found["Items"]
+        return present
 
     def take(self, step: Step) -> None:
         """Carry a step out on every store, and compare the answers, and the items that it wrote."""
