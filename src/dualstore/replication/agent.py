@@ -286,12 +286,8 @@ class Agent:
         view = self._views[table]
         if view.record.decides:
             return view
-        give_up = self.clock.now() + self.times.patience.total_seconds()
-        while not (view := self._views[table]).record.decides:
-            if self.clock.now() >= give_up:
-                raise WritesPaused(f"the authority of {table} is moving to the other database; try again")
-            self.clock.sleep(_PAUSED_LOOK_SECONDS)
-        return view
+        moving = f"the authority of {table} is moving to the other database; try again"
+        return self._view_once(table, lambda record: record.decides, otherwise=moving)
 
     def wait_until_taken_over(self, table: str) -> None:
         """Wait while a failover of a table is announced: PostgreSQL may yet be written.
@@ -299,11 +295,17 @@ class Agent:
         Raises:
             WritesPaused: that takes too long.
         """
+        taken = f"DynamoDB is taking {table} over from PostgreSQL; try again"
+        self._view_once(table, lambda record: not record.takes_over, otherwise=taken)
+
+    def _view_once(self, table: str, holds: Callable[[ControlRecord], bool], *, otherwise: str) -> View:
+        """The view of a table once something holds of its record; WritesPaused where that takes too long."""
         give_up = self.clock.now() + self.times.patience.total_seconds()
-        while self._views[table].record.takes_over:
+        while not holds((view := self._views[table]).record):
             if self.clock.now() >= give_up:
-                raise WritesPaused(f"DynamoDB is taking {table} over from PostgreSQL; try again")
+                raise WritesPaused(otherwise)
             self.clock.sleep(_PAUSED_LOOK_SECONDS)
+        return view
 
     def decided(self, table: str) -> ControlRecord:
         """The control record that decides, read now.
