@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Barrier
 from uuid import uuid4
 
@@ -52,7 +53,7 @@ def _objects(engine: sa.Engine) -> list[tuple[str, str]]:
 
 def test_an_upgrade_from_nothing_makes_what_the_metadata_describes(engine):
     schema.upgrade(engine)
-    assert schema.current(engine) == schema.head()
+    assert schema.current(engine) == schema.HEAD
     assert schema.check(engine) == []
     schema.require_current(engine)
 
@@ -152,6 +153,22 @@ def test_a_database_of_a_later_version_is_not_touched(engine):
         schema.require_current(engine)
     with pytest.raises(SchemaError, match="another version"):
         schema.upgrade(engine)
+
+
+def test_a_database_of_an_earlier_version_is_told_the_command(engine):
+    schema.upgrade(engine, "0001")
+    for look in (schema.check, schema.require_current):
+        with pytest.raises(
+            SchemaError, match=f"at 0001, older than {schema.HEAD}: run `dualstore schema upgrade`"
+        ):
+            look(engine)
+
+
+def test_the_last_of_the_numbered_migrations_is_what_this_version_needs():
+    paths = (Path(__file__).parents[2] / "alembic" / "versions").glob("*.py")
+    numbers = sorted(path.name.split("_")[0] for path in paths)
+    assert numbers == [f"{number:04}" for number in range(1, len(numbers) + 1)]
+    assert numbers[-1] == schema.HEAD
 
 
 def test_the_schema_cannot_be_dropped_under_mirrored_tables(engine):

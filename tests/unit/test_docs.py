@@ -154,7 +154,10 @@ def test_the_tree_of_errors_is_that_of_the_module() -> None:
 
 
 def commands(group: click.Group = main, prefix: str = "dualstore") -> Iterator[tuple[str, click.Command]]:
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
         if isinstance(command, click.Group):
             yield from commands(command, f"{prefix} {name}")
         else:
@@ -167,6 +170,29 @@ def _is_argument(parameter: click.Parameter) -> bool:
 
 
 COMMANDS = dict(commands())
+
+
+def test_the_list_of_commands_leads_to_each_of_them() -> None:
+    context = click.Context(main)
+    for name in main.list_commands(context):
+        command = main.get_command(context, name)
+        assert isinstance(command, click.Command)
+        assert command.name == name
+    assert main.get_command(context, "no-such-command") is None
+
+
+def test_every_command_is_listed() -> None:
+    folder = ROOT / "src" / "dualstore" / "cli"
+    defined = {
+        name
+        for path in folder.rglob("*.py")
+        for name in re.findall(
+            r"^@click\.(?:group|command)\(.*\n(?:@.*\n|    .*\n|\)\n)*def (\w+)",
+            path.read_text("utf-8"),
+            re.MULTILINE,
+        )
+    }
+    assert defined - {"main"} == set(main.list_commands(click.Context(main)))
 
 
 def default_of(option: Any) -> str | None:

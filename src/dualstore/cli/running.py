@@ -6,17 +6,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import NoReturn, ParamSpec
+from typing import TYPE_CHECKING, NoReturn, ParamSpec
 
 import click
 from botocore.exceptions import BotoCoreError, ClientError
 from pynamodb.exceptions import PynamoDBException
-from rich.console import Console
 from sqlalchemy.exc import OperationalError
 
 from dualstore.config import DEFAULT_FILE
 from dualstore.errors import ConfigurationError, DualStoreError, IllegalTransition, SchemaError, Unavailable
 from dualstore.store import DualStore
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 DONE, DIFFERENCES, USAGE, UNAVAILABLE = 0, 1, 2, 3
 """The exit codes of every command."""
@@ -65,8 +67,10 @@ def command(function: Callable[P, bool | None]) -> Callable[P, NoReturn]:
     return run
 
 
-def console() -> Console:
+def console() -> "Console":
     """Where results go: as wide as the terminal, or as wide as tables need where there is none."""
+    from rich.console import Console  # noqa: PLC0415 - services that print nothing need none
+
     terminal = Console()
     return terminal if terminal.is_terminal else Console(width=_PLAIN_WIDTH)
 

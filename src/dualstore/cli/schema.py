@@ -36,5 +36,5 @@ def check(*, config: Path) -> bool:
     for sentence in drift:
         click.echo(sentence)
     if not drift:
-        click.echo(f"schema {bookkeeping.SCHEMA} is as it should be, at revision {bookkeeping.head()}")
+        click.echo(f"schema {bookkeeping.SCHEMA} is as it should be, at revision {bookkeeping.HEAD}")
     return not drift

@@ -4,15 +4,12 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
-
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from dualstore.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from jsonschema.exceptions import ValidationError
 
 Place: TypeAlias = tuple[str | int, ...]
 """The keys and indexes that lead to a part of a document."""
@@ -78,6 +75,11 @@ def read_document(text: str, schema: Mapping[str, Any], *, name: str) -> Documen
     Raises:
         DocumentError: it is no YAML, or the schema does not allow it; names every mistake with its line.
     """
+    # Imported here: both take a quarter of a second, and most processes that know of plans read none.
+    from jsonschema import Draft202012Validator  # noqa: PLC0415
+    from ruamel.yaml import YAML  # noqa: PLC0415
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError  # noqa: PLC0415
+
     try:
         content = YAML(typ="rt", pure=True).load(text)
     except MarkedYAMLError as error:
@@ -114,7 +116,7 @@ def read_file(path: Path, schema: Mapping[str, Any]) -> Document:
     return read_document(text, schema, name=str(path))
 
 
-def _mistakes(document: Document, error: ValidationError) -> Iterator[Mistake]:
+def _mistakes(document: Document, error: "ValidationError") -> Iterator[Mistake]:
     place = tuple(error.absolute_path)
     where = ".".join(str(step) for step in place if isinstance(step, str))
     prefix = f"{where}: " if where else ""
@@ -128,11 +130,11 @@ def _mistakes(document: Document, error: ValidationError) -> Iterator[Mistake]:
     yield document.mistake(place, f"{prefix}{_said(error)}")
 
 
-def _schema(error: ValidationError) -> Mapping[str, Any]:
+def _schema(error: "ValidationError") -> Mapping[str, Any]:
     return error.schema if isinstance(error.schema, Mapping) else {}
 
 
-def _said(error: ValidationError) -> str:
+def _said(error: "ValidationError") -> str:
     value: Any = error.validator_value
     found: Any = error.instance
     schema = _schema(error)
@@ -162,6 +164,8 @@ def _suggestion(word: str, known: Sequence[str]) -> str:
 
 def _position(content: Any, place: Place, *, at_key: bool) -> tuple[int, int]:
     """Line and column from 0; of the nearest part around it that has any."""
+    from ruamel.yaml.comments import CommentedMap, CommentedSeq  # noqa: PLC0415 - as in `read_document`
+
     found = (0, 0)
     for depth, step in enumerate(place):
         last = depth == len(place) - 1

@@ -1,103 +1,22 @@
-"""Brings the `dualstore` schema of a database to this version, and tells where it stands."""
-
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+"""Where the `dualstore` schema of a database stands, and whether that is what this version needs."""
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.runtime.environment import EnvironmentContext
-from alembic.script import ScriptDirectory
-from alembic.util.exc import CommandError
-from sqlalchemy.exc import DBAPIError
 
 from dualstore.errors import SchemaError
-from dualstore.schema.drift import differences
-from dualstore.schema.tables import SCHEMA, metadata
+from dualstore.schema.tables import SCHEMA
 
 UPGRADE_COMMAND = "dualstore schema upgrade"
-_VERSION_TABLE = "alembic_version"
-_EXPLANATIONS = {
-    # dependent_objects_still_exist
-    "2BP01": f"mirrored tables still use {SCHEMA}.revision: drop their columns dualstore_revision first",
-    # insufficient_privilege
-    "42501": (
-        f"the role lacks a privilege to change the schema {SCHEMA}: GRANT CREATE ON DATABASE … TO it, or let "
-        f"an administrator run CREATE SCHEMA {SCHEMA} AUTHORIZATION it; then run `{UPGRADE_COMMAND}`"
-    ),
-}
-# An advisory lock of the whole database: any constant that nobody else uses will do.
-_LOCK = int.from_bytes(b"dualstor", "big", signed=True)
+HEAD = "0011"
+"""The revision that this version of dualstore needs: the last of the migrations, which are numbered."""
 
-
-def upgrade(engine: sa.Engine, revision: str = "head") -> None:
-    """Bring the schema to a revision, creating it where it is missing; harmless where it is there.
-
-    All in one transaction, and one upgrade of a database at a time. Needs no superuser: the role must be
-    allowed to create the schema (`GRANT CREATE ON DATABASE`), or own it where an administrator made it.
-
-    Args:
-        engine: the database, with the psycopg driver.
-        revision: an Alembic revision, or `head`.
-
-    Raises:
-        SchemaError: the database is at a revision that this version does not know, or the role lacks
-            a privilege.
-    """
-    with _migrating(engine) as (connection, config):
-        present = connection.scalar(sa.text("SELECT to_regnamespace(:name)::text"), {"name": SCHEMA})
-        if present is None:
-            connection.execute(sa.schema.CreateSchema(SCHEMA))
-        command.upgrade(config, revision)
-
-
-def downgrade(engine: sa.Engine, revision: str = "base") -> None:
-    """Bring the schema back to a revision; `base` removes it with all that it holds.
-
-    Raises:
-        SchemaError: mirrored tables still draw their revisions from the schema's sequence.
-    """
-    with _migrating(engine) as (connection, config):
-        if _revision(connection) is None:
-            return
-        command.downgrade(config, revision)
-        if _revision(connection) is None:
-            connection.execute(sa.text(f"DROP TABLE {SCHEMA}.{_VERSION_TABLE}"))
-            connection.execute(sa.schema.DropSchema(SCHEMA))
+VERSION_TABLE = "alembic_version"
+"""Where Alembic notes the revision, in our schema."""
 
 
 def current(engine: sa.Engine) -> str | None:
     """The revision that a database is at, or None where it has no `dualstore` schema."""
     with engine.connect() as connection:
-        return _revision(connection)
-
-
-def head() -> str:
-    """The revision that this version of dualstore needs."""
-    revision = ScriptDirectory.from_config(_config()).get_current_head()
-    if revision is None:
-        raise AssertionError("the package ships at least one migration")
-    return revision
-
-
-def check(engine: sa.Engine) -> list[str]:
-    """See that the schema is there, of this version, and as the migrations left it.
-
-    Args:
-        engine: the database, with the psycopg driver.
-
-    Returns:
-        What somebody changed by hand since, a sentence each; empty where nothing differs.
-
-    Raises:
-        SchemaError: the schema is missing, older or newer than this version.
-    """
-    with engine.connect() as connection:
-        _require_head(connection)
-        return differences(connection)
+        return revision_of(connection)
 
 
 def require_current(engine: sa.Engine) -> None:
@@ -107,77 +26,27 @@ def require_current(engine: sa.Engine) -> None:
         SchemaError: it is missing, older or newer; the message says which command mends it.
     """
     with engine.connect() as connection:
-        _require_head(connection)
+        require_head(connection)
 
 
-def configure(context: EnvironmentContext) -> None:
-    """Set an Alembic environment up for the `dualstore` schema; called by its `env.py`.
-
-    Raises:
-        SchemaError: Alembic was started by itself, without a connection from this module.
-    """
-    connection = context.config.attributes.get("connection")
-    if connection is None:
-        raise SchemaError(f"these migrations are run by `{UPGRADE_COMMAND}` (dualstore.schema.upgrade)")
-    context.configure(connection=connection, target_metadata=metadata, **_options())
+def revision_of(connection: sa.Connection) -> str | None:
+    """As `current`, on a connection."""
+    table = f"{SCHEMA}.{VERSION_TABLE}"
+    if connection.scalar(sa.select(sa.func.to_regclass(table))) is None:
+        return None
+    revision: str | None = connection.scalar(sa.text(f"SELECT version_num FROM {table}"))
+    return revision
 
 
-def _options() -> dict[str, Any]:
-    """What sets our migrations apart from those of the team, in the same database."""
-    return {
-        "version_table": _VERSION_TABLE,
-        "version_table_schema": SCHEMA,
-        "include_schemas": True,
-    }
-
-
-def _scripts() -> Path:
-    """Where the migrations are: in the installed package, or at the top of a checkout."""
-    packaged = Path(__file__).parent / "migrations"
-    return packaged if packaged.is_dir() else Path(__file__).parents[3] / "alembic"
-
-
-def _config(connection: sa.Connection | None = None) -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(_scripts()).replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
-    config.attributes["connection"] = connection
-    return config
-
-
-@contextmanager
-def _migrating(engine: sa.Engine) -> Iterator[tuple[sa.Connection, Config]]:
-    """One transaction, and no other upgrade of this database meanwhile."""
-    try:
-        with engine.begin() as connection:
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
-            yield connection, _config(connection)
-    except CommandError as error:
-        raise SchemaError(
-            f"{error}: another version of dualstore upgraded the database; install that one or a later one"
-        ) from error
-    except DBAPIError as error:
-        explanation = _EXPLANATIONS.get(getattr(error.orig, "sqlstate", None) or "")
-        if explanation is None:
-            raise
-        raise SchemaError(explanation) from error
-
-
-def _revision(connection: sa.Connection) -> str | None:
-    return MigrationContext.configure(connection, opts=_options()).get_current_revision()
-
-
-def _require_head(connection: sa.Connection) -> None:
-    revision = _revision(connection)
-    if revision == head():
+def require_head(connection: sa.Connection) -> None:
+    """As `require_current`, on a connection."""
+    revision = revision_of(connection)
+    if revision == HEAD:
         return
     if revision is None:
         raise SchemaError(f"the database has no schema {SCHEMA}: run `{UPGRADE_COMMAND}`")
-    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-    if revision in known:
-        raise SchemaError(
-            f"the schema {SCHEMA} is at {revision}, older than {head()}: run `{UPGRADE_COMMAND}`"
-        )
+    if revision < HEAD:
+        raise SchemaError(f"the schema {SCHEMA} is at {revision}, older than {HEAD}: run `{UPGRADE_COMMAND}`")
     raise SchemaError(
         f"the schema {SCHEMA} is at {revision}, newer than this version of dualstore: install a later version"
     )

@@ -3,15 +3,16 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import sqlalchemy as sa
-from alembic.migration import MigrationContext
-from alembic.operations import Operations
 from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError
 
 from dualstore.errors import ConfigurationError
 from dualstore.stores.postgres_transaction import explained
+
+if TYPE_CHECKING:
+    from alembic.operations import Operations
 
 # Never the primary key, a unique index or one behind a constraint: the merge needs the first, and the others
 # are rules. An index of a partitioned table, or of a partition, cannot be dropped concurrently; one that is
@@ -175,7 +176,7 @@ class PostgresIndexes:
             f"`{each.definition}` fails, mend that, and put it back again"
         )
 
-    def _is_there(self, connection: sa.Connection, op: Operations, each: Removable) -> bool:
+    def _is_there(self, connection: sa.Connection, op: "Operations", each: Removable) -> bool:
         """Whether it is there as it was; the remains of an interrupted command are removed."""
         if each.is_key:
             values = {"table": self._name(each.schema, each.table), "name": each.name}
@@ -195,7 +196,7 @@ class PostgresIndexes:
             )
         return True
 
-    def _restore_key(self, op: Operations, each: Removable, *, missing: bool) -> None:
+    def _restore_key(self, op: "Operations", each: Removable, *, missing: bool) -> None:
         table, name = self._name(each.schema, each.table), self._quote(each.name)
         definition = each.definition.removesuffix(_NOT_VALID)
         if missing:  # the rows are looked at in a second step, under a lock that lets writes pass
@@ -205,7 +206,7 @@ class PostgresIndexes:
         if each.comment is not None:
             op.execute(_exactly(f"COMMENT ON CONSTRAINT {name} ON {table} IS {_literal(each.comment)}"))
 
-    def _restore_index(self, op: Operations, each: Removable, *, missing: bool) -> None:
+    def _restore_index(self, op: "Operations", each: Removable, *, missing: bool) -> None:
         name = self._name(each.schema, each.name)
         if missing:
             op.execute(_exactly(f"SET default_tablespace = {_literal(each.tablespace or '')}"))
@@ -220,8 +221,12 @@ class PostgresIndexes:
             )
 
     @contextmanager
-    def _operations(self, doing: str) -> Iterator[tuple[Operations, sa.Connection]]:
+    def _operations(self, doing: str) -> Iterator[tuple["Operations", sa.Connection]]:
         """Alembic's operations, each carried out at once: CONCURRENTLY allows no transaction."""
+        # Imported here: it takes a quarter of a second, and few processes come this way.
+        from alembic.migration import MigrationContext  # noqa: PLC0415
+        from alembic.operations import Operations  # noqa: PLC0415
+
         with explained(doing), self._engine.connect() as connection:
             connection.execution_options(isolation_level="AUTOCOMMIT")
             try:

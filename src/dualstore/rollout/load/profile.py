@@ -7,8 +7,6 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ruamel.yaml import YAML
-
 from dualstore.items import Item
 from dualstore.rollout.document import Document, DocumentError, Mistake, read_document, read_file
 from dualstore.rollout.load.schema import schema_of_profiles
@@ -253,6 +251,8 @@ def _shares(content: int | list[list[float]]) -> Shares:
 
 def profile_text(profile: LoadProfile) -> str:
     """A profile as the YAML that `parse_profile` reads."""
+    from ruamel.yaml import YAML  # noqa: PLC0415 - see `read_document`
+
     yaml = YAML()
     yaml.default_flow_style = None  # what holds nothing but plain values stands in one line
     yaml.width = 110
