@@ -97,7 +97,7 @@ class Member:
             Side.POSTGRES: Stepped(fleet.postgres_control, self._postgres_wire, reads=_CONTROL_READS),
         }
         self.agent = Agent(self.homes, fleet.flags, clock=self.clock, watched=self._watched())
-        self.agent._refreshing = {side: CooperativeLock(fleet.scheduler) for side in Side}
+        self.agent._refreshing._locks = {side: CooperativeLock(fleet.scheduler) for side in Side}
         self.mirroring = Mirroring(
             SteppedStore(fleet.dynamo, self._dynamo_wire, on_late=self._note_late, on_lost=self._note_lost),
             self.mirror,
@@ -206,7 +206,7 @@ class Member:
 
     def end_deferring(self) -> None:
         """From now on mirror before callers are answered; what waits is settled all the same."""
-        self.agent._tables["items"].deferring = False
+        self.agent._known.tables["items"].deferring = False
 
     # What its threads do
 
@@ -226,8 +226,8 @@ class Member:
             self.spawn("agent", self.keep_fresh, background=True)
             return
         agent = self.agent
-        acts = [(partial(agent._look, side), self._polls) for side in Side]
-        acts += [(agent._following.round, self._polls), (agent._heed_failovers, _LOOKS_SECONDS)]
+        acts = [(partial(agent._refreshing.look, side), self._polls) for side in Side]
+        acts += [(agent._following.round, self._polls), (agent._refreshing.heed_failovers, _LOOKS_SECONDS)]
         for act, pauses in acts:
             self.spawn("agent", partial(self._every, pauses, partial(_bearing, act)), background=True)
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from dualstore.replication.agent import Agent
+from dualstore.replication.refreshing import Refreshing
 from dualstore.routing import authorities
 from dualstore.store import reconciling
 from dualstore.stores.memory.control import MemoryControl
@@ -38,7 +38,7 @@ FAILING_OVER = (
         "8",
         "who slept looks at DynamoDB before it takes a grant on PostgreSQL's record",
         "failing_over",
-        ((Agent, "_lapsed", lambda *_: False),),
+        ((Refreshing, "_lapsed", lambda *_: False),),
     ),
     Mutant(
         "8",

@@ -8,6 +8,7 @@ from dualstore.control import ControlRecord, Gate
 from dualstore.replication import authority, mirroring, settle
 from dualstore.replication.agent import Agent
 from dualstore.replication.journal import Journal
+from dualstore.replication.refreshing import Refreshing
 from dualstore.replication.repair import Repair
 from dualstore.stages import Side
 from dualstore.stores.base import NOTHING, MirrorState
@@ -192,16 +193,17 @@ _READ = histories.GetItem({"TableName": "items", "Key": histories.KEY, "Consiste
 # Rule 6: reading the mirror
 
 
-def _granted_from_the_answer(self: Agent, records: Any, asked_at: Any) -> None:
-    _install(self, records, dict.fromkeys(asked_at, self.clock.now()))
+def _granted_from_the_answer(self: Refreshing, records: Any, asked_at: Any) -> None:
+    _install(self, records, dict.fromkeys(asked_at, self._clock.now()))
 
 
-def _granted_for_ever(self: Agent, records: Any, asked_at: Any) -> None:
+def _granted_for_ever(self: Refreshing, records: Any, asked_at: Any) -> None:
     _install(self, records, asked_at)
-    self._views = {table: replace(view, read_until=math.inf) for table, view in self._views.items()}
+    known = self._known
+    known.views = {table: replace(view, read_until=math.inf) for table, view in known.views.items()}
 
 
-_install = Agent._install
+_install = Refreshing._install
 
 
 def _gate_shut_without_waiting(self: Agent, table: str) -> None:
@@ -344,13 +346,13 @@ INWARD: tuple[Mutant, ...] = (
         "6",
         "a grant counts from before it was asked for",
         "slow_agents",
-        ((Agent, "_install", _granted_from_the_answer),),
+        ((Refreshing, "_install", _granted_from_the_answer),),
     ),
     Mutant(
         "6",
         "a grant lapses after δ",
         "slow_agents",
-        ((Agent, "_install", _granted_for_ever),),
+        ((Refreshing, "_install", _granted_for_ever),),
     ),
     Mutant(
         "6",

@@ -391,7 +391,7 @@ def test_a_failover_that_one_thread_has_just_found_gives_no_other_a_grant(
 
     def find() -> None:
         assert other.agent._watch.look().keys() == {TABLE}  # and its thread has not said so yet
-        other.agent._refresh_side(POSTGRES, beat=True)
+        other.agent._refreshing._refresh_side(POSTGRES, beat=True)
         found.append(granted(other))
 
     world.clock.after(0.1, find)

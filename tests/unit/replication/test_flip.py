@@ -156,7 +156,7 @@ def test_a_write_that_has_waited_long_enough_is_refused_and_nothing_is_written(
     assert world.clock.now() - began == pytest.approx(PATIENCE, abs=0.05)
     assert [world.value(side) for side in Side] == ["before", "before"]
     with pytest.raises(WritesPaused):
-        writer.agent._begun(TABLE, writer.agent._tables[TABLE])
+        writer.agent._begun(TABLE, writer.agent._known.tables[TABLE])
 
 
 def test_a_write_of_dynamodb_that_is_under_way_holds_a_move_up(world: World) -> None:
@@ -482,7 +482,7 @@ def test_a_process_that_is_not_registered_may_read_and_settle_but_not_write(
     assert [world.value(side) for side in Side] == ["before", "before"]
     assert len(relay.agent.registries[way[0].rule.authority].processes()) == 2
     with pytest.raises(Unavailable):
-        relay.agent._begun(TABLE, relay.agent._tables[TABLE])
+        relay.agent._begun(TABLE, relay.agent._known.tables[TABLE])
     pair[0].ask(way[1])
     pass_time(world, *pair, seconds=2)  # nobody waits for it
     assert world.decided.stage is way[1]
