@@ -218,7 +218,7 @@ class Fleet:
 
 @contextmanager
 def fleet_of(
-    deployment: Deployment, table: str, folder: Path, flags: str, *, pause_seconds: float = 0.02
+    deployment: Deployment, table: str, folder: Path, flags: str, *, pause_seconds: float = 0.05
 ) -> Iterator[Fleet]:
     """A fleet that serves a table.
 
