@@ -263,8 +263,7 @@ class Shadow:
         for reads in groups.values():
             alone = len(reads) if len(reads) < _FEWEST_TOGETHER else self._alone_now()
             for read in reads[:alone]:
-                # OpenTelemetry's trace context and the caller's own variables travel in it.
-                self._safely(read, read.context.run, self._attend_alone, read)
+                self._safely(read, self._attend_alone, read)
             if together := reads[alone:]:
                 self._attend_together(together)
 
@@ -305,7 +304,9 @@ class Shadow:
         self._attend_by(read, partial(look, read))
 
     def _attend_by(self, read: ShadowRead, look: Callable[[], Verdict | None]) -> None:
-        if not self._is_judged(read, look):
+        # OpenTelemetry's trace context and the caller's own variables travel in its context. That is left
+        # before the read is put off: another worker may enter it at once, and two threads cannot be in one.
+        if not read.context.run(self._is_judged, read, look):
             self._look_later(read)
 
     def _attend_together(self, reads: Sequence[ShadowRead]) -> None:
@@ -323,11 +324,11 @@ class Shadow:
         except Exception:  # noqa: BLE001 - its row, perhaps: the read meets that alone, and is counted
             answer = None
         if answer is None:
-            self._safely(read, read.context.run, self._attend_alone, read)
+            self._safely(read, self._attend_alone, read)
             return False
         if not isinstance(answer, NoAnswer) and equal_at_sight(read, answer):
             return True
-        self._safely(read, read.context.run, self._attend_by, read, partial(self._compare, read, answer))
+        self._safely(read, self._attend_by, read, partial(self._compare, read, answer))
         return False
 
     def _note_equal(self, reads: Sequence[ShadowRead]) -> None:

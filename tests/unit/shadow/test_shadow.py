@@ -548,6 +548,26 @@ def test_the_callers_context_is_carried_to_the_workers(twin, shadow):
     assert seen == ["first", "second"]
 
 
+@pytest.mark.parametrize("together", [1, 50])
+def test_what_is_put_off_may_be_taken_up_at_once_by_another_worker(twin, make, telemetry, together):
+    shadow = make(batch_keys=together)
+    twin.put(*(item(sk) for sk in range(8)), sides=[Side.DYNAMODB])
+    put_off, entered = shadow._backlog.look_later, []
+
+    def taken_up_at_once(read, pause):
+        read.context.run(entered.append, read)  # as a worker that was quicker than this one
+        put_off(read, pause)
+
+    shadow._backlog.look_later = taken_up_at_once
+    answers = [twin.stores[Side.DYNAMODB].execute(get(sk)) for sk in range(8)]
+    for sk, answer in enumerate(answers):
+        assert shadow.submit(ORDERS, get(sk), Side.DYNAMODB, answer)
+    assert shadow.drain(timedelta(seconds=10))
+
+    assert len(entered) >= 8
+    assert verdicts(telemetry) == {Verdict.MISMATCH: 8}
+
+
 def test_the_latency_of_the_other_side_is_counted_as_a_shadow(twin, shadow, telemetry):
     twin.put(item(1))
     observe(shadow, twin, get(1))
