@@ -67,7 +67,8 @@ class Clinic:
 
     def found(self, check: str, **changed: Any) -> list[Finding]:
         """What one check finds, as the command makes it."""
-        seen = examine(replace(self.looked_at(), **changed), [NAME], checks=[BY_NAME[check]])
+        patient = replace(self.looked_at(), **changed)
+        seen = examine(patient, [NAME], checks=[BY_NAME[check]], patience=timedelta(seconds=60))
         return [each.finding for each in seen.found if each.check == check]
 
     def verdicts(self, check: str, **patient: Any) -> list[Verdict]:
