@@ -4,6 +4,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -259,6 +260,27 @@ def test_complete_is_reached_and_left_again_while_writers_never_rest(
     theirs, ours = both_sides(deployment, store, table.physical)
     assert theirs == ours
     assert names(theirs) == other.acknowledged
+
+
+def test_what_was_being_written_at_complete_can_be_seen_before_a_verification_proves_anything(
+    live: tuple[DualStore, MigratedTable, Any], deployment: Deployment
+) -> None:
+    """Nothing else would bring it to DynamoDB: at `complete` nobody notes what is written."""
+    store, table, model = live
+    row = table.mapping.table
+    model("p", 1, name="before").save()
+    for stage in (Stage.RAMPDOWN, Stage.COMPLETE):
+        ask(table, store, stage)
+    with deployment.engine.connect() as slow, ThreadPoolExecutor(1) as verifier:
+        slow.execute(sa.update(row).values(name="under way"))
+        ask(table, store, Stage.RAMPDOWN)
+        verification = verifier.submit(table.verify, repair=True)
+        with pytest.raises(TimeoutError):
+            verification.result(timeout=2)
+        slow.commit()
+        assert verification.result(timeout=PATIENCE).proven
+    theirs, ours = both_sides(deployment, store, table.physical)
+    assert names(theirs) == names(ours) == {1: "under way"}
 
 
 def test_what_the_orm_and_psql_write_at_live_reaches_dynamodb(

@@ -30,6 +30,7 @@ from dualstore.replication.mirroring import Mirroring
 from dualstore.replication.repair import Repair, Repaired
 from dualstore.replication.served import ServedTable
 from dualstore.replication.stopping import Stopping, bring_over, release_reads, stop_reads
+from dualstore.replication.transitions import UNMIRRORED
 from dualstore.replication.views import View
 from dualstore.stages import Dials, Side, Stage
 from dualstore.store.control_copy import ControlCopy
@@ -41,11 +42,13 @@ from dualstore.store.reconciling import Reconciled, Reconciling
 from dualstore.store.settling import Settling
 from dualstore.store.status import ProcessStatus, TableStatus, stream_lag
 from dualstore.stores.discrepancies import PostgresDiscrepancies
+from dualstore.stores.postgres.trigger_functions import sql_table
 from dualstore.stores.postgres_indexes import PostgresIndexes
 from dualstore.stores.postgres_keys import PostgresKeys
 from dualstore.stores.postgres_lost_writes import PostgresLostWrites
 from dualstore.stores.postgres_outbox import PostgresOutbox
 from dualstore.stores.postgres_runs import PostgresRuns, Run
+from dualstore.stores.postgres_waiting import outlast_writers
 from dualstore.stores.quarantine import Form, Seal, seal_of
 from dualstore.stores.streams import Checkpoints
 from dualstore.telemetry import JournalSeen
@@ -57,6 +60,7 @@ _PAUSE_SECONDS = 0.05
 _BEATEN_LATELY_SECONDS = 15.0
 # A refusal may be of an earlier request: a flag that was just set takes this long to be seen.
 _REFUSAL_STANDS_SECONDS = 1.5
+_WRITERS_PATIENCE = timedelta(seconds=60)
 
 
 class MigratedTable:
@@ -472,11 +476,24 @@ class MigratedTable:
             Unavailable: a side was away for too long; a full comparison can be gone on with.
             SchemaError: the `dualstore` schema is missing.
         """
+        if order.proves_the_present:
+            self._outlast_unmirrored_writers()
         verification = self.proving(repair=order.repair).run(order)
         if order.proves_the_present and verification.proven:
             # A comparison that was gone on with has proved what was true when it began.
             self._declare_proven(verification, lambda now: _seen_before(now, verification.context))
         return verification
+
+    def _outlast_unmirrored_writers(self) -> None:
+        """After this, all that was written at `complete`, and reaches DynamoDB by no other way, can be seen.
+
+        A transaction that wrote before the table came back from there may be committed much later.
+        """
+        if UNMIRRORED not in self._record().suspects:
+            return
+        doing = f"Waiting for transactions that began to write to {self.served.logical} at stage complete"
+        for part in self.mapping.parts:
+            outlast_writers(self._engine, sql_table(part), doing, _WRITERS_PATIENCE, lambda _: None)
 
     def _declare_proven(
         self, verification: Verification, before: Callable[[ControlRecord], ControlRecord]
