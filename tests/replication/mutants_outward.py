@@ -119,7 +119,7 @@ def _enqueued_whatever_it_is(self: MemoryOutbox, table: str, keys: Any, *, reaso
 
 
 def _begun_without_grant(self: Agent, table: str) -> Any:
-    return self._begun(table, self._tables[table])
+    return self._begun(table, self._known.tables[table])
 
 
 def _nobody_waited_for(self: Following, followed: Any, record: Any) -> Any:

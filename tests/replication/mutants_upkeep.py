@@ -93,7 +93,7 @@ _readable: Any = ControlRecord.mirror_readable.fget  # type: ignore[attr-defined
 
 
 def _deferred_at_once(self: Agent, table: str) -> bool:
-    return self._tables[table].deferring
+    return self._known.tables[table].deferring
 
 
 def _doubts_of_its_key_alone(self: MemoryStore, operation: Any) -> Any:
