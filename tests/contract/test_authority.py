@@ -253,6 +253,21 @@ def test_an_item_of_the_greatest_size_fits_though_it_is_stamped(ledger: Ledger):
         singles.put({**largest, "a": N(1)})
 
 
+@pytest.mark.parametrize("size_bytes", [10, 1_000, 1_024, 1_025, 3_000])
+def test_a_write_consumes_what_the_larger_of_the_two_items_does(things: Authority, size_bytes):
+    """Whatever spares a store from reading the item that it replaces."""
+    rest = size_bytes - len("pk" + "p" + "sk") - 2
+    filled = {name: S("x" * (rest - len(name))) for name in ("a" * min(5, rest),)}
+    units = float(max(1, -(-size_bytes // 1_024)))
+    for _ in range(2):
+        asked = {"ReturnConsumedCapacity": "TOTAL"}
+        assert things.put(thing(**filled), **asked)["ConsumedCapacity"]["CapacityUnits"] == units
+        assert things.put(thing(), **asked)["ConsumedCapacity"]["CapacityUnits"] == units
+        things.put(thing(**filled))
+        told = things.call("DeleteItem", Key=key(), **asked)
+        assert told["ConsumedCapacity"]["CapacityUnits"] == units
+
+
 # --- Epochs ---------------------------------------------------------------------------------------
 
 

@@ -173,6 +173,16 @@ outbox = sa.Table(
     comment="Changes of keys whose authority is PostgreSQL; key: the SQL key columns, as text",
 )
 
+receipts = sa.Table(
+    "receipts",
+    metadata,
+    sa.Column("stamp", sa.LargeBinary, nullable=False),
+    _moment("written_at"),
+    sa.PrimaryKeyConstraint("stamp"),
+    sa.Index(None, "written_at"),
+    comment="Writes of the last minutes at stage complete: they tell of a COMMIT whose reply was lost",
+)
+
 lost_writes = sa.Table(
     "lost_writes",
     metadata,

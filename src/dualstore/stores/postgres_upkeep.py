@@ -1,4 +1,4 @@
-"""What the `dualstore` schema may forget: tombstones, outbox rows, idempotency tokens, discrepancies."""
+"""What the `dualstore` schema may forget: tombstones, outbox rows, receipts, tokens, discrepancies."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from dualstore.stores.postgres_transaction import transaction
 TOMBSTONE_RETENTION = timedelta(hours=25)
 """DynamoDB Streams keeps its records for 24 hours: none tells of an older write."""
 OUTBOX_RETENTION = timedelta(minutes=15)
-"""So long the outbox answers for a COMMIT whose reply was lost (DESIGN, replication protocol, rule 7)."""
+"""So long the outbox or a receipt answers for a COMMIT without a reply (DESIGN, replication, rule 7)."""
 TOKEN_RETENTION = timedelta(minutes=10)
 """AWS, TransactWriteItems: a ClientRequestToken is valid for 10 minutes."""
 DISCREPANCY_RETENTION = timedelta(days=30)
@@ -53,6 +53,12 @@ DELETE FROM dualstore.outbox WHERE id = ANY (ARRAY(
     ORDER BY done_at LIMIT %(rows)s FOR UPDATE SKIP LOCKED
 ))
 """
+_RECEIPTS = """
+DELETE FROM dualstore.receipts WHERE stamp = ANY (ARRAY(
+    SELECT stamp FROM dualstore.receipts WHERE written_at < statement_timestamp() - %(retention)s
+    ORDER BY written_at LIMIT %(rows)s FOR UPDATE SKIP LOCKED
+))
+"""
 _TOKENS = """
 DELETE FROM dualstore.tokens WHERE token = ANY (ARRAY(
     SELECT token FROM dualstore.tokens WHERE created_at < statement_timestamp() - %(retention)s
@@ -74,6 +80,7 @@ class Pruned:
 
     tombstones: int = 0
     outbox: int = 0
+    receipts: int = 0
     tokens: int = 0
     discrepancies: int = 0
     figures: int = 0
@@ -123,6 +130,7 @@ class PostgresUpkeep:
                 self.prune_tombstones(table, journal_oldest=oldest) for table, oldest in journals.items()
             ),
             outbox=self.prune_outbox(),
+            receipts=self.prune_receipts(),
             tokens=self.prune_tokens(),
             discrepancies=self.prune_discrepancies(),
             figures=self.prune_figures(),
@@ -163,6 +171,10 @@ class PostgresUpkeep:
     def prune_outbox(self, *, older_than: timedelta = OUTBOX_RETENTION) -> int:
         """Remove the outbox rows that were finished so long ago; how many."""
         return self._delete(_OUTBOX, {"retention": older_than}, "finished outbox rows")
+
+    def prune_receipts(self, *, older_than: timedelta = OUTBOX_RETENTION) -> int:
+        """Remove the receipts of writes at stage `complete` that are so old; how many."""
+        return self._delete(_RECEIPTS, {"retention": older_than}, "old receipts")
 
     def prune_tokens(self, *, older_than: timedelta = TOKEN_RETENTION) -> int:
         """Remove the idempotency tokens that are so old; how many."""

@@ -12,6 +12,7 @@ from dualstore.stores.postgres import PostgresStore, triggers
 from integration.postgres.orders import TABLE, TABLES, create
 
 EPOCH = 5
+BOOKKEEPING = ("tombstones", "dirty", "tokens", "outbox", "receipts")
 EPOCHS: Mapping[str, int] = dict.fromkeys(TABLES, EPOCH)
 
 _SET_ROLE = """
@@ -44,7 +45,7 @@ def prepare(engine: sa.Engine) -> None:
 def empty(engine: sa.Engine) -> None:
     """Take everything out of the tables and the bookkeeping."""
     set_role(engine, PostgresRole.NONE)
-    bookkeeping = ", ".join(f"dualstore.{name}" for name in ("tombstones", "dirty", "tokens", "outbox"))
+    bookkeeping = ", ".join(f"dualstore.{name}" for name in BOOKKEEPING)
     run(engine, f"TRUNCATE orders, notes, {bookkeeping}")
     set_role(engine, PostgresRole.AUTHORITY)
 
@@ -56,6 +57,11 @@ def ask(store: PostgresStore, operation: str, **request: Any) -> dict[str, Any]:
     if operation not in {"TransactWriteItems", "BatchWriteItem"}:
         request["TableName"] = TABLE
     return store.execute_as_authority(parse(operation, request), epochs=EPOCHS)
+
+
+def receipts(engine: sa.Engine) -> list[bytes]:
+    """The stamps of the writes at stage `complete` since the last look."""
+    return sorted(stamp for (stamp,) in run(engine, "DELETE FROM dualstore.receipts RETURNING stamp"))
 
 
 def outbox(engine: sa.Engine) -> list[Any]:

@@ -1,5 +1,6 @@
 """Statements without cursors: one round trip each, the driver's own errors, and a register that is shared."""
 
+import contextlib
 import tempfile
 from collections.abc import Iterator
 from decimal import Decimal
@@ -11,7 +12,10 @@ import sqlalchemy as sa
 from psycopg.pq import TransactionStatus
 from psycopg.types.json import Jsonb
 
+from dualstore.config import Configuration
+from dualstore.mapping import Unreadable
 from dualstore.operations import parse
+from dualstore.store.connecting import connect as store_connections
 from dualstore.stores.postgres import PostgresStore
 from dualstore.stores.postgres.exchanges import Exchange
 from integration.postgres.authority import EPOCHS, prepare
@@ -81,6 +85,36 @@ def test_values_come_and_go_as_through_a_cursor(connection, exchange):
         assert exchange.rows(VALUES) == expected
         assert exchange.together([keep(1), VALUES, ("DELETE FROM kept", ())]) == [[], expected, []]
     assert prepared(exchange, VALUES[0]) == 1
+
+
+def test_an_answer_is_loaded_when_it_is_asked_for(exchange):
+    values = "SELECT $1::text, NULL, true, 'infinity'::timestamptz"
+    _, answer = exchange.answers([("SELECT 1", ()), (values, ("é",))])
+    assert answer.texts(1) == [None, "t", "infinity"]
+    assert answer.sizes_bytes(3) == [2, 0, 1]
+    with pytest.raises(Unreadable):
+        _ = answer.rows
+
+
+def test_in_another_encoding_lengths_say_nothing(url):
+    with connect(url, client_encoding="latin1") as connection:
+        (answer,) = Exchange(connection).answers([("SELECT $1::text", ("é",))])
+        assert answer.sizes_bytes(1) is None
+        assert answer.rows == [("é",)]
+
+
+def test_an_engine_of_the_configuration_hands_out_what_was_last_given_back(url):
+    """The server's process behind it is warm."""
+    configuration = Configuration(postgres={"url": url})
+    with contextlib.ExitStack() as stack:
+        engine = store_connections(configuration).postgres
+        stack.callback(engine.dispose)
+        first, second = engine.connect(), engine.connect()
+        last = second.connection.driver_connection
+        first.close()
+        second.close()
+        with engine.connect() as third:
+            assert third.connection.driver_connection is last
 
 
 def test_a_statement_that_fails_undoes_those_before_it(connection, exchange):

@@ -30,7 +30,9 @@ from dualstore.stores import semantics
 from dualstore.stores.postgres import PostgresStore
 from dualstore.stores.postgres.authority_single import SingleWrite, single_write
 from dualstore.stores.postgres.authority_statements import AuthorityStatements
+from dualstore.stores.postgres.exchanges import Answer, Exchange
 from dualstore.stores.postgres.row_updates import RowUpdates
+from dualstore.stores.postgres.sent_sizes import most_bytes
 from dualstore.stores.postgres_control import PostgresControl
 from integration.postgres import authority
 from integration.postgres.authority import ask
@@ -182,6 +184,30 @@ def row(connection: psycopg.Connection, mapping: TableMapping, key: Item) -> Ite
     return None if found is None else mapping.decode(found)
 
 
+def is_bound(mapping: TableMapping, answer: Answer, held: Item) -> bool:
+    """Whether an item is no larger than what the lengths of its row say that it is at most."""
+    most = most_bytes(mapping, answer.sizes_bytes(len(mapping.column_names)))
+    return most is None or item_size_bytes(held) <= most
+
+
+@pytest.mark.parametrize("name", ["lines", "elsewhere"])
+@pytest.mark.parametrize(
+    "element", [{"N": "1"}, {"NULL": True}, {"M": {}}, {"M": {"": {"L": []}}}, {"L": [{"L": [{"L": []}]}]}]
+)
+def test_a_document_of_short_elements_is_no_larger_than_its_row_lets_expect(connection, name, element):
+    mapping = MAPPINGS["orders"]
+    held = {"c": {"S": "c"}, "number": {"N": "1"}, name: {"L": [element] * 500}}
+    columns = ", ".join(mapping.read_expressions("t"))
+    values = ", ".join(
+        f"{placeholder} AS {quoted(column)}"
+        for placeholder, column in zip(mapping.placeholders, mapping.column_names, strict=True)
+    )
+    row = (f"SELECT {columns} FROM (SELECT {values}) AS t", mapping.encode(held))
+    (answer,) = Exchange(connection).answers([row])
+    assert is_bound(mapping, answer, held)
+    assert most_bytes(mapping, answer.sizes_bytes(len(mapping.column_names))) is not None
+
+
 def refused(call: Any) -> tuple[Any, str, Any]:
     try:
         return call(), "", None
@@ -212,9 +238,10 @@ def test_sql_and_the_evaluator_do_the_same(connection, table, data):
             expected, code, shown = refused(lambda: semantics.write(operation, mapping.shape, held))  # noqa: B023 - at once
             if single is None:
                 continue
-            answer = connection.execute(*single.statement(MADE)).fetchone()
-            assert answer is not None
-            event("done" if answer[-1] else str(answer[-2]))
+            (answer,) = Exchange(connection).answers([single.statement(MADE)])
+            verdict, _, is_done = answer.texts(len(mapping.column_names) + 2)
+            event("done" if is_done == "t" else str(verdict))
+            assert held is None or is_bound(mapping, answer, held)
             response, answered, item = refused(lambda: single.response(answer))  # noqa: B023 - at once
             after = row(connection, mapping, mine)
             if response is None and not answered:

@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 import sqlalchemy as sa
+from botocore.exceptions import ClientError
 from sqlalchemy.orm import Session
 
 from dualstore.control import PostgresRole
@@ -21,7 +22,7 @@ from dualstore.stages import Stage
 from dualstore.stores.base import NOTHING
 from dualstore.stores.postgres import PostgresStore, triggers
 from dualstore.stores.postgres.hazards import hazards
-from integration.postgres.authority import EPOCH, ask, empty, outbox, prepare, run, set_role
+from integration.postgres.authority import EPOCH, ask, empty, outbox, prepare, receipts, run, set_role
 from integration.postgres.orders import NOTE_TABLE, NOTES, ORDERS, TABLE, TABLES, OrderRow, key, order, stamp
 
 A, B = stamp(1), stamp(2)
@@ -330,15 +331,92 @@ def test_a_truncate_is_refused_while_the_table_is_replicated(store, engine, role
 # --- Complete --------------------------------------------------------------------------------
 
 
-def test_at_complete_only_own_writes_leave_a_note_and_it_is_finished(store, engine):
+@pytest.fixture
+def complete(engine: sa.Engine) -> sa.Engine:
+    """The orders at stage `complete`; the notes are at `live`."""
     set_role(engine, PostgresRole.AUTHORITY, stage=Stage.COMPLETE)
+    run(engine, "UPDATE dualstore.control SET stage = 'live' WHERE table_name = :notes", notes=NOTE_TABLE)
+    return engine
+
+
+def test_at_complete_a_write_of_ours_leaves_a_receipt_under_its_stamp(store, complete):
     ask(store, "PutItem", Item=order())
-    (noted,) = outbox(engine)
+    first, _ = stored(complete)
+    ask(store, "UpdateItem", Key=key(), UpdateExpression="SET price = :n", values={":n": {"N": "2"}})
+    second, _ = stored(complete)
+    assert receipts(complete) == sorted([first, second])
+    ask(store, "DeleteItem", Key=key())
+    assert len(receipts(complete)) == 1
+    assert outbox(complete) == []
+
+
+@pytest.mark.parametrize(
+    "condition", ["attribute_not_exists(customer)", "price = :n", "attribute_not_exists(quantity)"]
+)
+@pytest.mark.parametrize("operation", ["PutItem", "DeleteItem"])
+def test_a_write_that_is_refused_leaves_no_receipt(store, complete, operation, condition):
+    ask(store, "PutItem", Item=order(quantity=1))
+    receipts(complete)
+    request = {"Item": order()} if operation == "PutItem" else {"Key": key()}
+    values = {"values": {":n": {"N": "7"}}} if ":n" in condition else {}
+    with pytest.raises(ClientError, match="ConditionalCheckFailed"):
+        ask(store, operation, **request, ConditionExpression=condition, **values)
+    assert receipts(complete) == outbox(complete) == []
+
+
+def test_a_deletion_of_nothing_leaves_no_receipt(store, complete):
+    ask(store, "DeleteItem", Key=key())
+    assert receipts(complete) == outbox(complete) == []
+
+
+def test_at_complete_several_writes_at_once_leave_finished_notes_and_those_of_others_none(store, complete):
+    put = {"Put": {"TableName": TABLE, "Item": order()}}
+    ask(store, "TransactWriteItems", TransactItems=[put])
+    (noted,) = outbox(complete)
     assert noted.done_at is not None
-    run(engine, "UPDATE orders SET price = 1")
-    run(engine, "DELETE FROM orders")
-    run(engine, "TRUNCATE orders")
-    assert outbox(engine) == []
+    run(complete, "UPDATE orders SET price = 1")
+    run(complete, "DELETE FROM orders")
+    run(complete, "TRUNCATE orders")
+    assert receipts(complete) == outbox(complete) == []
+
+
+COPIES = """
+CREATE FUNCTION copy_order() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    {body}
+    RETURN NULL;
+END $$;
+CREATE TRIGGER copier AFTER INSERT OR UPDATE ON orders FOR EACH ROW WHEN (NEW.number = 1)
+EXECUTE FUNCTION copy_order()"""
+
+
+@contextmanager
+def copying(engine: sa.Engine, body: str) -> Iterator[None]:
+    """A trigger of the team's own on the orders."""
+    run(engine, COPIES.format(body=body))
+    try:
+        yield
+    finally:
+        run(engine, "DROP FUNCTION copy_order CASCADE")
+
+
+def test_what_a_write_at_complete_changes_of_another_table_is_noted_there(store, complete):
+    """Even under the same stamp: the receipt is for the orders alone."""
+    columns = "partition_key, dualstore_stamp, dualstore_revision"
+    with copying(complete, f"INSERT INTO notes ({columns}) VALUES ('x', NEW.dualstore_stamp, 1);"):
+        ask(store, "PutItem", Item=order())
+    (noted,) = outbox(complete)
+    assert (noted.table_name, noted.done_at) == (NOTE_TABLE, None)
+    ((made,),) = run(complete, "SELECT dualstore_stamp FROM notes")
+    assert [noted.stamp] == [made] != receipts(complete)
+
+
+def test_a_row_that_a_write_at_complete_brings_about_is_stamped(store, complete):
+    with copying(complete, "INSERT INTO orders (customer, number) VALUES ('ann', 2);"):
+        ask(store, "PutItem", Item=order())
+    rows = run(complete, "SELECT dualstore_stamp, dualstore_revision FROM orders")
+    assert len(set(rows)) == 2
+    assert all(stamp is not None and revision is not None for stamp, revision in rows)
 
 
 # --- As the mirror ---------------------------------------------------------------------------

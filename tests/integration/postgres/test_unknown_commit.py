@@ -348,12 +348,36 @@ def test_a_deletion_is_found_though_the_item_has_been_created_again(filled, engi
     assert quantity(filled) == "7"
 
 
-def test_at_complete_a_deletion_is_found_as_well(filled, engine, wire):
+AT_COMPLETE: dict[str, tuple[str, dict[str, Any]]] = {
+    "create": ("PutItem", {"Item": order(number=9), "ConditionExpression": "attribute_not_exists(customer)"}),
+    "put": ("PutItem", {"Item": order(quantity=1)}),
+    "increment": ("UpdateItem", add(ReturnValues="NONE")),
+    "deletion": ("DeleteItem", {"Key": key(), "ConditionExpression": "attribute_exists(customer)"}),
+    "transaction": ("TransactWriteItems", {"TransactItems": actions("add", "delete", "put")}),
+}
+
+
+@pytest.mark.parametrize("lost", ["reply", "request"])
+@pytest.mark.parametrize("write", AT_COMPLETE)
+def test_at_complete_a_write_is_found_though_others_have_come_after_it(filled, engine, wire, write, lost):
+    """Where it has been carried out it is not again, nor refused by what it has left itself."""
     set_role(engine, PostgresRole.AUTHORITY, stage=Stage.COMPLETE)
-    again = "INSERT INTO orders (customer, number, quantity) VALUES ('ann', 1, 7)"
-    wire.lose, wire.meanwhile = "reply", lambda: run(engine, again)
-    assert ask(filled, "DeleteItem", Key=key()) == {}
-    assert quantity(filled) == "7"
+    empty_again = [f"DELETE FROM dualstore.{name}" for name in ("outbox", "receipts")]
+    for statement in empty_again:
+        run(engine, statement)
+
+    def change() -> None:
+        if lost == "reply":
+            run(engine, "DELETE FROM orders")
+            run(engine, "INSERT INTO orders (customer, number, quantity) VALUES ('ann', 1, 7), ('ann', 9, 7)")
+
+    wire.lose, wire.meanwhile = lost, change
+    operation, request = AT_COMPLETE[write]
+    assert ask(filled, operation, **request) == {}
+    assert wire.lost == 1
+    if lost == "reply":
+        kept = "SELECT number, quantity FROM orders ORDER BY number"
+        assert run(engine, kept) == [(1, 7), (9, 7)], "the later writes stand"
 
 
 def test_a_condition_that_fails_by_now_is_a_refusal_of_what_was_not_carried_out(filled, engine, wire):

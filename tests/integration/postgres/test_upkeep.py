@@ -33,7 +33,7 @@ def engine(module_engine: sa.Engine) -> sa.Engine:
     run(
         module_engine,
         "TRUNCATE dualstore.tombstones, dualstore.dirty, dualstore.runs, dualstore.run_pieces, "
-        "dualstore.outbox, dualstore.tokens, dualstore.stream_shards CASCADE",
+        "dualstore.outbox, dualstore.receipts, dualstore.tokens, dualstore.stream_shards CASCADE",
     )
     return module_engine
 
@@ -207,6 +207,16 @@ def test_finished_outbox_rows_go_after_fifteen_minutes_and_unfinished_ones_never
     assert count(engine, "outbox") == 2
 
 
+def test_receipts_go_after_fifteen_minutes(engine):
+    run(
+        engine,
+        "INSERT INTO dualstore.receipts (stamp, written_at) VALUES "
+        "('a', now() - interval '14 minutes'), ('b', now() - interval '16 minutes')",
+    )
+    assert PostgresUpkeep(engine).prune({}) == Pruned(receipts=1)
+    assert count(engine, "receipts") == 1
+
+
 def test_tokens_go_after_ten_minutes(engine):
     run(
         engine,
@@ -263,6 +273,15 @@ def test_processes_that_prune_at_once_remove_each_row_once(engine):
             ),
         ),
         (
+            postgres_upkeep._RECEIPTS,
+            "written_at",
+            lambda e: run(
+                e,
+                "INSERT INTO dualstore.receipts (stamp) SELECT uuid_send(gen_random_uuid()) "
+                "FROM generate_series(1, 20000)",
+            ),
+        ),
+        (
             postgres_upkeep._TOKENS,
             "created_at",
             lambda e: run(
@@ -273,7 +292,7 @@ def test_processes_that_prune_at_once_remove_each_row_once(engine):
 )
 def test_pruning_finds_what_is_old_by_an_index(engine, statement, moment, fill):
     fill(engine)
-    run(engine, "ANALYZE dualstore.tombstones, dualstore.outbox, dualstore.tokens")
+    run(engine, "ANALYZE dualstore.tombstones, dualstore.outbox, dualstore.receipts, dualstore.tokens")
     values = {
         "table": TABLE,
         "horizon": datetime.now(UTC) - 25 * HOUR,

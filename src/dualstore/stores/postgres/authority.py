@@ -6,8 +6,7 @@ it in one. Where the reply to the COMMIT is lost, or cannot be read, the next at
 locks, first looks for the stamps of the one before: they tell whether it was carried out.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -188,9 +187,11 @@ class _Attempts:
         stamp = new_stamp()
         (target,) = self._targets
         lock = self._sessions.lock(lock_key(target.table, target.key), writer="authority")
-        with self._in_doubt_if_lost([stamp], single.repeated):
-            ((answer,),) = session.under_lock(lock, single.statement(stamp))
-            return single.response(answer)
+        try:
+            return single.response(session.under_lock(lock, single.statement(stamp)))
+        except CAUGHT as error:
+            self._doubt_if_lost(error, [stamp], single.repeated)
+            raise
 
     def _transaction(self, session: Session) -> Response:
         begin = self._begin
@@ -286,28 +287,30 @@ class _Attempts:
             statements.append((REMEMBER_TOKEN, (self._plan.token, self._plan.digest)))
         if not statements:
             return
-        with self._in_doubt_if_lost(stamps, lambda _: response):
+        try:
             session.batch(*statements, COMMIT)
+        except CAUGHT as error:
+            self._doubt_if_lost(error, stamps, lambda _: response)
+            raise
 
-    @contextmanager
-    def _in_doubt_if_lost(
-        self, stamps: Sequence[bytes], answer: Callable[[Item | None], Response | None]
-    ) -> Iterator[None]:
+    def _doubt_if_lost(
+        self, error: Exception, stamps: Sequence[bytes], answer: Callable[[Item | None], Response | None]
+    ) -> None:
         """Remember what was written, and how it is to be answered, where its reply does not come.
 
         A reply that cannot be read tells as little.
+
+        Raises:
+            _Again: nobody knows yet what has become of the write, or it was without effect.
+            AuthorityMoved: writes pause.
         """
-        try:
-            yield
-        except CAUGHT as error:
-            if fault_of(error) is Fault.LOST or isinstance(error, DeadlinePassed | Unreadable):
-                self._doubt = _Doubt(stamps, answer)
-                raise _Again from None
-            if isinstance(driver_error(error), pg.InvalidArgumentForLogarithm):
-                raise _Again from None
-            if getattr(driver_error(error), "sqlstate", None) == PAUSED_SQLSTATE:
-                raise AuthorityMoved(_moved(self._doing, "its writes pause")) from None
-            raise
+        if fault_of(error) is Fault.LOST or isinstance(error, DeadlinePassed | Unreadable):
+            self._doubt = _Doubt(stamps, answer)
+            raise _Again from None
+        if isinstance(driver_error(error), pg.InvalidArgumentForLogarithm):
+            raise _Again from None
+        if getattr(driver_error(error), "sqlstate", None) == PAUSED_SQLSTATE:
+            raise AuthorityMoved(_moved(self._doing, "its writes pause")) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,10 +34,11 @@ from dualstore.stores.postgres.authority_statements import (
     AuthorityStatements,
     verdict,
 )
-from dualstore.stores.postgres.exchanges import Row, Statement, text_array
+from dualstore.stores.postgres.exchanges import Answer, Statement, text_array
 from dualstore.stores.postgres.row_updates import row_updates, touched
+from dualstore.stores.postgres.sent_sizes import most_bytes
 from dualstore.stores.postgres.split_statements import Statements
-from dualstore.stores.semantics.capacity import asks_for_capacity
+from dualstore.stores.semantics.capacity import asks_for_capacity, write_units_of
 
 _COMPARED = frozenset({"text", "varchar", "numeric", "int2", "int4", "int8", "bytea", "bool"})
 _columns: WeakKeyDictionary[TableMapping, Mapping[str, SqlColumn]] = WeakKeyDictionary()
@@ -69,7 +70,7 @@ class SingleWrite:
     statements: AuthorityStatements
     statement: _Making
 
-    def response(self, answer: Row) -> Response | None:
+    def response(self, answer: Answer) -> Response | None:
         """What was answered, or None where the write must be made in another way: it has done nothing.
 
         Args:
@@ -79,32 +80,50 @@ class SingleWrite:
             RequestRejected: the condition does not hold.
             Unreadable: no item can be made of the row that was found; the write may have been carried out.
         """
-        *stored, revision, role, found, is_done = answer
+        revision, role, found, _, is_done = answer.texts(self._columns)
         if role != PostgresRole.AUTHORITY:
             return None
-        row = None if revision is None else stored
-        if is_done or found == IDLE:
+        row = None if revision is None else answer
+        if is_done == "t" or found == IDLE:
             return self._answered(row)
         if found == REFUSED:
             self.plan.decide([self._old(row)])  # refuses, as every store does
         return None
 
-    def _answered(self, stored: Sequence[Any] | None) -> Response:
+    def _answered(self, row: Answer | None) -> Response:
         """The answer of a write that has been carried out, which no error of ours may make a refusal of."""
-        if not self._shows:
-            return {}
+        operation, shape = self.operation, self.statements.mapping.shape
+        if operation.return_values == "NONE":
+            if not asks_for_capacity(operation.request):
+                return {}
+            if self._costs_no_more_for(row):
+                return semantics.answered(operation, shape, None)
         try:
-            return semantics.answered(self.operation, self.statements.mapping.shape, self._old(stored))
+            return semantics.answered(operation, shape, self._old(row))
         except RequestRejected:
             raise Unreadable("a row that was written over is none that an item is made of") from None
 
-    def _old(self, stored: Sequence[Any] | None) -> Item | None:
-        return None if stored is None else without_stamps(self.statements.mapping.decode(stored))
+    def _costs_no_more_for(self, row: Answer | None) -> bool:
+        """Whether a put or a deletion consumes what it would if nothing had been there.
+
+        Most items are small: then the row need not be made an item of.
+        """
+        operation = self.operation
+        if row is None or isinstance(operation, UpdateItem):
+            return False
+        most = most_bytes(self.statements.mapping, row.sizes_bytes(self._columns))
+        new = operation.stored.size_bytes if isinstance(operation, PutItem) else 0
+        return most is not None and write_units_of(most) <= write_units_of(new)
+
+    def _old(self, row: Answer | None) -> Item | None:
+        if row is None:
+            return None
+        ((*answer,),) = row.rows
+        return without_stamps(self.statements.mapping.decode(answer[: self._columns]))
 
     @property
-    def _shows(self) -> bool:
-        """Whether the answer depends on what was there."""
-        return self.operation.return_values != "NONE" or asks_for_capacity(self.operation.request)
+    def _columns(self) -> int:
+        return len(self.statements.mapping.column_names)
 
     def repeated(self, item: Item | None) -> Response | None:
         """The answer where the reply was lost: that of a repetition, which is what AWS's own clients give.
@@ -174,37 +193,53 @@ class _Write:
             return _NO_CONDITION
         return compile_condition(self.operation.condition, sql_columns(self.statements.mapping), first=first)
 
+    def decided(
+        self, where: Callable[[str], str], anyway: str, *, first: int, nothing: str
+    ) -> tuple[str, Sequence[Any]] | None:
+        """The statement that is carried out where the condition holds, and the condition's values.
+
+        Args:
+            where: makes it of a verdict.
+            anyway: the statement without a condition.
+            first: the number of the first placeholder of a condition.
+            nothing: the verdict where there is no row and the condition holds of that.
+
+        Returns:
+            None where there is no such SQL.
+        """
+        if self.operation.condition is None:
+            return anyway, ()
+        condition = self.condition(first=first)
+        if condition is None:
+            return None
+        attributes = f"${first + len(condition.values)}"
+        nothing = nothing if condition.holds_of_nothing else REFUSED
+        text = where(verdict(condition.holds, attributes, nothing=nothing))
+        return text, (*condition.values, text_array(condition.attributes))
+
 
 _NO_CONDITION = SqlCondition("true", (), (), holds_of_nothing=True)
 
 
 def _putting(write: _Write) -> _Making | None:
-    statements, first = write.statements, write.statements.first_of_put
-    text, values = statements.put_anyway, ()
-    if write.operation.condition is not None:
-        condition = write.condition(first=first)
-        if condition is None:
-            return None
-        attributes = f"${first + len(condition.values)}"
-        nothing = ABSENT if condition.holds_of_nothing else REFUSED
-        text = statements.put_where(verdict(condition.holds, attributes, nothing=nothing))
-        values = (*condition.values, text_array(condition.attributes))
-    encode, item = statements.mapping.encode, write.operation.stored.item
+    statements = write.statements
+    decided = write.decided(
+        statements.put_where, statements.put_anyway, first=statements.first_of_put, nothing=ABSENT
+    )
+    if decided is None:
+        return None
+    (text, values), encode, item = decided, statements.mapping.encode, write.operation.stored.item
     return lambda stamp: (text, (*encode({**item, STAMP: {"B": stamp}}), *write.fence, *values))
 
 
 def _removing(write: _Write) -> _Making | None:
-    statements, first = write.statements, write.statements.first_of_remove
-    text, values = statements.remove_anyway, ()
-    if write.operation.condition is not None:
-        condition = write.condition(first=first)
-        if condition is None:
-            return None
-        attributes = f"${first + len(condition.values)}"
-        nothing = IDLE if condition.holds_of_nothing else REFUSED
-        text = statements.remove_where(verdict(condition.holds, attributes, nothing=nothing))
-        values = (*condition.values, text_array(condition.attributes))
-    key = statements.mapping.encode_key(write.key)
+    statements = write.statements
+    decided = write.decided(
+        statements.remove_where, statements.remove_anyway, first=statements.first_of_remove, nothing=IDLE
+    )
+    if decided is None:
+        return None
+    (text, values), key = decided, statements.mapping.encode_key(write.key)
     return lambda stamp: (text, (*key, *write.fence, stamp.hex(), *values))
 
 

@@ -10,6 +10,7 @@ from functools import cached_property
 from dualstore.mapping import OVERFLOW_COLUMN as OVERFLOW
 from dualstore.mapping import REVISION_COLUMN as REVISION
 from dualstore.stores.postgres.statements import _NEXT, TableStatements, is_key
+from dualstore.stores.postgres.trigger_functions import literal, receipted
 
 
 # Of the roles, the first lets reads and writes pass, the second reads only.
@@ -25,7 +26,10 @@ ALL_MAY_BE_READ = (
 )
 """Whether PostgreSQL is the authority of all these tables at these epochs. Values: tables, epochs."""
 
-FIND_STAMPS = "SELECT 1 FROM dualstore.outbox WHERE stamp = ANY ($1::bytea[]) LIMIT 1"
+FIND_STAMPS = (
+    "SELECT 1 FROM dualstore.receipts WHERE stamp = ANY ($1::bytea[]) "
+    "UNION ALL SELECT 1 FROM dualstore.outbox WHERE stamp = ANY ($1::bytea[]) LIMIT 1"
+)
 """A row where one of these stamps was written in the last minutes. Values: stamps."""
 
 KNOWN_TOKEN = (
@@ -68,6 +72,18 @@ _ANY_ROW = f"CASE WHEN t.{REVISION} IS NULL THEN '{{}}' ELSE '{MET}' END"
 _FOUND_TO_CHANGE = (
     f"{REVISION} = (SELECT {REVISION} FROM found WHERE verdict_ = '{MET}' AND role_ = 'authority')"
 )
+
+
+_WRITTEN = "(EXISTS (SELECT FROM changed) OR EXISTS (SELECT FROM created))"
+_GONE = "EXISTS (SELECT FROM gone)"
+
+
+def _receipt(stamp: str, is_done: str) -> str:
+    """At stage `complete`: what tells of a write whose reply was lost, in place of the trigger's note."""
+    return (
+        f"receipt AS (INSERT INTO dualstore.receipts (stamp) SELECT {stamp} FROM found "
+        f"WHERE receipted_ IS NOT NULL AND {is_done})"
+    )
 
 
 def verdict(holds: str, attributes: str, *, nothing: str, decidable: str = "true") -> str:
@@ -143,7 +159,8 @@ class AuthorityStatements(TableStatements):
 
         One statement: the row that it finds is the one that it writes over, or it writes none. Who takes no
         lock may change the row meanwhile, and then its revision is another. Answers one row: as
-        `get_as_authority`, then the verdict, and whether the row was written.
+        `get_as_authority`, then the verdict, whether a write leaves a receipt (null: no), and whether it was
+        made.
         Values: row, table name, epoch, key bytes, the verdict's.
 
         Args:
@@ -158,8 +175,8 @@ class AuthorityStatements(TableStatements):
             f"created AS ({self.insert} WHERE EXISTS (SELECT FROM found WHERE verdict_ = '{ABSENT}' "
             f"AND role_ = 'authority') ON CONFLICT ({', '.join(self.key_names)}) DO NOTHING RETURNING 1), "
             f"cleared AS (DELETE FROM dualstore.tombstones WHERE EXISTS (SELECT FROM created) "
-            f"AND table_name = {table} AND {is_key(key)}) "
-            "SELECT found.*, EXISTS (SELECT FROM changed) OR EXISTS (SELECT FROM created) FROM found"
+            f"AND table_name = {table} AND {is_key(key)}), "
+            f"{_receipt(self.mapping.placeholders[-1], _WRITTEN)} SELECT found.*, {_WRITTEN} FROM found"
         )
 
     def remove_where(self, verdict: str) -> str:
@@ -171,12 +188,14 @@ class AuthorityStatements(TableStatements):
             verdict: on the row `t`; its placeholders begin with `first_of_remove`.
         """
         table, epoch, key, stamp = self.after_key(4)
+        decoded = f"decode({stamp}, 'hex')"
         buried = self.bury(table, key, "(SELECT dualstore_stamp FROM gone)", "EXISTS (SELECT FROM gone)")
         return (
             f"WITH {self._found(verdict, table, epoch)}, "
             f"gone AS (DELETE FROM {self.table} WHERE {self.key} AND {_FOUND_TO_CHANGE} "
             f"AND {_deletion_noted(stamp)} RETURNING dualstore_stamp), "
-            f"buried AS ({buried}) SELECT found.*, EXISTS (SELECT FROM gone) FROM found"
+            f"buried AS ({buried}), {_receipt(decoded, _GONE)} "
+            f"SELECT found.*, {_GONE} FROM found"
         )
 
     @cached_property
@@ -201,9 +220,17 @@ class AuthorityStatements(TableStatements):
 
     def _found(self, verdict: str, table: str, epoch: str) -> str:
         return (
-            f"found AS MATERIALIZED (SELECT {self._read}, {role_at(table, epoch)} AS role_, "
-            f"{verdict} AS verdict_ FROM (SELECT) one LEFT JOIN {self.table} t ON {self.key_of('t.')})"
+            f"found AS MATERIALIZED (SELECT {self._read}, fence.role AS role_, {verdict} AS verdict_, "
+            f"CASE fence.stage WHEN 'complete' THEN {self._leaves_receipt} END AS receipted_ "
+            "FROM (SELECT) one LEFT JOIN dualstore.control fence "
+            f"ON fence.table_name = {table} AND fence.epoch = {epoch}::bigint "
+            f"LEFT JOIN {self.table} t ON {self.key_of('t.')})"
         )
+
+    @cached_property
+    def _leaves_receipt(self) -> str:
+        """Tells the triggers of the table that this statement leaves a receipt."""
+        return f"set_config('dualstore.writer', {literal(receipted(self.mapping))}, true)"
 
     @cached_property
     def still_there(self) -> str:

@@ -62,6 +62,46 @@ def text_array(texts: Iterable[str]) -> str:
     return "{" + ",".join([f'"{text}"' for text in escaped]) + "}"
 
 
+class Answer:
+    """What a statement has answered; loaded when it is asked for, by whoever still has the connection.
+
+    Args:
+        exchange: what asked.
+        result: libpq's.
+    """
+
+    __slots__ = ("_exchange", "_result")
+
+    def __init__(self, exchange: "Exchange", result: Any) -> None:
+        self._exchange = exchange
+        self._result = result
+
+    @property
+    def rows(self) -> list[Row]:
+        """Its rows; none where it has none to give.
+
+        Raises:
+            Unreadable: they cannot be loaded.
+        """
+        return self._exchange.loaded(self._result)
+
+    def texts(self, first: int) -> list[str | None]:
+        """The values of the first row from a column on, as PostgreSQL writes them; None: null."""
+        value, columns = self._result.get_value, range(first, self._result.nfields)
+        return [None if (sent := value(0, column)) is None else sent.decode() for column in columns]
+
+    def sizes_bytes(self, columns: int) -> list[int] | None:
+        """How long the first values of the first row are in UTF-8, as they were sent; null is empty.
+
+        Returns:
+            None where they were sent in another encoding.
+        """
+        if not self._exchange.in_utf8:
+            return None
+        value = self._result.get_value
+        return [len(value(0, column) or b"") for column in range(columns)]
+
+
 class Exchange:
     """What is said on one connection, for as long as that lasts.
 
@@ -76,6 +116,7 @@ class Exchange:
         self._connection = connection
         self._pgconn = connection.pgconn
         self._encoding = connection.info.encoding
+        self.in_utf8 = self._encoding == "utf-8"
         self._transformer = Transformer(connection)
         self._register: Any = connection._prepared  # noqa: SLF001 - see above
         self._often: dict[_Query, None] = {}
@@ -88,15 +129,17 @@ class Exchange:
             Unreadable: it succeeded, but its rows cannot be loaded.
         """
         asked = self._dumped(statement)
-        prepare, name = self._prepared(asked.query)
-        if prepare is Prepare.SHOULD:  # which takes two messages
-            return self.together((statement,))[0]
-        sent = self._send(asked, prepare, name)
+        sent = self._sent_prepared(asked)
+        if sent is None:
+            prepare, name = self._prepared(asked.query)
+            if prepare is Prepare.SHOULD:  # which takes two messages
+                return self.together((statement,))[0]
+            sent = self._send(asked, prepare, name)
         results = self._connection.wait(execute(self._pgconn))
         self._note(sent, results)
         # A deferred constraint fails behind the statement's own answer.
         self._raise_failure([sent], results)
-        return self._rows(results[0])
+        return self.loaded(results[0])
 
     def together(self, statements: Sequence[Statement]) -> list[list[Row]]:
         """Run several statements in one round trip; the rows of each (none where it has none to give).
@@ -108,10 +151,16 @@ class Exchange:
             psycopg.Error: of the one that failed.
             Unreadable: all of them succeeded, but a row cannot be loaded.
         """
+        return [answer.rows for answer in self.answers(statements)]
+
+    def answers(self, statements: Sequence[Statement]) -> list[Answer]:
+        """As `together`, with nothing loaded yet."""
         asked = list(map(self._dumped, statements))
         self._pgconn.enter_pipeline_mode()
         try:
-            sent = [self._send(each, *self._prepared(each.query)) for each in asked]
+            sent = [
+                self._sent_prepared(each) or self._send(each, *self._prepared(each.query)) for each in asked
+            ]
             self._pgconn.pipeline_sync()
             results = self._connection.wait(_results(self._pgconn))
         finally:
@@ -129,7 +178,7 @@ class Exchange:
         self._raise_failure(sent, results)
         if self._register._to_flush:  # noqa: SLF001 - as cursors do: the register is full
             self._connection.wait(self._register.maintain_gen(self._connection))
-        return [self._rows(answer) for (answer,) in answers]
+        return [Answer(self, answer) for (answer,) in answers]
 
     def _dumped(self, statement: Statement) -> _Asked:
         text, values = statement
@@ -155,6 +204,16 @@ class Exchange:
             if len(often) > register.prepared_max:
                 del often[next(iter(often))]
         return prepare, name
+
+    def _sent_prepared(self, asked: _Asked) -> _Sent | None:
+        """Send a statement that has been prepared, as nearly every one has; None: it has not."""
+        register, query = self._register, asked.query
+        name = register._names.get(query)  # noqa: SLF001 - see above
+        if name is None or register.prepare_threshold is None:
+            return None
+        register._names.move_to_end(query)  # noqa: SLF001 - as psycopg does: what was used last goes last
+        self._pgconn.send_query_prepared(name, asked.values, param_formats=asked.formats)
+        return _Sent(query, Prepare.YES, name, None)
 
     def _send(self, asked: _Asked, prepare: Prepare, name: bytes) -> _Sent:
         (text, types), values, formats = asked
@@ -194,7 +253,8 @@ class Exchange:
             if (name := register._names.pop(register.key(each.query), None)) is not None:  # noqa: SLF001 - as above
                 register._to_flush.append(name)  # noqa: SLF001 - as above
 
-    def _rows(self, result: Any) -> list[Row]:
+    def loaded(self, result: Any) -> list[Row]:
+        """The rows of a result; see `Answer.rows`."""
         if result.status != ExecStatus.TUPLES_OK:
             return []
         self._transformer.set_pgresult(result)

@@ -261,7 +261,7 @@ class PostgresMirror:
             answer = self._run(lambda session: session.rows(*write), doing, on=held)
         else:
             lock = self._sessions.lock(target.lock_key, writer="mirror")
-            (answer,) = self._run(lambda session: session.under_lock(lock, write), doing)
+            answer = self._run(lambda session: session.under_lock(lock, write).rows, doing)
         return _held(answer, target.table, epoch, doing)
 
     def _run(self, work: Callable[[Session], T], doing: str, *, on: Session | None = None) -> T:

@@ -45,7 +45,8 @@ _DOCUMENTS = frozenset({"json", "jsonb"})
 _NUMBERS, _BEYOND = frozenset({"numeric", "float4", "float8"}), "1e126"
 # Beyond these, infinity included, psycopg reads none, in no time zone.
 _LONG = ("0002-01-01 00:00:00+00", "9998-12-31 00:00:00+00")
-_MOMENTS = {"timestamp": _LONG, "timestamptz": _LONG, "date": ("0001-01-01", "9999-12-31")}
+READABLE_MOMENTS = {"timestamp": _LONG, "timestamptz": _LONG, "date": ("0001-01-01", "9999-12-31")}
+"""The first and the last moment of a SQL type that an item can be made of."""
 _BITS = {"int2": 15, "int4": 31, "int8": 63}
 
 
@@ -84,7 +85,7 @@ class RowUpdates:
         told, shared = [f"coalesce(octet_length(t.{quoted(OVERFLOW_COLUMN)}::text), 0)"], 0
         for column in self.mapping.columns:
             shared += len(column.attribute.encode()) + _SHORT_BYTES
-            most = _most_bytes(column)
+            most = largest_bytes(column)
             if most is not None:
                 shared += most
                 continue
@@ -218,7 +219,7 @@ def _held_by_decimal(precision: int, scale: int, number: str) -> str:
     return f"{number} = round({number}, {scale}) AND abs({number}) < 1e{precision - scale}"
 
 
-def _most_bytes(column: MappedColumn) -> int | None:
+def largest_bytes(column: MappedColumn) -> int | None:
     """The size of a column's largest value; None where it has none."""
     codec, type_ = column.codec, actual_type(column.column.type)
     if isinstance(type_, sa.Enum):
@@ -246,7 +247,9 @@ def _readable(column: MappedColumn) -> str | None:
         return f"coalesce({value} BETWEEN -{_BEYOND} AND {_BEYOND}, true)"
     if codec.pg_type.removesuffix("[]") in _NUMBERS:
         return f"coalesce({_BEYOND} >= ALL ({value}) AND -{_BEYOND} <= ALL ({value}), {value} IS NULL)"
-    if codec.pg_type in _MOMENTS:
-        earliest, latest = (f"{codec.pg_type} {literal(moment)}" for moment in _MOMENTS[codec.pg_type])
+    if codec.pg_type in READABLE_MOMENTS:
+        earliest, latest = (
+            f"{codec.pg_type} {literal(moment)}" for moment in READABLE_MOMENTS[codec.pg_type]
+        )
         return f"coalesce({value} BETWEEN {earliest} AND {latest}, true)"
     return None

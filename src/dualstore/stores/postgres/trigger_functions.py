@@ -19,11 +19,8 @@ _IDENTIFIER_SIZE_BYTES = 63
 NOT_MIRROR = f"{WRITER} IS DISTINCT FROM 'mirror'"
 # Of writes that dualstore makes as the authority, those need a stamp that it did not ask for: a cascade, or
 # what a trigger of the team's own does.
-_UNSTAMPED_INSERT = f"{NOT_MIRROR} AND ({WRITER} IS DISTINCT FROM 'authority' OR NEW.{STAMP} IS NULL)"
-_UNSTAMPED_UPDATE = (
-    f"{NOT_MIRROR} AND ({WRITER} IS DISTINCT FROM 'authority' "
-    f"OR NEW.{STAMP} IS NULL OR NEW.{STAMP} IS NOT DISTINCT FROM OLD.{STAMP})"
-)
+_UNSTAMPED_INSERT = f"NEW.{STAMP} IS NULL"
+_UNSTAMPED_UPDATE = f"NEW.{STAMP} IS NULL OR NEW.{STAMP} IS NOT DISTINCT FROM OLD.{STAMP}"
 
 
 @dataclass(frozen=True)
@@ -68,14 +65,36 @@ def table_triggers(mapping: TableMapping, *, departed: str = "", arrived: str = 
         arrived: what is done at last before another change is noted.
     """
     noting = _note(mapping, departed, arrived)
+    unnoted = _unless("mirror", receipted(mapping))
     stamp, note = function_named(mapping, "stamp"), function_named(mapping, "note")
     refuse = function_named(mapping, "truncate")
+    inserted, updated = (_stamps(mapping, each) for each in (_UNSTAMPED_INSERT, _UNSTAMPED_UPDATE))
     return (
-        Trigger("dualstore_stamp_insert", "BEFORE INSERT", "ROW", _UNSTAMPED_INSERT, stamp, _stamp(mapping)),
-        Trigger("dualstore_stamp_update", "BEFORE UPDATE", "ROW", _UNSTAMPED_UPDATE, stamp, _stamp(mapping)),
-        Trigger("dualstore_note", "AFTER INSERT OR UPDATE OR DELETE", "ROW", NOT_MIRROR, note, noting),
+        Trigger("dualstore_stamp_insert", "BEFORE INSERT", "ROW", inserted, stamp, _stamp(mapping)),
+        Trigger("dualstore_stamp_update", "BEFORE UPDATE", "ROW", updated, stamp, _stamp(mapping)),
+        Trigger("dualstore_note", "AFTER INSERT OR UPDATE OR DELETE", "ROW", unnoted, note, noting),
         Trigger("dualstore_truncate", "BEFORE TRUNCATE", "STATEMENT", "", refuse, _truncate(mapping)),
     )
+
+
+def receipted(mapping: TableMapping) -> str:
+    """What `dualstore.writer` is while the authority writes one SQL table, this one, at stage `complete`.
+
+    Its statement leaves a receipt itself, so its changes are not to be noted (ADR 30). Rows of other tables
+    that it changes, by cascades or the team's own triggers, are another writer's.
+    """
+    return f"receipted {blake2b(sql_table(mapping).encode(), digest_size=8).hexdigest()}"
+
+
+# The server reads a condition anew for each statement that fires its trigger: a short one is worth 5 µs.
+def _unless(*writers: str) -> str:
+    return f"({WRITER} = ANY ({literal('{' + ','.join(writers) + '}')})) IS NOT TRUE"
+
+
+def _stamps(mapping: TableMapping, unstamped: str) -> str:
+    """Whether a row is to be stamped: where its writer is the authority, only one that has no fresh stamp."""
+    others = _unless("mirror", "authority", receipted(mapping))
+    return f"CASE WHEN {unstamped} THEN {NOT_MIRROR} ELSE {others} END"
 
 
 def function_named(mapping: TableMapping, purpose: str) -> str:
@@ -108,9 +127,10 @@ def _note(mapping: TableMapping, departed: str, arrived: str) -> str:
     """An outbox row for each change of a key, in one statement with the look at the control record.
 
     At stage `complete` nobody works the outbox off: there dualstore's own changes leave a finished row, which
-    still answers for a COMMIT whose reply was lost, and all others none. The role may change between the two
-    looks at it, hence the loop. A transaction at REPEATABLE READ, as dualstore's own never are, would go
-    by the role of its first statement, though the authority has moved since: it is refused.
+    still answers for a COMMIT whose reply was lost, unless they leave a receipt themselves, and all others
+    none. The role may change between the two looks at it, hence the loop. A transaction at REPEATABLE READ,
+    as dualstore's own never are, would go by the role of its first statement, though the authority has moved
+    since: it is refused.
     """
     name = literal(mapping.shape.name)
     change = _entry(name, "named", "made", "replaced")

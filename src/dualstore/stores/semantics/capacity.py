@@ -35,7 +35,12 @@ def write_units(old: Item | None, new: Item | None, *, new_size_bytes: int | Non
     before = 0 if old is None else item_size_bytes(old)
     if new_size_bytes is None:
         new_size_bytes = 0 if new is None else item_size_bytes(new)
-    return float(_units(max(before, new_size_bytes), _WRITE_UNIT_BYTES))
+    return write_units_of(max(before, new_size_bytes))
+
+
+def write_units_of(size_bytes: int) -> float:
+    """The units of a write whose larger item is so large."""
+    return float(_units(size_bytes, _WRITE_UNIT_BYTES))
 
 
 def _units(size_bytes: int, unit_bytes: int) -> int:

@@ -13,6 +13,7 @@ from dualstore.expressions import LEGACY_PARAMETERS, check_placeholders, reject_
 from dualstore.items import TableShape, validate_item, validate_value
 from dualstore.operations import (
     ConditionalWrite,
+    DeleteItem,
     KeyedOperation,
     PagedRead,
     PutItem,
@@ -71,7 +72,8 @@ def check_expressions(operation: TableOperation) -> None:
         _check_returned(operation)
     if names is not None or values is not None:
         check_placeholders(names, values)
-    _parse(operation)
+    if texts or not isinstance(operation, PutItem | DeleteItem):
+        _parse(operation)
     if names is not None or values is not None:
         reject_unused(names, values, *(request[name] for name in texts))
 
