@@ -1,12 +1,12 @@
-"""What pushing filters down to SQL would save, and which filters it could be done for.
+"""What it saves that PostgreSQL decides filters, and which filters it decides.
 
-    python benchmarks/filters.py [--rounds 9] [--items 1000]
+    python benchmarks/filters.py [--rounds 21] [--items 1000]
 
-Filters of Query and Scan are evaluated in Python: a page ends at 1 MB of *scanned* items, and only a decoded
-item tells its size in DynamoDB (ADR 23). Here is what that costs. A partition is queried with a filter, once
-as the store does it; and once by the SQL that `compile_condition` makes of the filter, which decodes what it
-lets through and nothing else, so that it knows neither ScannedCount nor where the page ends. Both in the
-processor time of the client and by the clock, a scanned item; a figure is the median over the rounds.
+A filter that compiles to SQL is decided where the rows are, and of a row that it leaves out little is fetched
+(ADR 29). A partition is queried with filters that let 1 in 100, half and all of its items through, and
+counted: as the store does it, and with every row fetched whole and the filter evaluated in Python. Both in
+the processor time of the client and of the server (Linux only), a scanned item, medians over the rounds, in
+turns; the ratio is the median of each round's. Items have a document, which SQL does not size, or none.
 """
 
 import argparse
@@ -14,25 +14,29 @@ import re
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest.mock import patch
 
-import psycopg
 import sqlalchemy as sa
 from orders import Base, OrderRow, item_of, order_model
 
 from dualstore import schema
 from dualstore.expressions import Condition, compile_condition, condition
 from dualstore.items import Item
-from dualstore.mapping import OVERFLOW_COLUMN, TableMapping, map_table
+from dualstore.mapping import TableMapping, map_table
 from dualstore.operations import PutItem, Query
-from dualstore.stores.postgres import PostgresStore
+from dualstore.stores.postgres import PostgresStore, pages
 from dualstore.stores.postgres.authority_single import sql_columns
 from dualstore.testing.servers import PostgresServer
 
-PARTITION = "customer"
+PARTITIONS = {"with a document": "customer", "without one": "plain"}
 NAMES = {"#n": "number", "#note": "note", "#total": "total", "#paid": "paid", "#a": "address"}
 VALUES: Item = {
     ":t": {"N": "990"},
     ":u": {"N": "995"},
+    ":h": {"N": "500"},
+    ":z": {"N": "0"},
     ":s": {"S": "n"},
     ":y": {"BOOL": True},
     ":m": {"S": "S"},
@@ -58,7 +62,12 @@ FILTERS = (
     "#a = :s",
 )
 """Filters of the kinds that AWS documents, as applications write them."""
-MEASURED = {"1 in 100": "#total >= :t", "all": "attribute_exists(#note)", "none": "#paid = :y"}
+MEASURED: dict[str, dict[str, str]] = {
+    "1 in 100 found": {"FilterExpression": "#total >= :t"},
+    "half found": {"FilterExpression": "#total >= :h"},
+    "all found": {"FilterExpression": "#total >= :z"},
+    "all counted": {"Select": "COUNT"},
+}
 
 
 def placeholders(text: str) -> set[str]:
@@ -71,99 +80,104 @@ def bound(text: str) -> Condition:
 
 
 def filled(engine: sa.Engine, items: int) -> TableMapping:
-    """The table with a partition of so many items, whose totals are 0 to 999."""
+    """The table with partitions of so many items, whose totals are 0 to 999."""
     mapping = map_table("orders", order_model("orders", "http://localhost"), OrderRow)
     schema.upgrade(engine)
     Base.metadata.create_all(engine)
     store = PostgresStore(engine, {"orders": mapping})
     for number in range(items):
-        total = {"total": {"N": str(number % 1000)}, "customer": {"S": PARTITION}}
-        store.execute(PutItem({"TableName": "orders", "Item": {**item_of(number), **total}}))
+        item = {**item_of(number), "total": {"N": str(number % 1000)}}
+        plain = {name: value for name, value in item.items() if name != "address"}
+        for partition, each in zip(PARTITIONS.values(), (item, plain), strict=True):
+            store.execute(PutItem({"TableName": "orders", "Item": {**each, "customer": {"S": partition}}}))
+    with engine.begin() as connection:
+        connection.exec_driver_sql("ANALYZE orders")
     return mapping
 
 
-def by_evaluator(store: PostgresStore, text: str) -> Callable[[], int]:
-    """All pages of a Query, as the store makes them; how many items they hold."""
-    used = placeholders(text)
-    request = {
+def query(store: PostgresStore, partition: str, asked: dict[str, str]) -> Callable[[], list[Any]]:
+    """All pages of a Query."""
+    used = placeholders(asked.get("FilterExpression", ""))
+    request: dict[str, Any] = {
         "TableName": "orders",
         "KeyConditionExpression": "customer = :c",
-        "FilterExpression": text,
-        "ExpressionAttributeNames": {name: NAMES[name] for name in used & NAMES.keys()},
         "ExpressionAttributeValues": {
-            ":c": {"S": PARTITION},
+            ":c": {"S": partition},
             **{name: VALUES[name] for name in used & VALUES.keys()},
         },
+        **asked,
     }
+    if names := used & NAMES.keys():
+        request["ExpressionAttributeNames"] = {name: NAMES[name] for name in names}
 
-    def call() -> int:
-        found, start = 0, None
-        while True:
-            more = {} if start is None else {"ExclusiveStartKey": start}
-            answer = store.execute(Query({**request, **more}))
-            found += len(answer["Items"])
-            if (start := answer.get("LastEvaluatedKey")) is None:
-                return found
-
-    return call
-
-
-def by_sql(connection: psycopg.Connection, mapping: TableMapping, text: str) -> Callable[[], int]:
-    """The items that SQL lets through, decoded; how many."""
-    compiled = compile_condition(bound(text), sql_columns(mapping), first=2)
-    assert compiled is not None
-    attributes = f"${2 + len(compiled.values)}"
-    statement = (
-        f"SELECT {', '.join(mapping.read_expressions('t'))} FROM {mapping.table.name} t WHERE customer = $1 "
-        f"AND (coalesce(t.{OVERFLOW_COLUMN} ?| {attributes}::text[], false) OR {compiled.holds}) "
-        "ORDER BY number"
-    )
-    values = (PARTITION, *compiled.values, list(compiled.attributes))
-
-    def call() -> int:
-        with psycopg.RawCursor(connection) as cursor:
-            return len([mapping.decode(row) for row in cursor.execute(statement, values, prepare=True)])
+    def call() -> list[Any]:
+        found = [store.execute(Query(request))]
+        while (start := found[-1].get("LastEvaluatedKey")) is not None:
+            found.append(store.execute(Query({**request, "ExclusiveStartKey": start})))
+        return found
 
     return call
 
 
-def microseconds(call: Callable[[], int], items: int) -> tuple[float, float]:
-    """Of one call, for each scanned item: the client's processor, and the clock."""
-    worked, started = time.thread_time(), time.perf_counter()
+class Worked(NamedTuple):
+    """Processor time for a scanned item, in microseconds."""
+
+    client: float
+    server: float
+
+
+def worked(call: Callable[[], Any], server: Path, items: int) -> Worked:
+    def server_ns() -> int:
+        return int(server.read_text().split()[0])
+
+    client_before, server_before = time.thread_time_ns(), server_ns()
     call()
-    return (time.thread_time() - worked) / items * 1e6, (time.perf_counter() - started) / items * 1e6
+    client_ns = time.thread_time_ns() - client_before
+    return Worked(client_ns / items / 1000, (server_ns() - server_before) / items / 1000)
+
+
+def compared(call: Callable[[], Any], server: Path, rounds: int, items: int) -> str:
+    """What a Query costs with every row fetched whole, and as it is; both answer the same."""
+    taken: list[tuple[Worked, Worked]] = []
+    for _ in range(5 + rounds):  # statements are prepared, and their plans kept, after a few
+        with patch.object(pages, "weights", lambda *_: None):
+            whole, before = call(), worked(call, server, items)
+        assert call() == whole
+        taken.append((before, worked(call, server, items)))
+    del taken[:5]
+    (client, server_), (client_now, server_now) = (
+        map(statistics.median, zip(*each, strict=True)) for each in zip(*taken, strict=True)
+    )
+    ratio = statistics.median(sum(now) / sum(before) for before, now in taken)
+    return (
+        f"{client:.1f} + {server_:.1f} µs with every row whole, "
+        f"{client_now:.1f} + {server_now:.1f} now: {ratio:.2f}"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=9, help="how often each is measured (default: 9)")
-    parser.add_argument("--items", type=int, default=1000, help="of the partition (default: 1000)")
+    parser.add_argument("--rounds", type=int, default=21, help="how often each is measured (default: 21)")
+    parser.add_argument("--items", type=int, default=1000, help="of a partition (default: 1000)")
     options = parser.parse_args()
     with PostgresServer(settings={"fsync": "off"}) as server:
-        engine = sa.create_engine(server.create_database())
+        engine = sa.create_engine(server.create_database(), pool_size=1)
         mapping = filled(engine, options.items)
         compiled = [text for text in FILTERS if compile_condition(bound(text), sql_columns(mapping), first=1)]
         print(f"{len(compiled)} of {len(FILTERS)} kinds of filters compile to SQL; these do not:")
         print("  " + ", ".join(text for text in FILTERS if text not in compiled))
-        print(f"µs for each of {options.items} scanned items, processor time of the client / clock")
+        print(f"client + server, for each of {options.items} scanned items:")
         store = PostgresStore(engine, {"orders": mapping})
-        dsn = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
-        with psycopg.connect(dsn, autocommit=True) as connection:
-            for share, text in MEASURED.items():
-                ways = {"evaluated": by_evaluator(store, text), "by SQL": by_sql(connection, mapping, text)}
-                assert len({call() for call in ways.values()}) == 1, "both find the same"
-                taken = {
-                    name: [microseconds(call, options.items) for _ in range(options.rounds)]
-                    for name, call in ways.items()
-                }
-                told = (
-                    f"{name} {statistics.median(cpu for cpu, _ in each):.1f} / "
-                    f"{statistics.median(wall for _, wall in each):.1f}"
-                    for name, each in taken.items()
-                )
-                print(f"  {share:>8} let through: {', '.join(told)}")
+        with engine.connect() as connection:
+            backend = Path(
+                f"/proc/{connection.exec_driver_sql('SELECT pg_backend_pid()').scalar_one()}/schedstat"
+            )
+        for kind, partition in PARTITIONS.items():
+            for share, asked in MEASURED.items():
+                call = query(store, partition, asked)
+                print(f"  {kind}, {share}: {compared(call, backend, options.rounds, options.items)}")
         engine.dispose()
 
 

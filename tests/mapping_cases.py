@@ -40,6 +40,7 @@ class Base(DeclarativeBase):
 class Status(StrEnum):
     OPEN = "open"
     SHUT = "shut"
+    GONE = "gone away"
 
 
 class Size(Enum):
@@ -234,7 +235,7 @@ MAPPINGS = {mapping.logical_name: mapping for mapping in (ORDERS, READINGS, SESS
 # Texts that are special to a column of some kind, and near misses of them.
 _SPECIAL_TEXTS = [
     "", "\x00", "\x01", "\x01\x02\x00", "open", "OPEN", "shut", "SMALL", "1", "ab ", "abc", "abcde", "abcdef",
-    "2020-02-29", "2021-02-29", "0001-01-01", "9999-12-31", "20200229", "2020-W01-1",
+    "gone away", "2020-02-29", "2021-02-29", "0001-01-01", "9999-12-31", "20200229", "2020-W01-1",
     "2024-05-06T07:08:09.123456+0000", "2024-05-06T07:08:09.123000+0000", "2024-05-06T07:08:09.123456+0100",
     "0001-01-01T00:00:00.000000+0000", "9999-12-31T23:59:59.999999+0000", "2024-05-06T07:08:09+0000",
     "2024-05-06T24:00:00.000000+0000", "2024-05-06", "2024-05-06T07:08:09.123456", "2024-05-06T07:08+00:00",
@@ -298,7 +299,7 @@ values = st.recursive(
 )
 """Any attribute value that DynamoDB accepts."""
 
-_plain = st.recursive(
+plain_values = st.recursive(
     st.one_of([_of_type(type_, _CONTENTS[type_]) for type_ in ("S", "N", "BOOL", "NULL")]),
     lambda inner: (
         _of_type("L", st.lists(inner, max_size=4))
@@ -306,10 +307,11 @@ _plain = st.recursive(
     ),
     max_leaves=8,
 )
+"""A value that a JSON column holds as it is: no binary, no sets."""
 _TYPED = {
     **{type_: _of_type(type_, contents) for type_, contents in _CONTENTS.items()},
-    "L": _of_type("L", st.lists(_plain, max_size=4) | st.lists(_of_type("S", texts), max_size=4)),
-    "M": _of_type("M", st.dictionaries(texts.filter(bool), _plain, max_size=4)),
+    "L": _of_type("L", st.lists(plain_values, max_size=4) | st.lists(_of_type("S", texts), max_size=4)),
+    "M": _of_type("M", st.dictionaries(texts.filter(bool), plain_values, max_size=4)),
 }
 
 

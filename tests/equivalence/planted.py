@@ -53,8 +53,8 @@ def _statement(change: Callable[[Walk, str], str]) -> Any:
     """A fault in the SQL of Query and Scan."""
     statement = Walk._statement
 
-    def wrong(self: Walk, after: Any, rows: int) -> Any:
-        text, values = statement(self, after, rows)
+    def wrong(self: Walk, after: Any, rows: int, weights: Any) -> Any:
+        text, values = statement(self, after, rows, weights)
         return change(self, text), values
 
     return mock.patch.object(Walk, "_statement", wrong)

@@ -92,7 +92,7 @@ def compile_condition(
         counterpart.
     """
     read = attributes_read(condition)
-    if any(name in _HIDDEN or not _STORED_OTHERWISE.isdisjoint(name) for name in read):
+    if not all(map(_is_stored_as_it_is, read)):
         return None
     compiler = _Compiler(columns, first)
     try:
@@ -100,6 +100,16 @@ def compile_condition(
     except _NotCompiled:
         return None
     return SqlCondition(holds, compiler.values, sorted(read), evaluate(condition, None))
+
+
+def _is_stored_as_it_is(name: str) -> bool:
+    if name in _HIDDEN or not _STORED_OTHERWISE.isdisjoint(name):
+        return False
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # no item has such an attribute, and no statement can ask for it
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from decimal import Decimal
 from json.encoder import encode_basestring
 from typing import Any
 
-from dualstore.items import AttributeValue, Item, number, number_text
+from dualstore.items import AttributeValue, Item, number, number_text, text_size_bytes, value_size_bytes
 from dualstore.mapping.text import escape, unescape
 
 _quote: Callable[[str], str] = encode_basestring
@@ -128,6 +128,31 @@ _parse: Callable[[str], Any] = json.JSONDecoder(
 def plain_value(text: str) -> AttributeValue:
     """The attribute value behind a plain JSON text: the inverse of `plain_list` and `plain_map`."""
     return _parsed(_parse(text))
+
+
+_numerals: Callable[[str], list[str]] = re.compile(r"[-.0-9]+").findall
+_SURELY_EXACT_CHARACTERS = 38
+
+
+def jsonb_size_bytes(text: str) -> int:
+    """What a document counts for: `items.value_size_bytes` of `plain_value`, in a third of its time or less.
+
+    Of an item that a filter leaves out nothing else is asked.
+
+    Args:
+        text: an object or array as PostgreSQL writes `jsonb`: numerals without exponents, `{}` and `[]` where
+            they are empty.
+    """
+    pieces = text.split('"')
+    frame = '"'.join(pieces[::2])  # what is left without the strings and names
+    numerals = _numerals(frame)
+    if "\\" in text or any(len(each) > _SURELY_EXACT_CHARACTERS for each in numerals):
+        return value_size_bytes(plain_value(text))
+    containers, empty = frame.count("{") + frame.count("["), frame.count("{}") + frame.count("[]")
+    flags = frame.count("r") + frame.count("f") + frame.count("n")  # of true, false and null
+    # A list or map counts for 3, and each element for 1 more than itself: one more than there are commas.
+    size = 4 * containers - empty + frame.count(",") + flags + text_size_bytes("".join(pieces[1::2]))
+    return size + sum([value_size_bytes({"N": numeral}) for numeral in numerals])
 
 
 def _typed(value: AttributeValue) -> str:

@@ -1,16 +1,24 @@
 """Attribute values as JSON texts, plain and typed."""
 
 import json
+import re
 from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dualstore.items import content_of, normalized, normalized_item
+from dualstore.items import content_of, normalized, normalized_item, value_size_bytes
 from dualstore.mapping import typed_item, typed_json
-from dualstore.mapping.documents import decimal_text, numeral_text, plain_list, plain_map, plain_value
-from mapping_cases import numbers, texts, values
+from dualstore.mapping.documents import (
+    decimal_text,
+    jsonb_size_bytes,
+    numeral_text,
+    plain_list,
+    plain_map,
+    plain_value,
+)
+from mapping_cases import numbers, plain_values, texts, values
 
 
 @given(st.dictionaries(texts.filter(bool), values.map(normalized)))
@@ -29,6 +37,13 @@ def test_plain_json_gives_every_value_back_or_is_not_made(value):
     write = {"L": plain_list, "M": plain_map}.get(*value, lambda content: None)
     text = write(content_of(value))
     assert text is None or plain_value(text) == value
+
+
+@given(st.lists(plain_values))
+def test_a_document_counts_for_what_its_value_does(elements):
+    text = plain_list(elements)
+    spaced = re.sub(r'("(?:[^"\\]|\\.)*")|([:,])', lambda part: part[1] or f"{part[2]} ", text)
+    assert jsonb_size_bytes(spaced) == value_size_bytes({"L": elements})
 
 
 def test_plain_json_is_what_a_reader_of_sql_expects():

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from dualstore.expressions import SortCondition
-from dualstore.items import AttributeValue, Item, Key, KeyAttribute, content_of, item_size_bytes
+from dualstore.items import AttributeValue, Key, KeyAttribute, content_of, item_size_bytes
 from dualstore.mapping import Mapped, TableMapping
 from dualstore.operations import Scan
 from dualstore.stores.postgres.attributes import SqlAttribute, Values, sql_attribute
@@ -14,7 +14,8 @@ from dualstore.stores.postgres.python_sort import sorted_page, warn_once
 from dualstore.stores.postgres.sessions import Session
 from dualstore.stores.postgres.split_statements import SplitStatements, Statements
 from dualstore.stores.postgres.statements import TableStatements
-from dualstore.stores.semantics import MAX_PAGE_SIZE_BYTES, PagePlan
+from dualstore.stores.postgres.weights import Weights, weights
+from dualstore.stores.semantics import MAX_PAGE_SIZE_BYTES, PagePlan, Scanned, scanned
 
 # The number of rows is part of the statement's text, since the planner must know it; so they are few.
 # 64 items of the greatest size take 26 MB of memory.
@@ -52,36 +53,79 @@ class Walk:
         ):
             warn_once(self.planned.shape.name, self.planned.operation.index, _NO_COLUMN)
         start = self.planned.start_key if self._sorted_in_sql else None
-        return self._statement(start, self._first_chunk_rows)
+        return self._statement(start, self._first_chunk_rows, self._first_weights)
 
-    def items(self, session: Session, first: list[Row]) -> Iterator[Item]:
-        """The items in the order of the walk, read as they are asked for.
+    def scanned(self, session: Session, first: list[Row]) -> Iterator[Scanned]:
+        """What is come by in the order of the walk, read as it is asked for.
 
         Args:
             session: where to read on.
             first: what the statement `first` answered.
         """
-        items = self._rows(session, first)
-        return items if self._sorted_in_sql else sorted_page(self.planned, items)
+        walked = self._walked(session, first)
+        if self._sorted_in_sql:
+            return walked
+        return (
+            scanned(self.planned, item)
+            for item in sorted_page(self.planned, (each.item() for each in walked))
+        )
 
-    def _rows(self, session: Session, first: list[Row]) -> Iterator[Item]:
-        rows, asked = first, self._first_chunk_rows
-        while True:
-            items = [self._read.decode(row) for row in rows]
-            yield from items
-            if len(items) < asked:
+    def _walked(self, session: Session, first: list[Row]) -> Iterator[Scanned]:
+        rows, asked, weights = first, self._first_chunk_rows, self._first_weights
+        while rows:
+            fetched_bytes = 0
+            for row in rows:
+                each = self._scanned(row, weights)
+                fetched_bytes += self._fetched_bytes(each, weights)
+                yield each
+            if len(rows) < asked:
                 return
-            average_bytes = max(1, sum(map(item_size_bytes, items)) // len(items))
+            average_bytes = max(1, fetched_bytes // len(rows))
             asked = _chunk_rows(min(_CHUNK_ROWS[-1], MAX_PAGE_SIZE_BYTES // average_bytes))
-            last: Key = {key.name: items[-1][key.name] for key in self._order}
-            rows = session.rows(*self._statement(last, asked))
+            item, weights = self._scanned(rows[-1], weights).item(), self._weights
+            place = {key.name: item[key.name] for key in self._order}
+            rows = session.rows(*self._statement(place, asked, weights))
 
-    def _statement(self, after: Key | None, rows: int) -> Statement:
+    def _scanned(self, row: Row, weights: Weights | None) -> Scanned:
+        if weights is None:
+            return scanned(self.planned, self._read.decode(row))
+        return weights.scanned(self._read.decode, row)
+
+    def _fetched_bytes(self, each: Scanned, weights: Weights | None) -> int:
+        is_whole = weights is None and self.planned.projected is not None
+        return item_size_bytes(each.item()) if is_whole else each.size_bytes
+
+    def _statement(self, after: Key | None, rows: int, weights: Weights | None) -> Statement:
         values = Values()
         if len(self._branches) == 1:
             (branch,) = self._branches
-            return branch.rows(branch.statements.columns, self._order, after, rows, values), values
+            return self._single(branch, after, rows, values, weights), values
         return self._merged(after, rows, values), values
+
+    def _single(
+        self, branch: "_Branch", after: Key | None, rows: int, values: Values, weights: Weights | None
+    ) -> str:
+        """The rows of the one SQL table that has them."""
+        if weights is None:
+            return branch.rows(branch.statements.columns, self._order, after, rows, values)
+        values += weights.values
+        places = [f"dualstore_place_{number}" for number in range(len(self._order))]
+        weighed = branch.rows(weights.columns, self._order, after, rows, values, named=places)
+        direction = "" if self.planned.forward else " DESC"
+        order = ", ".join(f"t.{place}{direction}" for place in places)
+        return f"SELECT {weights.answered} FROM ({weighed}) t ORDER BY {order}"
+
+    @property
+    def _first_weights(self) -> Weights | None:
+        """How the first rows are weighed: where they are few, that takes longer than to fetch them whole."""
+        return self._weights if self._first_chunk_rows > _FIRST_CHUNK_ROWS else None
+
+    @cached_property
+    def _weights(self) -> Weights | None:
+        """How rows are weighed, or None: each is fetched whole."""
+        if len(self._branches) == 1 and self._sorted_in_sql:
+            return weights(self.planned, self._branches[0].mapping)
+        return None
 
     def _merged(self, after: Key | None, rows: int, values: Values) -> str:
         """The rows of several SQL tables in one order: as many of each as are asked for of all."""

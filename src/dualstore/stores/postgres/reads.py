@@ -163,7 +163,7 @@ def _page(catalog: Catalog, session: Session, operation: Query | Scan, guards: G
     planned = semantics.plan(operation, semantics.shape_of(catalog, operation))
     walk = Walk(catalog.statements(operation.table), planned)
     (first,) = _fetch(session, operation, guards, walk.first())
-    return semantics.page(planned, walk.items(session, first))
+    return semantics.page_of(planned, walk.scanned(session, first))
 
 
 def _batch_get(catalog: Catalog, session: Session, operation: BatchGetItem, guards: Guards) -> Response:

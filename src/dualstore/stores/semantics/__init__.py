@@ -24,7 +24,16 @@ from dualstore.stores.semantics.collections import (
     tell_collections,
 )
 from dualstore.stores.semantics.plans import WritePlan, plan_write
-from dualstore.stores.semantics.reads import MAX_PAGE_SIZE_BYTES, PagePlan, get_response, page, plan
+from dualstore.stores.semantics.reads import (
+    MAX_PAGE_SIZE_BYTES,
+    PagePlan,
+    Scanned,
+    get_response,
+    page,
+    page_of,
+    plan,
+    scanned,
+)
 from dualstore.stores.semantics.requests import shape_named, shape_of
 from dualstore.stores.semantics.transactions import (
     transact_get_response,
@@ -52,6 +61,7 @@ __all__ = [
     "Collection",
     "ConditionCheck",
     "PagePlan",
+    "Scanned",
     "WritePlan",
     "Written",
     "answered",
@@ -67,10 +77,12 @@ __all__ = [
     "delete",
     "get_response",
     "page",
+    "page_of",
     "plan",
     "plan_write",
     "put",
     "repeated",
+    "scanned",
     "shape_named",
     "shape_of",
     "tell_collections",

@@ -1,7 +1,8 @@
 """What a read of one item answers, and how Query and Scan turn items into pages."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from dualstore.errors import invalid
 from dualstore.expressions import (
@@ -133,42 +134,79 @@ def plan(operation: Query | Scan, shape: TableShape) -> PagePlan:
     )
 
 
-def page(planned: PagePlan, items: Iterable[Item]) -> Response:
-    """One page of a Query or Scan.
+class Scanned(NamedTuple):
+    """An item that a Query or Scan comes by, as far as its store has fetched it.
 
-    Reads no further than the page goes, so `items` may be a cursor.
+    Attributes:
+        size_bytes: what it counts for, or what the index holds of it.
+        is_found: whether the filter lets it through; None where that is still to be seen.
+        entry: what is read of it; None where nobody asks: the item is left out, or only counted.
+        item: gives the item, or those of its attributes at least that say where it stands.
+    """
+
+    size_bytes: int
+    is_found: bool | None
+    entry: Item | None
+    item: Callable[[], Item]
+
+
+def scanned(planned: PagePlan, item: Item, *, is_found: bool | None = None) -> Scanned:
+    """A whole item that a Query or Scan comes by.
+
+    Args:
+        planned: the operation.
+        item: the item, or of one that an index holds in part that part at least.
+        is_found: see `Scanned`.
+    """
+    held = planned.projected
+    entry = item if held is None else {name: item[name] for name in item.keys() & held}
+    return Scanned(item_size_bytes(entry), is_found, entry, lambda: item)
+
+
+def page(planned: PagePlan, items: Iterable[Item]) -> Response:
+    """One page of a Query or Scan; see `page_of`.
 
     Args:
         planned: the operation, as `plan` gave it.
         items: whole items in the order of the walk, beginning where the page begins.
     """
+    return page_of(planned, (scanned(planned, item) for item in items))
+
+
+def page_of(planned: PagePlan, walked: Iterable[Scanned]) -> Response:
+    """One page of a Query or Scan.
+
+    Reads no further than the page goes, so `walked` may be a cursor.
+
+    Args:
+        planned: the operation, as `plan` gave it.
+        walked: what it comes by in the order of the walk, beginning where the page begins.
+    """
     operation = planned.operation
     limit, condition = operation.limit, operation.filter
     found: list[Item] = []
-    scanned = size_bytes = 0
+    count = scanned_count = size_bytes = 0
     last: Item | None = None
-    for item, entry in _entries(planned, items):
-        scanned += 1
-        size_bytes += item_size_bytes(entry)
-        if condition is None or evaluate(condition, entry):
-            found.append(entry)
-        if scanned == limit or size_bytes >= MAX_PAGE_SIZE_BYTES:
-            last = item
+    for each in walked:
+        scanned_count += 1
+        size_bytes += each.size_bytes
+        is_found = each.is_found
+        if is_found is None:
+            is_found = condition is None or evaluate(condition, each.entry)
+        if is_found:
+            count += 1
+            if each.entry is not None:
+                found.append(each.entry)
+        if scanned_count == limit or size_bytes >= MAX_PAGE_SIZE_BYTES:
+            last = each.item()
             break
-    response: Response = {"Count": len(found), "ScannedCount": scanned}
+    response: Response = {"Count": count, "ScannedCount": scanned_count}
     if operation.select != "COUNT":
         response["Items"] = [projected(operation, item) for item in found]
     if last is not None:
         response["LastEvaluatedKey"] = {name: last[name] for name in planned.position}
     _add_capacity(response, planned, size_bytes)
     return response
-
-
-def _entries(planned: PagePlan, items: Iterable[Item]) -> Iterator[tuple[Item, Item]]:
-    """Each item and what the index holds of it."""
-    held = planned.projected
-    for item in items:
-        yield item, item if held is None else {name: item[name] for name in item.keys() & held}
 
 
 def _add_capacity(response: Response, planned: PagePlan, size_bytes: int) -> None:
