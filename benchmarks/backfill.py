@@ -4,11 +4,12 @@
 
 The physical limit is two psql streams. Each copies prepared COPY text into a staging table and runs the same
 merge, once in pieces as large as dualstore's own and once in one piece for each stream; the faster of the two
-counts. Straight copies are held against two psql streams that copy into the table itself. dualstore runs a
-whole backfill of an export: manifests, MD5 and counts checked, pieces claimed, gz files read, transcoded,
-staged, merged, each batch in one transaction with its checkpoint, the ledger asked for wishes and limits
-after each, progress shown, older transactions waited for, closed. Its two processes were there before the
-clock started, as psql is a program that is there at once.
+counts. Its merge sorts, since the text lies in the order of the export; dualstore's accelerated rows come
+sorted, so theirs has no `ORDER BY`, and all else is the same statement. Straight copies are held against two
+psql streams that copy into the table itself. dualstore runs a whole backfill of an export: manifests, MD5 and
+counts checked, pieces claimed, gz files read, transcoded, staged, merged, each batch in one transaction with
+its checkpoint, the ledger asked for wishes and limits after each, progress shown, older transactions waited
+for, closed. Its two processes were there before the clock started: psql is a program that is there at once.
 
 All ways run once in each round, the table emptied and a checkpoint made before each; a ratio is the median of
 the ratios within a round. Client cost is the processor time of the worker processes a row, gunzip and psycopg

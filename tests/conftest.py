@@ -1,6 +1,7 @@
 """Fixtures that every test folder shares: the real servers, and what keeps tests off AWS."""
 
 import contextlib
+import functools
 import importlib.metadata
 import os
 import subprocess
@@ -9,8 +10,10 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
+import botocore.session
 import hypothesis
 import pytest
+from botocore.loaders import Loader, create_loader
 
 from dualstore.errors import ConfigurationError
 from dualstore.testing.servers import (
@@ -31,6 +34,26 @@ SERVERS_REQUIRED = os.environ.get("DUALSTORE_REQUIRE_SERVERS") == "1"
 hypothesis.settings.register_profile("default", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+class _Paths(list[str]):
+    """Where models lie, each once: every session of boto3 adds its own folder."""
+
+    def append(self, path: str) -> None:
+        if path not in self:
+            super().append(path)
+
+
+@functools.cache
+def _shared_loader(search_path: str | None = None) -> Loader:
+    loader = create_loader(search_path)
+    loader._search_paths = _Paths(loader.search_paths)
+    return loader
+
+
+# Every session reads the models of its services for itself, megabytes of JSON, and tests open hundreds of
+# sessions: a test that runs a few commands spent 2 s of processor time on that.
+botocore.session.create_loader = _shared_loader
 
 if ENDPOINT_VARIABLE not in os.environ:
     # PynamoDB models take their account from here, never from the developer's own.

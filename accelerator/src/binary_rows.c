@@ -12,21 +12,15 @@
  * outlives a `reserve`: places are offsets.
  */
 
-#include "binary_rows.h"
+#include "binary_rows.h" /* before the others: it includes Python.h */
+#include "postgres_types.h"
+#include "row_order.h"
 
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* pg_type.dat; these numbers never change. */
-enum {
-    TYPE_BOOL = 16, TYPE_BYTEA = 17, TYPE_INT8 = 20, TYPE_INT2 = 21, TYPE_INT4 = 23, TYPE_TEXT = 25,
-    TYPE_JSON = 114, TYPE_TEXTS = 1009, TYPE_VARCHARS = 1015, TYPE_VARCHAR = 1043, TYPE_DATE = 1082,
-    TYPE_TIMESTAMP = 1114, TYPE_TIMESTAMPTZ = 1184, TYPE_NUMERICS = 1231, TYPE_NUMERIC = 1700, TYPE_UUID = 2950,
-    TYPE_JSONB = 3802
-};
-
-enum { MAX_DIGITS = 1000, MAX_FIELD = INT32_MAX / 16, MAX_COLUMNS = 1600, SIZE_SIZE = 4 };
+enum { CHUNK_BYTES = 96 * 1024, MAX_DIGITS = 1000, MAX_FIELD = INT32_MAX / 16, MAX_COLUMNS = 1600, SIZE_SIZE = 4 };
 
 /* UNREAD: not in a notation that is read here. */
 typedef enum { DONE, UNREAD, FAILED } Outcome;
@@ -49,8 +43,15 @@ typedef struct {
 typedef struct {
     PyObject_HEAD
     uint32_t *types;
-    Py_ssize_t type_count;
+    Py_ssize_t type_count, key_count;
 } BinaryRows;
+
+/* Rows of several texts. */
+typedef struct {
+    Buffer out, plain;
+    PackedRow *rows, *spare;
+    size_t row_count, row_capacity;
+} Packed;
 
 /* Memory */
 
@@ -407,15 +408,61 @@ static Outcome put_row(const BinaryRows *self, Buffer *out, Buffer *plain, Field
     return DONE;
 }
 
-static Outcome put_rows(const BinaryRows *self, Buffer *out, Buffer *plain, Field text) {
-    if (!reserve(out, (size_t)(text.end - text.at) * 3 / 2 + 64)) return FAILED;
+static Outcome note_row(Packed *packed, size_t at) {
+    size_t end = packed->out.size;
+    if (end > UINT32_MAX) return UNREAD;
+    if (packed->row_count == packed->row_capacity) {
+        size_t capacity = packed->row_capacity * 3 / 2 + 1024;
+        PackedRow *moved = realloc(packed->rows, capacity * sizeof(PackedRow));
+        if (moved == NULL) return FAILED;
+        packed->rows = moved;
+        packed->row_capacity = capacity;
+    }
+    packed->rows[packed->row_count++] = (PackedRow){0, (uint32_t)at, (uint32_t)(end - at)};
+    return DONE;
+}
+
+static Outcome put_rows(const BinaryRows *self, Packed *packed, Field text) {
+    if (!reserve(&packed->out, (size_t)(text.end - text.at) * 3 / 2 + 64)) return FAILED;
     while (text.at < text.end) {
         const unsigned char *newline = memchr(text.at, '\n', (size_t)(text.end - text.at));
         if (newline == NULL) return UNREAD;
-        TRY(put_row(self, out, plain, (Field){text.at, newline}));
+        size_t at = packed->out.size;
+        TRY(put_row(self, &packed->out, &packed->plain, (Field){text.at, newline}));
+        TRY(note_row(packed, at));
         text.at = newline + 1;
     }
     return DONE;
+}
+
+/* All of a text, or nothing. */
+static Outcome put_text(const BinaryRows *self, Packed *packed, Field text) {
+    size_t size = packed->out.size, row_count = packed->row_count;
+    Outcome outcome = put_rows(self, packed, text);
+    if (outcome == DONE) return DONE;
+    packed->out.size = size;
+    packed->row_count = row_count;
+    return outcome;
+}
+
+static Outcome sort_rows(const BinaryRows *self, Packed *packed) {
+    if (packed->row_count == 0) return DONE;
+    packed->spare = malloc(packed->row_count * sizeof(PackedRow));
+    if (packed->spare == NULL) return FAILED;
+    PackedRow *sorted = in_key_order(packed->out.bytes, self->types, (size_t)self->key_count, packed->rows,
+                                     packed->spare, packed->row_count);
+    if (sorted != packed->rows) {
+        packed->spare = packed->rows;
+        packed->rows = sorted;
+    }
+    return DONE;
+}
+
+static void free_packed(Packed *packed) {
+    free(packed->out.bytes);
+    free(packed->plain.bytes);
+    free(packed->rows);
+    free(packed->spare);
 }
 
 /* Python */
@@ -457,9 +504,14 @@ static int read_types(BinaryRows *self, PyObject *types) {
 }
 
 static PyObject *BinaryRows_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"types", NULL};
+    static char *names[] = {"types", "keys", NULL};
     PyObject *types;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!:BinaryRows", names, &PyTuple_Type, &types)) return NULL;
+    Py_ssize_t keys;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!n:BinaryRows", names, &PyTuple_Type, &types, &keys)) return NULL;
+    if (keys < 0 || keys > PyTuple_Size(types)) {
+        PyErr_SetString(PyExc_ValueError, "a key has no more columns than a row");
+        return NULL;
+    }
     allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     BinaryRows *self = (BinaryRows *)allocate(type, 0); /* zeros */
     if (self == NULL) return NULL;
@@ -467,6 +519,7 @@ static PyObject *BinaryRows_new(PyTypeObject *type, PyObject *args, PyObject *kw
         Py_DECREF(self);
         return NULL;
     }
+    self->key_count = keys;
     return (PyObject *)self;
 }
 
@@ -478,38 +531,126 @@ static void BinaryRows_dealloc(PyObject *object) {
     Py_DECREF(type);
 }
 
-PyDoc_STRVAR(of_doc,
-             "of(text, /)\n--\n\n"
-             "Whole lines of COPY text as rows of COPY's binary format, without its head and its end. Raises\n"
-             "ValueError where a field is not as the transcoders write it: the text can still be sent.");
-
-static PyObject *BinaryRows_of(PyObject *object, PyObject *text) {
+/* One of the texts that were given, and whether it is left out. */
+typedef struct {
     Py_buffer view;
-    if (PyObject_GetBuffer(text, &view, PyBUF_SIMPLE) < 0) return NULL;
-    Buffer out = {NULL, 0, 0}, plain = {NULL, 0, 0};
-    const unsigned char *at = view.buf;
+    int is_left;
+} Text;
+
+static void release_texts(Text *texts, Py_ssize_t held) {
+    while (held) PyBuffer_Release(&texts[--held].view);
+    PyMem_Free(texts);
+}
+
+/* The texts of a tuple, until `release_texts`; NULL with an exception where one is no text. */
+static Text *hold_texts(PyObject *tuple, Py_ssize_t count) {
+    Text *texts = PyMem_Calloc((size_t)count + 1, sizeof(Text));
+    if (texts == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    for (Py_ssize_t held = 0; held < count; held++) {
+        PyObject *each = PyTuple_GetItem(tuple, held); /* borrowed; the tuple keeps it */
+        if (each != NULL && PyObject_GetBuffer(each, &texts[held].view, PyBUF_SIMPLE) == 0) continue;
+        release_texts(texts, held);
+        return NULL;
+    }
+    return texts;
+}
+
+/* Without the lock of the interpreter. */
+static Outcome pack(const BinaryRows *self, Packed *packed, Text *texts, Py_ssize_t count) {
+    for (Text *text = texts; text < texts + count; text++) {
+        const unsigned char *at = text->view.buf;
+        Outcome outcome = put_text(self, packed, (Field){at, at + text->view.len});
+        if (outcome == FAILED) return FAILED;
+        text->is_left = outcome == UNREAD;
+    }
+    return sort_rows(self, packed);
+}
+
+static PyObject *places_left(const Text *texts, Py_ssize_t count) {
+    PyObject *places = PyList_New(0);
+    for (Py_ssize_t each = 0; places != NULL && each < count; each++) {
+        if (!texts[each].is_left) continue;
+        PyObject *place = PyLong_FromSsize_t(each);
+        if (place == NULL || PyList_Append(places, place) < 0) Py_CLEAR(places);
+        Py_XDECREF(place);
+    }
+    return places;
+}
+
+/* Where the chunk ends that begins with this row, and its size: at least one row. */
+static size_t chunk_end(const Packed *packed, size_t start, size_t *size) {
+    size_t end = start;
+    for (*size = 0; end < packed->row_count; end++) {
+        if (end > start && *size + packed->rows[end].size > CHUNK_BYTES) break;
+        *size += packed->rows[end].size;
+    }
+    return end;
+}
+
+/* A list of bytes: the rows in their order. */
+static PyObject *chunks_of(const Packed *packed) {
+    PyObject *chunks = PyList_New(0);
+    for (size_t start = 0, end; chunks != NULL && start < packed->row_count; start = end) {
+        size_t size;
+        end = chunk_end(packed, start, &size);
+        PyObject *chunk = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
+        if (chunk == NULL || PyList_Append(chunks, chunk) < 0) {
+            Py_XDECREF(chunk);
+            Py_CLEAR(chunks);
+            break;
+        }
+        char *to = PyBytes_AsString(chunk);
+        for (size_t each = start; each < end; each++) {
+            memcpy(to, packed->out.bytes + packed->rows[each].at, packed->rows[each].size);
+            to += packed->rows[each].size;
+        }
+        Py_DECREF(chunk); /* the list has it */
+    }
+    return chunks;
+}
+
+PyDoc_STRVAR(in_order_doc,
+             "in_order(texts, /)\n--\n\n"
+             "Whole lines of COPY text as rows of COPY's binary format, in the order of their keys and without head\n"
+             "and end: a list of bytes that together are the rows, and a list of the places of the texts left out.\n"
+             "A text is left out where a field is not as the transcoders write it: it can still be sent as it is.");
+
+static PyObject *BinaryRows_in_order(PyObject *object, PyObject *tuple) {
+    if (!PyTuple_Check(tuple)) {
+        PyErr_SetString(PyExc_TypeError, "texts come in a tuple");
+        return NULL;
+    }
+    Py_ssize_t count = PyTuple_Size(tuple);
+    Text *texts = hold_texts(tuple, count);
+    if (texts == NULL) return NULL;
+    Packed packed = {{NULL, 0, 0}, {NULL, 0, 0}, NULL, NULL, 0, 0};
     PyThreadState *released = PyEval_SaveThread();
-    Outcome outcome = put_rows((BinaryRows *)object, &out, &plain, (Field){at, at + view.len});
+    Outcome outcome = pack((const BinaryRows *)object, &packed, texts, count);
     PyEval_RestoreThread(released);
-    PyBuffer_Release(&view);
-    PyObject *answer = NULL;
-    if (outcome == DONE) answer = PyBytes_FromStringAndSize((const char *)out.bytes, (Py_ssize_t)out.size);
-    else if (outcome == UNREAD) PyErr_SetString(PyExc_ValueError, "this is not COPY text as a transcoder writes it");
+    PyObject *chunks = NULL, *left = NULL, *answer = NULL;
+    if (outcome == DONE) chunks = chunks_of(&packed);
     else PyErr_NoMemory();
-    free(out.bytes);
-    free(plain.bytes);
+    if (chunks != NULL) left = places_left(texts, count);
+    if (left != NULL) answer = PyTuple_Pack(2, chunks, left);
+    Py_XDECREF(chunks);
+    Py_XDECREF(left);
+    free_packed(&packed);
+    release_texts(texts, count);
     return answer;
 }
 
 static PyMethodDef BinaryRows_methods[] = {
-    {"of", BinaryRows_of, METH_O, of_doc},
+    {"in_order", BinaryRows_in_order, METH_O, in_order_doc},
     {NULL, NULL, 0, NULL},
 };
 
 PyDoc_STRVAR(BinaryRows_doc,
-             "BinaryRows(types)\n--\n\n"
-             "Turns COPY text into rows of COPY's binary format. `types` are the OIDs of the columns' types; raises\n"
-             "ValueError where one of them has no binary form here.");
+             "BinaryRows(types, keys)\n--\n\n"
+             "Turns COPY text into rows of COPY's binary format. `types` are the OIDs of the columns' types, and the\n"
+             "first `keys` of them are the key; raises ValueError where one of them has no binary form here.");
 
 static PyType_Slot BinaryRows_slots[] = {
     {Py_tp_new, BinaryRows_new},

@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define INTERFACE 4 /* dualstore.mapping.transcoding.accelerated asks for exactly this one */
+#define INTERFACE 5 /* dualstore.mapping.transcoding.accelerated asks for exactly this one */
 
 enum { MAX_LEVELS = 32, STAMP_SIZE = 16, MOMENT_SIZE = 31, FEW_MEMBERS = 16 };
 

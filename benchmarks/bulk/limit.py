@@ -1,4 +1,4 @@
-"""The physical limit: psql streams of prepared text, with the very same merge."""
+"""The physical limit: psql streams of prepared text, with the same merge."""
 
 import subprocess
 import tempfile

@@ -29,9 +29,9 @@ AT_ONCE = timedelta(0)
 
 
 @pytest.fixture
-def sides(postgres_url):
+def sides(bulk_url):
     """DynamoDB in memory, PostgreSQL for real."""
-    with bulk_sides(postgres_url, MemoryStore({TABLE: mapping_of(TABLE).shape}), TABLE) as both:
+    with bulk_sides(bulk_url, MemoryStore({TABLE: mapping_of(TABLE).shape}), TABLE) as both:
         yield both
 
 

@@ -26,9 +26,9 @@ ITEMS = int(os.environ.get("DUALSTORE_KILL_ITEMS", "240"))
 
 
 @pytest.fixture
-def sides(postgres_url, dynamodb, table_name):
+def sides(bulk_url, dynamodb, table_name):
     create_table(dynamodb, table_name)
-    with bulk_sides(postgres_url, DynamoStore(reads=dynamodb, writes=dynamodb), table_name) as both:
+    with bulk_sides(bulk_url, DynamoStore(reads=dynamodb, writes=dynamodb), table_name) as both:
         fill(dynamodb, table_name, [order(n) for n in range(ITEMS)])
         yield both
 

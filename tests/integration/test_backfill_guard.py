@@ -68,8 +68,8 @@ ORDER BY 1
 
 
 @pytest.fixture
-def sides(postgres_url) -> Iterator[BulkSides]:
-    with bulk_sides(postgres_url, MemoryStore({TABLE: mapping_of(TABLE).shape}), TABLE) as both:
+def sides(bulk_url) -> Iterator[BulkSides]:
+    with bulk_sides(bulk_url, MemoryStore({TABLE: mapping_of(TABLE).shape}), TABLE) as both:
         yield both
 
 

@@ -16,6 +16,7 @@ from dualstore.backfill import Phase
 from dualstore.backfill.worker import PACE
 from dualstore.errors import ConfigurationError
 from dualstore.flags import StaticFlags
+from dualstore.stores import postgres_load
 from dualstore.stores.dynamo import DynamoStore
 from dualstore.testing.servers import PostgresServer
 from integration.deployment import Deployment, mirrored
@@ -42,9 +43,9 @@ def store(dynamodb, table_name):
 
 
 @pytest.fixture
-def sides(postgres_url, store, table_name):
+def sides(bulk_url, store, table_name):
     """Both databases for real."""
-    with bulk_sides(postgres_url, store, table_name) as both:
+    with bulk_sides(bulk_url, store, table_name) as both:
         yield both
 
 
@@ -173,8 +174,9 @@ def test_hot_keys_deleted_and_created_again_during_the_copy_end_equal(sides: Bul
     ids=["off", "mirror-percent 0"],
 )
 def test_an_item_deleted_while_its_key_was_not_mirrored_is_gone_after_the_next_backfill(
-    deployment: Deployment, unmirrored, mirrored_again
+    deployment: Deployment, monkeypatch, unmirrored, mirrored_again
 ):
+    monkeypatch.setattr(postgres_load, "_ROW_PAGE_ROWS", 10)
     model, row = deployment.table()
     flags = StaticFlags()
     with deployment.store(flags) as store:
@@ -182,21 +184,21 @@ def test_an_item_deleted_while_its_key_was_not_mirrored_is_gone_after_the_next_b
         flags.set("orders", stage=Stage.DUALWRITE)
         table = store.table("orders")
         table.wait_until(lambda record: record.mirrors_every_key)
-        for sk in range(1100):
+        for sk in range(25):
             model("before", sk).save()
         assert table.backfill(segments=2).succeeded
         flags.set("orders", **unmirrored)
         table.wait_until(lambda record: not record.mirrors_every_key)
-        for sk in (0, 500, 999, 1099):
+        for sk in (0, 9, 10, 24):
             model("before", sk).delete(add_version_condition=False)
         model("after", 1).save()
-        assert len(mirrored(store, table.physical, "before")) == 1100
+        assert len(mirrored(store, table.physical, "before")) == 25
         flags.set("orders", **mirrored_again)
         table.wait_until(lambda record: record.mirrors_every_key)
 
         result = table.backfill(segments=2)
 
         assert result.succeeded
-        assert (result.totals.rows_looked_up, result.totals.settled) == (1100, 4)
-        assert len(mirrored(store, table.physical, "before")) == 1096
+        assert (result.totals.rows_looked_up, result.totals.settled) == (25, 4)
+        assert len(mirrored(store, table.physical, "before")) == 21
         assert table.verify(segments=1, workers=1).proven

@@ -18,8 +18,8 @@ MIRRORED_SINCE = T + timedelta(hours=1, minutes=30)
 
 
 @pytest.fixture
-def sides(postgres_url):
-    with bulk_sides(postgres_url, MemoryStore({TABLE: mapping_of(TABLE).shape}), TABLE) as both:
+def sides(bulk_url):
+    with bulk_sides(bulk_url, MemoryStore({TABLE: mapping_of(TABLE).shape}), TABLE) as both:
         yield both
 
 

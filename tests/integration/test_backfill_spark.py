@@ -92,9 +92,9 @@ def equipment(sides: BulkSides, clients: SourceClients, folder: str) -> Equipmen
 
 
 @pytest.fixture
-def sides(postgres_url: str, dynamodb: Any, table_name: str) -> Iterator[BulkSides]:
+def sides(bulk_url: str, dynamodb: Any, table_name: str) -> Iterator[BulkSides]:
     create_table(dynamodb, table_name)
-    with bulk_sides(postgres_url, DynamoStore(reads=dynamodb, writes=dynamodb), table_name) as both:
+    with bulk_sides(bulk_url, DynamoStore(reads=dynamodb, writes=dynamodb), table_name) as both:
         fill(dynamodb, table_name, [order(n) for n in range(ITEMS)])
         yield both
 

@@ -2,6 +2,8 @@
 
 import struct
 from dataclasses import replace
+from itertools import pairwise
+from random import Random
 
 import psycopg
 import pytest
@@ -43,8 +45,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 
 
 @pytest.fixture
-def sides(postgres_url):
-    with bulk_sides(postgres_url, MemoryStore({TABLE: mapping_of(TABLE).shape}), TABLE) as both:
+def sides(bulk_url):
+    with bulk_sides(bulk_url, MemoryStore({TABLE: mapping_of(TABLE).shape}), TABLE) as both:
         yield both
 
 
@@ -53,13 +55,13 @@ def packed(monkeypatch):
     """The texts of the blocks that were sent in binary."""
     texts: list[bytes] = []
 
-    def noting(types):
-        pack = packing(types)
+    def noting(types, *, keys):
+        pack = packing(types, keys=keys)
 
-        def note(text):
-            rows = pack(text)
-            texts.append(text)
-            return rows
+        def note(some):
+            done = pack(some)
+            texts.extend(text for place, text in enumerate(some) if place not in done.left)
+            return done
 
         return None if pack is None else note
 
@@ -91,16 +93,17 @@ def test_rows_are_those_that_postgresql_itself_sends_in_binary(postgres_url):
         cursor.execute(
             "SELECT atttypid FROM pg_attribute WHERE attrelid = 'every_type'::regclass AND attnum > 0"
         )
-        pack = packing([oid for (oid,) in cursor])
+        pack = packing([oid for (oid,) in cursor], keys=0)
         assert pack is not None
+        packed = b"".join((HEAD, *pack([text]).rows, END))
         with cursor.copy("COPY every_type FROM STDIN") as copy:
             copy.write(text)
         with cursor.copy("COPY every_type TO STDOUT (FORMAT BINARY)") as copy:
             sent = b"".join(bytes(part) for part in copy)
-        assert HEAD + pack(text) + END == sent
+        assert packed == sent
 
         with cursor.copy("COPY every_type FROM STDIN (FORMAT BINARY)") as copy:
-            copy.write(HEAD + pack(text) + END)
+            copy.write(packed)
         cursor.execute("SELECT DISTINCT every_type::text FROM every_type")
         assert len(cursor.fetchall()) == 3
 
@@ -173,6 +176,81 @@ def test_types_are_asked_for_in_the_order_of_the_text(sides: BulkSides, packed):
 
     sides.assert_equal()
     assert packed
+
+
+KEYS: dict[str, tuple[str, ...]] = {
+    'text COLLATE "C"': (
+        "",
+        "a",
+        "ab",
+        "b",
+        "customer#1",
+        "customer#10",
+        "customer#2",
+        "zebra",
+        "é",
+        "\U0001f600",
+    ),
+    "numeric": (
+        "-100000000000000000002",
+        "-100000000000000000001",
+        "-10000",
+        "-9999.5",
+        "-1",
+        "-0.0001",
+        "0",
+        "0.00010001",
+        "0.0002",
+        "1",
+        "10000",
+    ),
+    "bytea": (r"\\x", r"\\x00", r"\\x0001", r"\\x7f", r"\\x80", r"\\xff"),
+    "int8": ("-9223372036854775808", "-1", "0", "1", "9223372036854775807"),
+    "timestamptz": ("0001-01-01T00:00:00+0000", "1999-12-31T23:59:59+0000", "2000-01-01T00:00:00+0000"),
+}
+
+
+@pytest.mark.parametrize(("first", "second"), [*pairwise([*KEYS, next(iter(KEYS))])])
+def test_key_order_is_that_of_postgresql(postgres_url, first, second):
+    rows = [f"{one}\t{other}\n" for one in KEYS[first] for other in KEYS[second]]
+    Random(5).shuffle(rows)
+    blocks = ["".join(rows[start : start + 7]).encode() for start in range(0, len(rows), 7)]
+    with psycopg.connect(postgres_url.replace("+psycopg", "")) as connection, connection.cursor() as cursor:
+        cursor.execute(f"CREATE TEMPORARY TABLE keys (first {first}, second {second})")
+        cursor.execute("SELECT atttypid FROM pg_attribute WHERE attrelid = 'keys'::regclass AND attnum > 0")
+        pack = packing([oid for (oid,) in cursor], keys=2)
+        assert pack is not None
+        packed = pack(blocks)
+        with cursor.copy("COPY keys FROM STDIN (FORMAT BINARY)") as copy:
+            copy.write(b"".join((HEAD, *packed.rows, END)))
+        stored = cursor.execute("SELECT first::text, second::text FROM keys ORDER BY ctid").fetchall()
+        in_order = cursor.execute(
+            "SELECT first::text, second::text FROM keys ORDER BY keys.first, keys.second"
+        )
+        assert stored == in_order.fetchall()
+    assert len(stored) == len(rows)
+
+
+@pytest.mark.parametrize("way", ["binary", "a block as text", "text"])
+def test_a_batch_is_inserted_in_key_order_however_it_is_sent(sides: BulkSides, packed, monkeypatch, way):
+    numbers = list(range(20))
+    Random(5).shuffle(numbers)
+    some = [order(number, total={"N": "500"}) for number in numbers]
+    blocks = blocks_of(sides, *some)
+    if way == "a block as text":
+        blocks[7] = replace(blocks[7], text=blocks[7].text.replace(b"\t500\t", b"\t5e2\t"))
+    if way == "text":
+        monkeypatch.setattr(postgres_merge, "packing", lambda *_, **__: None)
+    sides.put(*some)
+
+    load(sides, blocks)
+
+    sides.assert_equal()
+    assert len(packed) == {"binary": 20, "a block as text": 19, "text": 0}[way]
+    read = "SELECT customer, number FROM shop.orders ORDER BY"
+    with sides.engine.connect() as connection:
+        stored = connection.execute(sa.text(f"{read} ctid")).all()
+        assert stored == connection.execute(sa.text(f"{read} customer, number")).all()
 
 
 def test_the_head_is_a_signature_without_flags_and_the_end_is_no_row():

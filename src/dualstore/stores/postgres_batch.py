@@ -32,7 +32,7 @@ class Batch:
 
     Attributes:
         mapping: the table.
-        blocks: COPY text that is still being made while it is sent.
+        blocks: COPY text that is made while it is asked for.
         rows: rows that stand alone.
         sent: the blocks that were made so far.
         rejected: items that were declined and found to be none.
@@ -73,20 +73,14 @@ class Batch:
             copy.write(block.text)
         self._write_rows(copy)
 
-    def write_binary(self, copy: psycopg.Copy, pack: Pack) -> Sequence[Transcoded]:
-        """Send the blocks in binary; those that have to be sent as text, by `write_rest`."""
-        left = []
-        copy.write(HEAD)
-        for block in self._made():
-            try:
-                copy.write(pack(block.text))
-            except ValueError:
-                left.append(block)
-        copy.write(END)
-        return left
+    def packed(self, pack: Pack) -> tuple[Sequence[bytes], Sequence[Transcoded]]:
+        """The parts of COPY's binary format that hold the blocks; and those that have to be sent as text."""
+        blocks = list(self._made())
+        rows, left = pack([block.text for block in blocks])
+        return (HEAD, *rows, END), [blocks[place] for place in left]
 
     def write_rest(self, copy: psycopg.Copy, left: Sequence[Transcoded]) -> None:
-        """Send as text what `write_binary` has left, and the rows that stand alone."""
+        """Send as text what `packed` has left, and the rows that stand alone."""
         for block in left:
             copy.write(block.text)
         self._write_rows(copy)

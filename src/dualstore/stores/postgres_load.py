@@ -170,8 +170,7 @@ class PostgresLoad:
 
         Args:
             piece: the piece, as this worker's claim or its last blocks left it; nothing is left unsettled.
-            blocks: from a `Transcoder`. They are asked for while the former ones are being copied, so that
-                transcoding and PostgreSQL work at the same time; all of them are kept until the end, in case
+            blocks: from a `Transcoder`, asked for once. All of them are kept until the end, in case
                 PostgreSQL refuses a row. Ten to fifty thousand items are a good number.
             position: where the next blocks begin, to be found again in `Piece.position`; None after the last.
             reject: called once with the items that no row was made of, unless there are none. What it does

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 
@@ -59,7 +59,7 @@ class Merge:
     def staged(self, cursor: Cursor, batch: Batch) -> Merged:
         """Insert rows where there is neither row nor tombstone, by way of staging tables."""
         merged = Merged()
-        if len(self.statements) == 1:  # blocks are still being made while they are sent
+        if len(self.statements) == 1:  # text is still being made while it is sent
             cursor.execute(self.statements[0].begin, prepare=False)
             return self._merge(cursor, self.statements[0], batch, self._refusing(batch))
         for place, part in batch.by_part(self._mapping):
@@ -92,7 +92,7 @@ class Merge:
     ) -> Merged:
         try:
             with cursor.connection.transaction():
-                merged = Merged(copied(cursor, statements.straight, batch))
+                merged = Merged(copied(cursor, statements.straight, batch).rows)
                 cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
         except psycopg.Error as error:
             if fault_of(error) is not Fault.REFUSED:
@@ -129,10 +129,11 @@ class Merge:
         return merged
 
     def _merge_all(self, cursor: Cursor, statements: LoadStatements, batch: Batch) -> Merged:
-        rows = copied(cursor, statements.staged, batch)
+        rows, in_order = copied(cursor, statements.staged, batch)
         if not rows:
             return Merged()
-        cursor.execute(statements.insert, self.parameters)
+        insert = statements.insert_in_order if in_order else statements.insert
+        cursor.execute(insert, self.parameters)
         inserted = cursor.rowcount  # none where the fence is in the way: the checkpoint will report it
         # A deferred constraint would fail at COMMIT, where no single row can be blamed.
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
@@ -142,19 +143,28 @@ class Merge:
         return Merged(inserted, tuple(map(self.decoded, cursor)))
 
 
-def copied(cursor: Cursor, into: CopyInto, batch: Batch) -> int:
-    """Send a batch by COPY, its blocks in binary where they can be; the number of its rows."""
+class Copied(NamedTuple):
+    """What was sent by COPY: how many rows, and whether in the order of their keys."""
+
+    rows: int
+    in_order: bool
+
+
+def copied(cursor: Cursor, into: CopyInto, batch: Batch) -> Copied:
+    """Send a batch by COPY, its blocks in binary and in key order where they can be."""
     pack = None if batch.rows else _packing(cursor, into)
     if pack is None:
         with cursor.copy(into.text) as copy:
             batch.write(copy)
-        return batch.size
+        return Copied(batch.size, in_order=False)
+    parts, left = batch.packed(pack)
     with cursor.copy(into.binary) as copy:
-        left = batch.write_binary(copy, pack)
+        for part in parts:
+            copy.write(part)
     if left or batch.rows:
         with cursor.copy(into.text) as copy:
             batch.write_rest(copy, left)
-    return batch.size
+    return Copied(batch.size, in_order=not left and not batch.rows)
 
 
 def _packing(cursor: Cursor, into: CopyInto) -> Pack | None:
@@ -162,4 +172,4 @@ def _packing(cursor: Cursor, into: CopyInto) -> Pack | None:
     cursor.execute(into.types, prepare=False)
     cursor.nextset()
     (types,) = cursor.fetchone() or (None,)
-    return packing(types or ())
+    return packing(types or (), keys=into.keys)

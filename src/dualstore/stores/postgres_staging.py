@@ -38,11 +38,13 @@ class CopyInto(NamedTuple):
         text: COPY in its text format.
         binary: COPY in its binary format.
         types: the OIDs of the columns' types, and that they stay so until the end of the transaction.
+        keys: how many of the first columns are the primary key.
     """
 
     text: sql.SQL
     binary: sql.SQL
     types: sql.SQL
+    keys: int
 
 
 @dataclass(frozen=True)
@@ -107,17 +109,30 @@ class LoadStatements:
             names=sql.Literal(list(self.mapping.column_names)),
             regclass=sql.Literal(table.as_string(None)),
         )
-        return CopyInto(rendered(copy), rendered(copy + sql.SQL(" (FORMAT BINARY)")), rendered(types))
+        binary = copy + sql.SQL(" (FORMAT BINARY)")
+        return CopyInto(rendered(copy), rendered(binary), rendered(types), len(self.mapping.key_columns))
 
     @cached_property
     def insert(self) -> sql.SQL:
         """Insert where there is neither row nor tombstone.
 
-        In key order, so that two transactions that insert many rows wait for each other in one direction.
+        In key order, so that two transactions that insert many rows wait for each other in one direction, and
+        neighbours go to the same page of the index.
         """
+        return self._insert(sql.SQL(" ORDER BY {}").format(self._key_columns))
+
+    @cached_property
+    def insert_in_order(self) -> sql.SQL:
+        """The same where the staging table was filled in key order: it is read from front to back.
+
+        With other SQL tables beside, the plan may be a join of any order, so that it is sorted even then.
+        """
+        return self.insert if self.beside else self._insert(sql.SQL(""))
+
+    def _insert(self, order: sql.Composable) -> sql.SQL:
         statement = sql.SQL(
             "INSERT INTO {table} ({columns}) SELECT {columns} FROM {staging} s"
-            " WHERE EXISTS ({guard}) AND NOT {buried} AND NOT {elsewhere} ORDER BY {keys}"
+            " WHERE EXISTS ({guard}) AND NOT {buried} AND NOT {elsewhere}{order}"
             " ON CONFLICT ({keys}) DO NOTHING"
         ).format(
             table=self.table,
@@ -126,6 +141,7 @@ class LoadStatements:
             guard=composed(self.guard),
             buried=self._buried,
             elsewhere=self._elsewhere,
+            order=order,
             keys=self._key_columns,
         )
         return rendered(statement)

@@ -177,7 +177,7 @@ class TrialLoad(PostgresLoad):
             for place, trial in enumerate(self._trials):
                 some = [part for block in blocks for at, part in block.by_part() if at == place]
                 cursor.execute(trial.begin, prepare=False)
-                items += copied(cursor, trial.staged, Batch(trial.mapping, blocks=iter(some)))
+                items += copied(cursor, trial.staged, Batch(trial.mapping, blocks=iter(some))).rows
                 measured = self._index_seconds(cursor, trial)
                 kept, dropped, rebuilt = kept + measured[0], dropped + measured[1], rebuilt + measured[2]
             raise _UndoneError

@@ -15,7 +15,7 @@ from dualstore.mapping.transcoding.pure import PureTranscoder, lines_of_page, re
 from dualstore.mapping.transcoding.rows import Transcoded, TranscodedPage, lines_of
 
 MODULE = "dualstore_accelerator"
-INTERFACE = 4
+INTERFACE = 5
 """What the accelerator has to say that it is: columns, forms and answers as this version knows them."""
 
 _ITEMS = b'"Items":['
