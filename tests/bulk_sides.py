@@ -241,14 +241,20 @@ class BulkSides:
 
 @contextmanager
 def bulk_sides(url: str, dynamodb: Store, table: str) -> Iterator[BulkSides]:
-    """Both sides of a table, on a new database at this URL."""
+    """Both sides of a table, on a new database at this URL: empty, or a copy of one that is prepared."""
     with bulk_sides_at(url, dynamodb, table) as sides:
-        schema.upgrade(sides.engine)
-        with sides.engine.begin() as connection:
-            connection.exec_driver_sql("CREATE SCHEMA shop")
-        Base.metadata.create_all(sides.engine)
+        if not sa.inspect(sides.engine).has_schema("shop"):
+            prepare(sides.engine)
         PostgresControl(sides.engine).raise_fence(table, epoch=EPOCH, role=PostgresRole.MIRROR)
         yield sides
+
+
+def prepare(engine: sa.Engine) -> None:
+    """Create everything that both sides need on PostgreSQL: 0.3 s of two processors."""
+    schema.upgrade(engine)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE SCHEMA shop")
+    Base.metadata.create_all(engine)
 
 
 @contextmanager

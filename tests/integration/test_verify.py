@@ -17,10 +17,10 @@ DIGITS = "1." + "7" * 36
 
 
 @pytest.fixture
-def sides(postgres_url, dynamodb, table_name):
+def sides(bulk_url, dynamodb, table_name):
     """Both databases for real."""
     create_table(dynamodb, table_name)
-    with bulk_sides(postgres_url, DynamoStore(reads=dynamodb, writes=dynamodb), table_name) as both:
+    with bulk_sides(bulk_url, DynamoStore(reads=dynamodb, writes=dynamodb), table_name) as both:
         yield both
 
 

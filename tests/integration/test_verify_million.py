@@ -28,9 +28,9 @@ from dualstore.backfill.scanning import StoreScan
 from dualstore.backfill.sources import LineFiles
 from dualstore.items import Item, Key, key_hash
 from dualstore.mapping.transcoding import transcoder_of
-from dualstore.mapping.transcoding.fingerprints import has_fingerprints
 from dualstore.operations import BatchGetItem, Scan
 from dualstore.stages import Side
+from dualstore.stores.postgres_fingerprints import fingerprints_of
 from dualstore.verify import BulkVerify, Finding, Verification, compare_pieces
 from integration.test_bulk_verify import SHAPE, TABLE, found, line, plan
 
@@ -81,8 +81,8 @@ def opened(url: str, files: tuple[str, ...]) -> Iterator[BulkVerify]:
         source: Any = StoreScan(sides.dynamodb, SHAPE, segments=FILES)
         if files:
             source = LineFiles(files, s3=_no_s3)
-        by_fingerprints = not at_once and has_fingerprints(sides.mapping)
-        yield plan(sides, source, at_once=at_once, fingerprints=by_fingerprints, lease=LEASE)
+        taking = None if at_once else fingerprints_of(sides.engine, sides.mapping)
+        yield plan(sides, source, at_once=at_once, fingerprints=taking, lease=LEASE)
 
 
 def _no_s3() -> Any:

@@ -28,8 +28,8 @@ ALTER TABLE shop.orders ADD CONSTRAINT of_parent FOREIGN KEY (name) REFERENCES s
 
 
 @pytest.fixture
-def sides(postgres_url) -> Iterator[BulkSides]:
-    with bulk_sides(postgres_url, MemoryStore({TABLE: SHAPE}), TABLE) as both:
+def sides(bulk_url) -> Iterator[BulkSides]:
+    with bulk_sides(bulk_url, MemoryStore({TABLE: SHAPE}), TABLE) as both:
         register(both.engine, both.mapping)
         yield both
 

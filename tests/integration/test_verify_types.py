@@ -1,5 +1,6 @@
 """Comparing columns of types whose texts, or whose order of members, are no content."""
 
+import random
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -16,15 +17,15 @@ from dualstore.control import PostgresRole
 from dualstore.items import Item, key_hash
 from dualstore.mapping import Mirrored, TableMapping, map_table
 from dualstore.mapping.transcoding import transcoder_of
-from dualstore.mapping.transcoding.fingerprints import has_fingerprints
 from dualstore.operations import PutItem
 from dualstore.stores.base import NOTHING
+from dualstore.stores.fingerprint_ways import OutsidePostgres
 from dualstore.stores.memory import MemoryStore
 from dualstore.stores.postgres import PostgresStore
 from dualstore.stores.postgres_comparison import PostgresComparison
 from dualstore.stores.postgres_control import PostgresControl
 from dualstore.stores.postgres_findings import PostgresFindings
-from dualstore.stores.postgres_fingerprints import PostgresFingerprints
+from dualstore.stores.postgres_fingerprints import fingerprints_of, hashes_of
 from dualstore.stores.postgres_runs import PostgresRuns
 from dualstore.verify import BulkVerify, Finding, Judge, Threads, Verification
 from integration.test_bulk_verify import EACH_WAY, Export, line
@@ -108,6 +109,38 @@ def test_an_empty_array_is_no_missing_set_and_uuids_are_compared(
         assert connection.exec_driver_sql("SELECT count(*) FROM dualstore.verify_findings").scalar() == 2
 
 
+@EACH_WAY
+def test_sets_are_equal_where_their_members_are_in_any_order(
+    typed: tuple[sa.Engine, TableMapping], way: dict[str, Any]
+) -> None:
+    engine, mapping = typed
+    with engine.begin() as connection:
+        connection.exec_driver_sql("TRUNCATE typed, dualstore.runs CASCADE")
+    chance, keys = random.Random(7), mapping.shape.keys
+    memory, postgres = MemoryStore({TABLE: mapping.shape}), PostgresStore(engine, {TABLE: mapping})
+    items, different = [], set()
+    for n in range(80):
+        here, there = (chance.sample(["a", "b", "B", "", "ä", "a,b"], chance.randint(1, 3)) for _ in "ab")
+        if n % 2:
+            there = chance.sample(here, len(here))
+        items.append(item(n, tags={"SS": here}))
+        memory.execute(PutItem({"TableName": TABLE, "Item": items[-1]}))
+        key = keys.key_of(items[-1])
+        assert postgres.write_settled(TABLE, key, item(n, tags={"SS": there}), seen=NOTHING, epoch=1)
+        with engine.begin() as connection:  # in the order that was drawn
+            statement = sa.update(TypedRow).where(TypedRow.id == items[-1]["id"]["S"]).values(tags=there)
+            connection.execute(statement)
+        if set(here) != set(there):
+            different.add(key_hash(keys, items[-1]))
+
+    found = verify(engine, mapping, memory, Export(list(map(line, items))), way)
+
+    assert {each.key_hash for each in found.differences} == different
+    with engine.connect() as connection:  # nothing else was even looked at twice
+        looked_at = connection.exec_driver_sql("SELECT count(*) FROM dualstore.verify_findings").scalar()
+    assert looked_at == len(different) > 20
+
+
 WARE: Item = {
     "price": {"N": "12.5"},
     "share": {"N": "0.125"},
@@ -160,14 +193,13 @@ def test_live_traffic_and_verification_agree_on_converted_columns(
 def verify(
     engine: sa.Engine, mapping: TableMapping, memory: MemoryStore, export: Export, way: dict[str, Any]
 ) -> Verification:
-    has_them = "fingerprints" in way and has_fingerprints(mapping)
-    fingerprints = PostgresFingerprints(engine, mapping) if has_them else None
+    taking = fingerprints_of if way.get("way") is OutsidePostgres else hashes_of
     return BulkVerify(
         mapping=mapping,
         source=export,
         transcoder=transcoder_of(mapping),
         comparison=PostgresComparison(engine, mapping),
-        fingerprints=fingerprints,
+        fingerprints=taking(engine, mapping),
         findings=PostgresFindings(engine, mapping.shape.keys),
         runs=PostgresRuns(engine),
         judge=Judge(

@@ -15,13 +15,8 @@ from dualstore.mapping import (
     TableMapping,
     escape,
 )
+from dualstore.stores.hashing_sql import exactly, hashing, is_array, key_hashes
 from dualstore.stores.postgres_staging import composed
-
-_TEXTS = frozenset({"text", "varchar"})
-_SETS = frozenset({"SS", "NS", "BS"})
-_AS_TEXT = sql.SQL("{}::text")
-_EXACT_TEXT = sql.SQL('{}::text COLLATE "C"')
-_EXACT_TEXTS = sql.SQL('{}::text[] COLLATE "C"')
 
 
 class Rule(StrEnum):
@@ -99,21 +94,22 @@ class Comparing:
     @cached_property
     def see_keys(self) -> sql.Composed:
         """Note the hashes of the staged keys."""
-        return self._see(*_key_hashes("s", self.part))
-
-    @cached_property
-    def see_rows(self) -> sql.Composed:
-        """Note the hashes of the staged rows, without their stamps."""
-        return self._see(*_row_hashes("s", self.part), _sorted_sets("s", self.part))
-
-    def _see(
-        self, first: sql.Composed, second: sql.Composed, beside: sql.Composed | None = None
-    ) -> sql.Composed:
+        first, second = key_hashes("s", self.part)
         return sql.SQL(
             "INSERT INTO dualstore.verify_seen (run_id, place, piece, position, first, second)"
             " SELECT %(run)s, %(place)s, %(piece)s, %(position)s, array_agg({}), array_agg({})"
-            " FROM {} s{} HAVING count(*) > 0"
-        ).format(first, second, self._staging, beside or sql.Composed([]))
+            " FROM {} s HAVING count(*) > 0"
+        ).format(first, second, self._staging)
+
+    @cached_property
+    def see_rows(self) -> sql.Composed:
+        """Note the hashes of the staged rows; answers how many there were."""
+        return hashing(self.part).see(self._staging)
+
+    @cached_property
+    def among(self) -> sql.Composed:
+        """The keys and hashes of the staged rows whose hashes are among some."""
+        return hashing(self.part).among(self._staging)
 
     @cached_property
     def drop(self) -> sql.Composed:
@@ -145,27 +141,14 @@ def _difference(column: MappedColumn) -> sql.Composed:
     PostgreSQL's equality of the column's type decides, but for texts, which a collation or citext may call
     equal though they differ, and `json`, which has none. Sets are equal in any order.
     """
-    mine, theirs = (_exactly(column, sql.Identifier(alias, column.name)) for alias in "ts")
+    mine, theirs = (exactly(column, sql.Identifier(alias, column.name)) for alias in "ts")
     differs = sql.SQL("{} IS DISTINCT FROM {}").format(mine, theirs)
-    if not _is_array(column):
+    if not is_array(column):
         return differs
     same_members = sql.SQL("{0} @> {1} AND {1} @> {0} AND cardinality({0}) = cardinality({1})").format(
         mine, theirs
     )
     return sql.SQL("({} AND ({}) IS NOT TRUE)").format(differs, same_members)
-
-
-def _is_array(column: MappedColumn) -> bool:
-    """Whether its members count in any order; a converter may keep a set in a column of another type."""
-    return column.codec.type in _SETS and column.codec.pg_type.endswith("[]")
-
-
-def _exactly(column: MappedColumn, value: sql.Composable) -> sql.Composable:
-    """A column's value in a type whose equality tells all contents apart."""
-    codec = column.codec
-    if codec.pg_type.removesuffix("[]") in _TEXTS and codec.cast in {"", *_TEXTS}:
-        return _EXACT_TEXTS.format(value) if codec.pg_type.endswith("[]") else _EXACT_TEXT.format(value)
-    return _AS_TEXT.format(value) if codec.pg_type == "json" else value
 
 
 @dataclass(frozen=True)
@@ -192,23 +175,32 @@ class Scanning:
             " UNION SELECT {0}::regclass) AS of_table (relid)"
         ).format(sql.Literal(_table(self.part).as_string(None)))
 
-    def lines(self, first: int, last: int | None, *, placed: bool = False) -> sql.Composed:
-        """COPY the rows between two blocks, the last one left out, or to the table's end.
+    def lines(self, where: sql.Composable, *, placed: bool = False) -> sql.Composed:
+        """COPY some rows.
 
         Args:
-            first: the block to begin with.
-            last: the block to end in front of.
+            where: which.
             placed: whether each line begins with the row's place.
         """
-        bounds = [sql.SQL("ctid >= {}::tid").format(sql.Literal(f"({first},0)"))]
-        if last is not None:
-            bounds.append(sql.SQL("ctid < {}::tid").format(sql.Literal(f"({last},0)")))
         names: list[sql.Composable] = [sql.Identifier(name) for name in self.part.column_names]
-        return sql.SQL("COPY (SELECT {} FROM {} WHERE {}) TO STDOUT").format(
-            sql.SQL(", ").join([sql.SQL("ctid"), *names] if placed else names),
-            _table(self.part),
-            sql.SQL(" AND ").join(bounds),
+        return sql.SQL("COPY (SELECT {} FROM {} t WHERE {}) TO STDOUT").format(
+            sql.SQL(", ").join([sql.SQL("ctid"), *names] if placed else names), _table(self.part), where
         )
+
+    def see_rows(self, where: sql.Composable) -> sql.Composed:
+        """Note the hashes of some rows; answers how many there were."""
+        return hashing(self.part).see(_table(self.part), where)
+
+    def among(self, where: sql.Composable) -> sql.Composed:
+        """The keys and hashes of those of some rows whose hashes are among some."""
+        return hashing(self.part).among(_table(self.part), where)
+
+    def places(self, where: sql.Composable) -> sql.Composed:
+        """Where rows stand, of which the numbers, from 1, among some rows are known."""
+        return sql.SQL(
+            "SELECT ctid::text FROM (SELECT ctid, row_number() OVER () AS number FROM {} t WHERE {})"
+            " AS placed WHERE number = ANY(%s)"
+        ).format(_table(self.part), where)
 
     @cached_property
     def keys_at(self) -> sql.Composed:
@@ -246,36 +238,13 @@ class Scanning:
     @cached_property
     def unseen(self) -> sql.Composed:
         """The keys of the rows of which no hash was noted."""
-        first, second = _key_hashes("t", self.part)
+        first, second = key_hashes("t", self.part)
         return sql.SQL(
             "SELECT {keys} FROM {table} t WHERE NOT EXISTS (SELECT FROM ("
             " SELECT unnest(first) AS first, unnest(second) AS second FROM dualstore.verify_seen"
             " WHERE run_id = %(run)s AND place = %(place)s) AS seen"
             " WHERE seen.first = {first} AND seen.second = {second})"
         ).format(keys=self._keys, table=_table(self.part), first=first, second=second)
-
-    @cached_property
-    def unmatched(self) -> sql.Composed:
-        """What of the noted hashes is the hash of no row: where it was noted; and the keys of the other rows.
-
-        Both directions in one pass over each side.
-        """
-        first, second = _row_hashes("t", self.part)
-        return sql.SQL(
-            "SELECT {keys}, seen.id FROM (SELECT id, unnest(first) AS first, unnest(second) AS second"
-            " FROM dualstore.verify_seen WHERE run_id = %(run)s AND place = %(place)s) AS seen"
-            " FULL JOIN (SELECT {columns}, {first} AS first, {second} AS second"
-            " FROM {table} t{sorted}) AS t"
-            " ON seen.first = t.first AND seen.second = t.second"
-            " WHERE seen.first IS NULL OR t.first IS NULL"
-        ).format(
-            keys=self._keys,
-            columns=sql.SQL(", ").join(sql.Identifier("t", each.name) for each in self.part.key_columns),
-            first=first,
-            second=second,
-            table=_table(self.part),
-            sorted=_sorted_sets("t", self.part),
-        )
 
     @cached_property
     def census(self) -> sql.Composed:
@@ -335,6 +304,19 @@ class Scanning:
         return sql.SQL(", ").join(map(composed, read))
 
 
+def between(first: int, last: int | None) -> sql.Composed:
+    """Where a row `t` stands between two blocks, the last one left out; None: before the table's end."""
+    bounds = [sql.SQL("t.ctid >= {}::tid").format(sql.Literal(f"({first},0)"))]
+    if last is not None:
+        bounds.append(sql.SQL("t.ctid < {}::tid").format(sql.Literal(f"({last},0)")))
+    return sql.SQL(" AND ").join(bounds)
+
+
+def standing(places: Sequence[str]) -> sql.Composed:
+    """Where a row `t` stands in one of some places."""
+    return sql.SQL("t.ctid = ANY({}::tid[])").format(sql.Literal(list(places)))
+
+
 @lru_cache(maxsize=256)
 def comparing(part: TableMapping, place: int) -> Comparing:
     """The statements for a part, composed once."""
@@ -364,44 +346,3 @@ def _same_key(alias: str, part: TableMapping, other_alias: str, other: TableMapp
         sql.SQL("{} = {}").format(sql.Identifier(alias, mine.name), sql.Identifier(other_alias, theirs.name))
         for mine, theirs in zip(part.key_columns, other.key_columns, strict=True)
     )
-
-
-def _key_hashes(alias: str, part: TableMapping) -> tuple[sql.Composed, sql.Composed]:
-    """128 bits for a key; keys that PostgreSQL holds equal have the same ones."""
-    keys = [sql.Identifier(alias, column.name) for column in part.key_columns]
-    return _hashed(keys, 0), _hashed(keys, 1)
-
-
-def _row_hashes(alias: str, part: TableMapping) -> tuple[sql.Composed, sql.Composed]:
-    """128 bits for a row without its stamp: rows of equal items in equal columns have the same ones.
-
-    Sets come sorted from `_sorted_sets`, which stands in the same FROM.
-    """
-    values: list[sql.Composable] = [
-        sql.Identifier("sorted", column.name)
-        if _is_array(column)
-        else _exactly(column, sql.Identifier(alias, column.name))
-        for column in part.columns
-    ]
-    values.append(sql.Identifier(alias, OVERFLOW_COLUMN))
-    return _hashed(values, 0), _hashed(values, 1)
-
-
-def _sorted_sets(alias: str, part: TableMapping) -> sql.Composed:
-    """What joins a row with its sets in the order of their members; sorted once for both hashes."""
-    sets = list(filter(_is_array, part.columns))
-    if not sets:
-        return sql.Composed([])
-    members = sql.SQL(", ").join(
-        # An empty array is not NULL, though neither has members to sort.
-        sql.SQL(
-            "CASE WHEN {0} IS NOT NULL THEN ARRAY(SELECT m FROM unnest({0}) AS m ORDER BY m) END AS {1}"
-        ).format(_exactly(column, sql.Identifier(alias, column.name)), sql.Identifier(column.name))
-        for column in sets
-    )
-    # OFFSET keeps the planner from pulling it up, which would sort again for each use.
-    return sql.SQL(", LATERAL (SELECT {} OFFSET 0) AS sorted").format(members)
-
-
-def _hashed(values: Sequence[sql.Composable], seed: int) -> sql.Composed:
-    return sql.SQL("hash_record_extended(ROW({}), {})").format(sql.SQL(", ").join(values), sql.Literal(seed))

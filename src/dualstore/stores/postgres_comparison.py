@@ -18,7 +18,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 from sqlalchemy import Engine
 
-from dualstore.items import Item, Key, KeySchema, key_bytes, key_hash
+from dualstore.items import Key, KeySchema, key_bytes, key_hash
 from dualstore.mapping import Mapped, TableMapping
 from dualstore.mapping.transcoding import Rejected, Transcoded, read_line
 from dualstore.stores.comparison_sql import comparing, scanning
@@ -61,26 +61,17 @@ class Compared:
     rejected: Sequence[Rejected] = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Marked:
-    """A batch of which some items equal no row.
+@dataclass(slots=True)
+class Found:
+    """What has been found in a batch so far.
 
     Attributes:
-        id: its row in `dualstore.verify_seen`.
-        piece: the piece it is of.
-        place: the part of the mapping.
-        position: where it begins in the piece.
+        items: how many there were.
+        size_bytes: their size.
+        stamps_only: how many differ in their stamps alone.
+        keys: of those that did not seem equal.
+        rejected: lines that are no items.
     """
-
-    id: int
-    piece: int
-    place: int
-    position: Mapping[str, Any] | None
-
-
-@dataclass(slots=True)
-class _Found:
-    """What has been found in a batch so far."""
 
     items: int = 0
     size_bytes: int = 0
@@ -126,7 +117,6 @@ class PostgresComparison:
         *,
         position: Mapping[str, Any] | None,
         lease: timedelta,
-        at_once: bool,
         judged: Callable[[Sequence[Key]], Sequence[Verdict]] | None = None,
     ) -> Compared:
         """Compare a batch with the rows of its keys, and move the piece's checkpoint past it.
@@ -136,8 +126,6 @@ class PostgresComparison:
             blocks: the items as rows, each block with the number of the part of the mapping it belongs to.
             position: where the next batch begins; None where the piece ends with this one.
             lease: how long the piece is this worker's without another checkpoint.
-            at_once: whether to join the batch with its rows now, by their keys' index. Otherwise hashes of
-                its rows are noted, and `note_unmatched` joins all of them in one go.
             judged: gives the keys that do not seem equal their verdicts before any of this is committed,
                 where that takes the items; else they wait for theirs.
 
@@ -149,20 +137,22 @@ class PostgresComparison:
         of_part: dict[int, list[Transcoded]] = {}
         for place, block in blocks:
             of_part.setdefault(place, []).append(block)
-        found = _Found()
+        found = Found()
         doing = f"Comparing items of {self._table} with their rows"
         with transaction(self._engine, doing, patience=_BATCH_PATIENCE) as cursor:
             cursor.execute(SETTINGS)
             cursor.execute(_BY_INDEX)
             for place, those in of_part.items():
-                self._stage(cursor, place, those, found, compare=at_once)
-                self._see(cursor, piece, place, rows=not at_once)
+                part = self._mapping.parts[place]
+                if stage(cursor, part, place, those, found):
+                    _compare_staged(cursor, part, place, found)
+                self._see(cursor, piece, place)
             if judged is None:
                 noted = self._note(cursor, piece.run_id, piece.number, found.keys)
             else:
                 verdicts = judged(found.keys)
                 noted = note_verdicts(cursor, self.keys, piece.run_id, piece.number, verdicts)
-            compared = _advanced(piece, found, noted, position)
+            compared = advanced(piece, found, noted, position)
             if not checkpoint(cursor, compared, lease=lease):
                 raise TakenOver(
                     f"Piece {piece.number} of run {piece.run_id} was taken over by another worker, or its "
@@ -193,49 +183,6 @@ class PostgresComparison:
                 with transaction(self._engine, f"Noting rows of {self._table} without an item") as cursor:
                     self._note(cursor, run_id, None, keys)
 
-    def note_unmatched(self, run_id: UUID) -> None:
-        """Note the rows that equal no item, as candidates; mark the batches that hold items without a row.
-
-        One join of hashes for each part, which PostgreSQL does on its own disk where it does not fit in
-        memory. It can be done again after an interruption.
-        """
-        for place, part in enumerate(self._mapping.parts):
-            for rows in self.pages(scanning(part).unmatched, {"run": run_id, "place": place}):
-                batches = sorted({row[-1] for row in rows if row[-1] is not None})
-                keys = [decoded(part, row) for row in rows if row[-1] is None]
-                with transaction(self._engine, f"Noting rows of {self._table} without an equal") as cursor:
-                    self._note(cursor, run_id, None, keys)
-                    cursor.execute(
-                        "UPDATE dualstore.verify_seen SET differs = true WHERE id = ANY(%s) AND NOT differs",
-                        [batches],
-                    )
-
-    def marked(self, run_id: UUID) -> Sequence[Marked]:
-        """The batches that hold items without an equal row, and have not been looked at again."""
-        with transaction(self._engine, f"Reading the batches of run {run_id}") as cursor:
-            cursor.execute(
-                "SELECT id, piece, place, position FROM dualstore.verify_seen WHERE run_id = %s AND differs"
-                " ORDER BY piece, id",
-                [run_id],
-            )
-            return [Marked(*row) for row in cursor]
-
-    def look_again(self, run_id: UUID, marked: Marked, blocks: Iterable[tuple[int, Transcoded]]) -> int:
-        """Compare a batch with its rows once more, by the keys' index; note what differs, and unmark it.
-
-        Returns:
-            How many keys were noted.
-        """
-        found, those = _Found(), [block for place, block in blocks if place == marked.place]
-        doing = f"Comparing items of {self._table} with their rows"
-        with transaction(self._engine, doing, patience=_BATCH_PATIENCE) as cursor:
-            cursor.execute(SETTINGS)
-            cursor.execute(_BY_INDEX)
-            self._stage(cursor, marked.place, those, found, compare=True)
-            noted = self._note(cursor, run_id, marked.piece, found.keys)
-            cursor.execute("UPDATE dualstore.verify_seen SET differs = false WHERE id = %s", [marked.id])
-        return noted
-
     def pages(
         self, statement: sql.Composed, parameters: Mapping[str, Any]
     ) -> Iterator[Sequence[tuple[Any, ...]]]:
@@ -257,51 +204,12 @@ class PostgresComparison:
                 [self._table],
             )
 
-    def _stage(
-        self,
-        cursor: Cursor,
-        place: int,
-        blocks: Sequence[Transcoded],
-        found: _Found,
-        *,
-        compare: bool,
-    ) -> None:
-        """Stage items of one part, and find those of them that differ from their rows."""
-        part = self._mapping.parts[place]
-        statements = comparing(part, place)
-        batch = Batch(part, blocks=iter(blocks))
-        cursor.execute(statements.stage)
-        try:
-            with cursor.connection.transaction(), cursor.copy(statements.copy) as copy:
-                batch.write(copy)
-            if compare:
-                row = cursor.execute(statements.compare).fetchone()
-                assert row is not None  # noqa: S101 - an aggregate answers one row
-                stamps_only, *columns = row
-                found.stamps_only += stamps_only
-                found.keys += [
-                    decoded(part, values) for values in zip(*(each or () for each in columns), strict=True)
-                ]
-        except psycopg.Error as error:
-            if fault_of(error) is not Fault.REFUSED:
-                raise
-            # A value that the SQL types refuse is in no row: each item of the batch is looked at by itself.
-            keys = [self._key(row.item or read_line(part.shape, row.line or b"")) for row in batch.alone()]
-            with cursor.copy(statements.copy_keys) as copy:
-                copy.set_types([column.codec.pg_type for column in part.key_columns])
-                for key in keys:
-                    copy.write_row(part.encode_key(key))
-            found.keys += keys
-        found.rejected += batch.rejected
-        found.items += sum(block.rows + len(block.declined) for block in blocks)
-        found.size_bytes += sum(block.json_bytes for block in blocks)
-
-    def _see(self, cursor: Cursor, piece: PieceRow, place: int, *, rows: bool) -> None:
-        """Note the hashes of what is staged, and where it stands, and forget it."""
+    def _see(self, cursor: Cursor, piece: PieceRow, place: int) -> None:
+        """Note the hashes of the staged keys, and where they stand, and forget them."""
         statements = comparing(self._mapping.parts[place], place)
         position = (piece.cursor or {}).get("position")
         cursor.execute(
-            statements.see_rows if rows else statements.see_keys,
+            statements.see_keys,
             {
                 "run": piece.run_id,
                 "place": place,
@@ -314,13 +222,56 @@ class PostgresComparison:
     def _note(self, cursor: Cursor, run_id: UUID, piece: int | None, keys: Sequence[Key]) -> int:
         return note(cursor, self.keys, run_id, piece, keys)
 
-    def _key(self, item: Item) -> Key:
-        return self.keys.key_of(item)
+
+def stage(cursor: Cursor, part: TableMapping, place: int, blocks: Iterable[Transcoded], found: Found) -> bool:
+    """Stage items of one part in the table that `comparing` names.
+
+    Args:
+        cursor: the transaction's.
+        part: the part.
+        place: its number.
+        blocks: the items.
+        found: what is known of the batch; counts are added to it.
+
+    Returns:
+        False where PostgreSQL refuses a value: it is in no row, so each item of the batch is to be looked at
+        by itself. Their keys are found then, and keys alone are staged.
+    """
+    statements = comparing(part, place)
+    batch = Batch(part, blocks=iter(blocks))
+    cursor.execute(statements.stage)
+    refused = False
+    try:
+        with cursor.connection.transaction(), cursor.copy(statements.copy) as copy:
+            batch.write(copy)
+    except psycopg.Error as error:
+        if fault_of(error) is not Fault.REFUSED:
+            raise
+        refused = True
+        shape = part.shape
+        keys = [shape.keys.key_of(row.item or read_line(shape, row.line or b"")) for row in batch.alone()]
+        with cursor.copy(statements.copy_keys) as copy:
+            copy.set_types([column.codec.pg_type for column in part.key_columns])
+            for key in keys:
+                copy.write_row(part.encode_key(key))
+        found.keys += keys
+    found.rejected += batch.rejected
+    found.items += sum(block.rows + len(block.declined) for block in batch.sent)
+    found.size_bytes += sum(block.json_bytes for block in batch.sent)
+    return not refused
 
 
-def _advanced(
-    piece: PieceRow, found: _Found, candidates: int, position: Mapping[str, Any] | None
-) -> PieceRow:
+def _compare_staged(cursor: Cursor, part: TableMapping, place: int, found: Found) -> None:
+    """Find those of the staged items that differ from their rows."""
+    row = cursor.execute(comparing(part, place).compare).fetchone()
+    assert row is not None  # noqa: S101 - an aggregate answers one row
+    stamps_only, *columns = row
+    found.stamps_only += stamps_only
+    found.keys += [decoded(part, values) for values in zip(*(each or () for each in columns), strict=True)]
+
+
+def advanced(piece: PieceRow, found: Found, candidates: int, position: Mapping[str, Any] | None) -> PieceRow:
+    """A piece with its checkpoint behind a batch."""
     before: Mapping[str, Any] = piece.cursor or {}
     return replace(
         piece,
@@ -351,7 +302,8 @@ def note(cursor: Cursor, schema: KeySchema, run_id: UUID, piece: int | None, key
     """
     if not keys:
         return 0
-    cursor.executemany(_NOTE, [(run_id, *named(schema, key), piece) for key in keys])
+    # In one order: several may note the same keys, and would wait for each other for ever.
+    cursor.executemany(_NOTE, [(run_id, *each, piece) for each in sorted(named(schema, key) for key in keys)])
     return cursor.rowcount
 
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -20,17 +19,18 @@ from dualstore.mapping import Mapped
 from dualstore.mapping.transcoding import Transcoded, Transcoder
 from dualstore.mapping.transcoding.fingerprints import KEY_BYTES
 from dualstore.stores.batch_limits import Limits
-from dualstore.stores.bulk import collector_paused
 from dualstore.stores.ledger import PieceState, Run, RunState, TakenOver
-from dualstore.stores.postgres_comparison import Marked, PostgresComparison
+from dualstore.stores.postgres_comparison import PostgresComparison
 from dualstore.stores.postgres_findings import PostgresFindings, Verdict
-from dualstore.stores.postgres_fingerprints import ROWS, PostgresFingerprints
+from dualstore.stores.postgres_fingerprints import PostgresFingerprints, hashes_of
 from dualstore.stores.postgres_rules import PostgresRules
 from dualstore.stores.postgres_runs import PostgresRuns
+from dualstore.stores.postgres_unmatched import PostgresUnmatched
 from dualstore.verify.findings import Difference, Finding, Verification
 from dualstore.verify.judging import Judge
 from dualstore.verify.past import PastJudge
 from dualstore.verify.recheck import Candidate
+from dualstore.verify.second_look import SecondLook
 from dualstore.verify.tally import VerifyProgress
 from dualstore.verify.worker import (
     CANDIDATES_AT_ONCE,
@@ -67,12 +67,11 @@ class BulkVerify:
         judge: what gives candidates their verdicts.
         context: JSON, kept with the run from its start and handed back with its result.
         at_once: whether each batch is joined with its rows at once, by the keys' index: right for a source
-            that changes while it is read, such as a Scan. Otherwise hashes of all rows are joined at the
-            end, in one pass over the table, which takes 16 bytes an item on PostgreSQL's disk meanwhile.
-            Batches that differ are then read a second time, so the source has to stay as it is.
-        fingerprints: with the accelerator, and where `at_once` is false: what takes the fingerprints of both
-            sides, instead of hashes that PostgreSQL works out of staged rows. Takes 32 bytes an item on
-            PostgreSQL's disk meanwhile. Whoever works on the run needs the accelerator then.
+            that changes while it is read, such as a Scan. Otherwise both sides are held together by their
+            fingerprints, which takes 32 bytes an item on PostgreSQL's disk meanwhile. What stands alone is
+            then read a second time, so the source has to stay as it is.
+        fingerprints: what takes them, where `at_once` is false; None: PostgreSQL. Where the accelerator does,
+            whoever works on the run needs it.
         crew: who compares the pieces.
         limits: of a batch.
         lease: how long a piece is its worker's without a checkpoint, and so how long others wait for one
@@ -184,10 +183,10 @@ class BulkVerify:
         self.comparison.tidy()
         planned: Sequence[Mapping[str, Any]] = self.source.pieces()
         beside: dict[str, Any] = {"context": dict(self.context)}
-        if self._takes_fingerprints is not None:
-            planned = interleaved(planned, self._takes_fingerprints.pieces())
+        if self.taking is not None:
+            planned = interleaved(planned, self.taking.pieces())
             beside[FINGERPRINT_KEY] = secrets.token_hex(KEY_BYTES)
-            beside[_FIRST_REVISION] = self._takes_fingerprints.draw_revision()
+            beside[_FIRST_REVISION] = self.taking.draw_revision()
         return self.runs.start(KIND, table, parameters | beside, planned=planned)
 
     @property
@@ -195,8 +194,11 @@ class BulkVerify:
         return PostgresRules(self.comparison)
 
     @property
-    def _takes_fingerprints(self) -> PostgresFingerprints | None:
-        return None if self.at_once else self.fingerprints
+    def taking(self) -> PostgresFingerprints | None:
+        """What takes fingerprints; None where batches are compared at once."""
+        if self.at_once:
+            return None
+        return self.fingerprints or hashes_of(self.comparison.engine, self.mapping)
 
     def _take_back(self, run: Run) -> None:
         """Have nobody wait for the lease of a process that has died; who lives claims another piece."""
@@ -212,7 +214,7 @@ class BulkVerify:
             "source": source,
             "repair": self.judge.repair,
             "at_once": self.at_once,
-            "fingerprints": self._takes_fingerprints is not None,
+            "fingerprints": None if self.taking is None else self.taking.way,
             "past": self.judge.context if isinstance(self.judge, PastJudge) else None,
         }
 
@@ -237,50 +239,33 @@ class BulkVerify:
         Returns:
             How many rows each part of the mapping holds.
         """
-        if self.at_once:
+        if self.taking is None:
             self.judge.patiently(lambda: self.comparison.note_unseen(run.id))
         else:
-            self._join(run)
+            self._join(run, self.taking.unmatched)
         self.give_verdicts(run.id)
         return self.judge.patiently(lambda: self._rules.note_broken(run.id, self.judge.mend))
 
-    def _join(self, run: Run) -> None:
-        """Join what was noted of both sides, and look again at the batches where some found no equal."""
-        if self._takes_fingerprints is not None:
-            self._join_fingerprints(run, self._takes_fingerprints)
+    def _join(self, run: Run, unmatched: PostgresUnmatched) -> None:
+        """Join the fingerprints of both sides, and look again at what found no equal."""
+        if self.judge.patiently(lambda: unmatched.agree(run.id)):
             return
         if _JOINED not in run.parameters:
-            self.judge.patiently(lambda: self.comparison.note_unmatched(run.id))
+            self.judge.patiently(lambda: unmatched.mark(run.id))
             self.runs.set_parameters(run.id, {_JOINED: True})
-        described = {piece.number: piece.description or {} for piece in self.runs.pieces(run)}
-        for marked in self.comparison.marked(run.id):
-            blocks = self._read_again(described[marked.piece], marked)
-            with collector_paused():
-                self.comparison.look_again(run.id, marked, blocks)
-
-    def _join_fingerprints(self, run: Run, fingerprints: PostgresFingerprints) -> None:
-        if self.judge.patiently(lambda: fingerprints.agree(run.id)):
-            return
-        if _JOINED not in run.parameters:
-            self.judge.patiently(lambda: fingerprints.mark(run.id))
-            self.runs.set_parameters(run.id, {_JOINED: True})
-        key = fingerprint_key_of(run)
-        described = {piece.number: piece.description or {} for piece in self.runs.pieces(run)}
-        for marked in fingerprints.marked(run.id):
-            if marked.of_rows:
-                rows = described[marked.piece][ROWS]
-                self.judge.patiently(partial(fingerprints.look_again_at_rows, run.id, marked, rows, key=key))
-            else:
-                blocks = self._read_again(described[marked.piece], marked)
-                with collector_paused():
-                    fingerprints.look_again_at_items(run.id, marked, blocks, key=key)
-        # A row that stands alone, and was written between the two looks, is not found by its fingerprint.
+        look = SecondLook(
+            run_id=run.id,
+            key=fingerprint_key_of(run),
+            unmatched=unmatched,
+            source=self.source,
+            transcoded=self.transcoded,
+            limits=self.limits,
+            judge=self.judge,
+        )
+        look.take({piece.number: piece.description or {} for piece in self.runs.pieces(run)})
+        # A row that stands alone, and was written between the two looks, is not met again.
         since = run.parameters[_FIRST_REVISION]
-        self.judge.patiently(lambda: fingerprints.note_changed_since(run.id, since))
-
-    def _read_again(self, described: Mapping[str, Any], marked: Marked) -> Iterator[tuple[int, Transcoded]]:
-        lines = next(iter(self.source.read_raw(described, marked.position, self.limits)))
-        return self.transcoded(lines.blocks)
+        self.judge.patiently(lambda: unmatched.note_changed_since(run.id, since))
 
     def give_verdicts(self, run_id: UUID, *, piece: int | None = None) -> None:
         """Give every key that waits for one its verdict; of one piece, or of all."""
@@ -335,7 +320,10 @@ class BulkVerify:
         sums = self.findings.sums(run.id)
         count = {finding: sum(each.count for each in sums if each.finding == finding) for finding in Finding}
         of_items = sum(each.count for each in sums if each.of_items)
-        settled_equal = count[Finding.EQUAL] + count[Finding.STAMP]
+        # A key that was noted for its row alone was either no item's, or counted when its item was taken.
+        settled_equal = sum(
+            each.count for each in sums if each.of_items and each.finding in {Finding.EQUAL, Finding.STAMP}
+        )
         return Verification(
             run_id=run.id,
             table=self.mapping.shape.name,

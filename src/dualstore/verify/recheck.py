@@ -83,32 +83,36 @@ def recheck(
     """Judge keys that seemed to differ.
 
     A key is different when two looks, a pause apart, find the same difference between the same item and
-    the same revision of the row; a write on its way to the mirror has arrived by then.
+    the same revision of the row; a write on its way to the mirror has arrived by then. Those that were not
+    seen on both sides yet are looked at for the first time at once.
 
     Args:
         sides: where to look.
         candidates: the keys, each once.
-        rounds: how often to look at most.
-        pause: how long to wait before each look.
+        rounds: how often to look again at most.
+        pause: how long to wait before each of these looks.
         sleep: waits; takes seconds.
 
     Yields:
         One verdict for each candidate.
     """
-    moving: Mapping[bytes, Candidate] = {
-        key_bytes(sides.shape.keys, candidate.key): candidate for candidate in candidates
-    }
+    moving = {key_bytes(sides.shape.keys, candidate.key): candidate for candidate in candidates}
+    yield from _looked(sides, moving, [each.key for each in candidates if each.observation is None])
     for _ in range(rounds):
         if not moving:
             return
         sleep(pause.total_seconds())
-        still: dict[bytes, Candidate] = {}
-        for key, seen in sides.observe([candidate.key for candidate in moving.values()]):
-            name = key_bytes(sides.shape.keys, key)
-            if seen.finding in _SETTLED or seen == moving[name].observation:
-                yield Verdict(key, seen)
-            else:
-                still[name] = Candidate(key, seen)
-        moving = still
+        yield from _looked(sides, moving, [each.key for each in moving.values()])
     for candidate in moving.values():
         yield Verdict(candidate.key, None)
+
+
+def _looked(sides: Sides, moving: dict[bytes, Candidate], keys: Sequence[Key]) -> Iterator[Verdict]:
+    """Look at some of the keys, and take those out that have their verdict now."""
+    for key, seen in sides.observe(keys) if keys else ():
+        name = key_bytes(sides.shape.keys, key)
+        if seen.finding in _SETTLED or seen == moving[name].observation:
+            del moving[name]
+            yield Verdict(key, seen)
+        else:
+            moving[name] = Candidate(key, seen)

@@ -43,8 +43,9 @@ class Worker:
         self._run = run
         self._stop = stop
         self._advanced = advanced
-        self._fingerprints = plan.fingerprints if run.parameters.get("fingerprints") else None
-        if run.parameters.get("fingerprints") and self._fingerprints is None:
+        way = run.parameters.get("fingerprints")
+        self._fingerprints = plan.taking.in_way(way) if way and plan.taking else None
+        if way and self._fingerprints is None:
             raise ConfigurationError(
                 "this verification was started with the accelerator, which is not installed here: install it"
             )
@@ -100,9 +101,7 @@ class Worker:
                 piece, rows, key=key, position=position, lease=self._plan.lease
             )
         judged = partial(self._judged, blocks) if isinstance(plan.judge, PastJudge) else None
-        return plan.comparison.compare(
-            piece, rows, position=position, lease=self._plan.lease, at_once=plan.at_once, judged=judged
-        )
+        return plan.comparison.compare(piece, rows, position=position, lease=self._plan.lease, judged=judged)
 
     def _judged(self, blocks: Sequence[bytes], keys: Sequence[Key]) -> list[Verdict]:
         """Verdicts on keys of a batch, by its items, which nobody can ask for again."""

@@ -74,11 +74,19 @@ def test_a_new_difference_needs_a_second_look_of_its_own(sides, looking):
     assert judged(looking, lambda pause: sides.mirror(KEY, OTHER), rounds=1) is None
 
 
-def test_a_key_of_which_one_side_was_seen_is_looked_at_twice(sides, looking):
+def test_a_key_that_was_not_seen_on_both_sides_is_looked_at_at_once_and_after_a_pause(sides, looking):
     sides.mirror(ITEM, ITEM)
     pauses = []
 
     (verdict,) = recheck(looking, [Candidate(KEY)], rounds=5, pause=timedelta(seconds=2), sleep=pauses.append)
 
     assert verdict.observation.finding is Finding.MISSING_ON_DYNAMODB
-    assert pauses == [2.0, 2.0]
+    assert pauses == [2.0]
+
+
+def test_a_key_that_is_equal_when_it_is_first_seen_on_both_sides_is_waited_for_by_nobody(sides, looking):
+    sides.put(ITEM, postgres=ITEM)
+
+    (verdict,) = recheck(looking, [Candidate(KEY)], rounds=5, pause=timedelta(seconds=2), sleep=pytest.fail)
+
+    assert verdict.observation.finding is Finding.EQUAL

@@ -1,0 +1,139 @@
+"""The SQL of hashes: 128 bits for a key or a row, the same for what PostgreSQL holds equal."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+from psycopg import sql
+
+from dualstore.mapping import OVERFLOW_COLUMN, MappedColumn, TableMapping
+from dualstore.stores.postgres_staging import composed
+
+_TEXTS = frozenset({"text", "varchar"})
+_SETS = frozenset({"SS", "NS", "BS"})
+_AS_TEXT = sql.SQL("{}::text")
+_EXACT_TEXT = sql.SQL('{}::text COLLATE "C"')
+_EXACT_TEXTS = sql.SQL('{}::text[] COLLATE "C"')
+# A sum of 64 bits that wraps around, as the accelerator's does. mod() has the sign of the sum.
+_WRAPPED = sql.SQL(
+    "(SELECT CASE WHEN m >= 9223372036854775808 THEN m - 18446744073709551616"
+    " WHEN m < -9223372036854775808 THEN m + 18446744073709551616 ELSE m END"
+    " FROM (SELECT mod({}, 18446744073709551616)) AS of_sum (m))::bigint"
+)
+_SEEDS = {"first": sql.SQL("%(first_seed)s::bigint"), "second": sql.SQL("%(second_seed)s::bigint")}
+_KEY = "k{}"
+# Nearly all sets have one member or two; sorting them in a query of its own takes as long as all else.
+# No set holds NULL or a member twice, so an array that does is never taken for one.
+_MEMBERS = (
+    "cardinality({0})",
+    "CASE WHEN cardinality({0}) <= 2 THEN least(({0})[1], ({0})[2]) END",
+    "CASE WHEN cardinality({0}) <= 2 THEN greatest(({0})[1], ({0})[2]) END",
+    "CASE WHEN cardinality({0}) > 2 THEN ARRAY(SELECT m FROM unnest({0}) AS m ORDER BY m) END",
+)
+
+
+@dataclass(frozen=True)
+class Hashing:
+    """Hashes of the rows of one SQL table, or of what is staged for it.
+
+    The statements take `first_seed` and `second_seed`, which make hashes those of one run.
+
+    Attributes:
+        part: how the table is mapped.
+    """
+
+    part: TableMapping
+
+    def see(self, relation: sql.Composable, where: sql.Composable | None = None) -> sql.Composed:
+        """Note the hashes of some rows, without their stamps, and answer how many there were.
+
+        Args:
+            relation: the SQL table, or a copy of its columns.
+            where: which rows `t` of it; None: all.
+        """
+        return sql.SQL(
+            "INSERT INTO dualstore.verify_seen"
+            " (run_id, place, piece, position, of_rows, first, second, sum_first, sum_second)"
+            " SELECT %(run)s, %(place)s, %(piece)s, %(position)s, %(of_rows)s, array_agg(first),"
+            " array_agg(second), {}, {} FROM ({}) AS hashed HAVING count(*) > 0 RETURNING cardinality(first)"
+        ).format(
+            _WRAPPED.format(sql.SQL("sum(first)")),
+            _WRAPPED.format(sql.SQL("sum(second)")),
+            self._hashed([], relation, where),
+        )
+
+    def among(self, relation: sql.Composable, where: sql.Composable | None = None) -> sql.Composed:
+        """The keys and hashes of those rows whose hashes are among `firsts` and `seconds`."""
+        return sql.SQL(
+            "SELECT * FROM ({}) AS hashed WHERE (first, second) IN"
+            " (SELECT * FROM unnest(%(firsts)s::bigint[], %(seconds)s::bigint[]))"
+        ).format(self._hashed(self._keys, relation, where))
+
+    def _hashed(
+        self, beside: Iterable[sql.Composable], relation: sql.Composable, where: sql.Composable | None
+    ) -> sql.Composed:
+        """Some rows' hashes. OFFSET keeps the planner from working anything out once for each use of it."""
+        keys = list(beside)
+        record = sql.SQL("ROW({}) AS record").format(sql.SQL(", ").join(self._values))
+        names = [sql.Identifier(_KEY.format(number)) for number in range(len(keys))]
+        hashes = (
+            sql.SQL("hash_record_extended(record, {}) AS {}").format(seed, sql.Identifier(name))
+            for name, seed in _SEEDS.items()
+        )
+        return sql.SQL("SELECT {} FROM (SELECT {} FROM {} t{} OFFSET 0) AS content OFFSET 0").format(
+            sql.SQL(", ").join([*names, *hashes]),
+            sql.SQL(", ").join([*keys, record]),
+            relation,
+            sql.SQL("") if where is None else sql.SQL(" WHERE {}").format(where),
+        )
+
+    @cached_property
+    def _keys(self) -> list[sql.Composed]:
+        read = self.part.read_expressions("t")[: len(self.part.key_columns)]
+        return [
+            sql.SQL("{} AS {}").format(composed(each), sql.Identifier(_KEY.format(number)))
+            for number, each in enumerate(read)
+        ]
+
+    @cached_property
+    def _values(self) -> list[sql.Composable]:
+        """What counts in a row: equal items in equal columns have the same."""
+        overflow = sql.Identifier("t", OVERFLOW_COLUMN)
+        return [*(value for column in self.part.columns for value in _values(column)), overflow]
+
+
+@lru_cache(maxsize=256)
+def hashing(part: TableMapping) -> Hashing:
+    """The statements for a part, composed once."""
+    return Hashing(part)
+
+
+def key_hashes(alias: str, part: TableMapping) -> tuple[sql.Composed, sql.Composed]:
+    """128 bits for a key; keys that PostgreSQL holds equal have the same ones."""
+    keys = [sql.Identifier(alias, column.name) for column in part.key_columns]
+    record = sql.SQL("ROW({})").format(sql.SQL(", ").join(keys))
+    return (
+        sql.SQL("hash_record_extended({}, 0)").format(record),
+        sql.SQL("hash_record_extended({}, 1)").format(record),
+    )
+
+
+def _values(column: MappedColumn) -> list[sql.Composable]:
+    """What counts in a column; of a set its members in their order."""
+    value = exactly(column, sql.Identifier("t", column.name))
+    if not is_array(column):
+        return [value]
+    return [sql.SQL(each).format(value) for each in _MEMBERS]
+
+
+def is_array(column: MappedColumn) -> bool:
+    """Whether its members count in any order; a converter may keep a set in a column of another type."""
+    return column.codec.type in _SETS and column.codec.pg_type.endswith("[]")
+
+
+def exactly(column: MappedColumn, value: sql.Composable) -> sql.Composable:
+    """A column's value in a type whose equality tells all contents apart."""
+    codec = column.codec
+    if codec.pg_type.removesuffix("[]") in _TEXTS and codec.cast in {"", *_TEXTS}:
+        return _EXACT_TEXTS.format(value) if codec.pg_type.endswith("[]") else _EXACT_TEXT.format(value)
+    return _AS_TEXT.format(value) if codec.pg_type == "json" else value
