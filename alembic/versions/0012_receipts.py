@@ -12,6 +12,25 @@ depends_on: str | Sequence[str] | None = None
 
 SCHEMA = "dualstore"
 
+# Every write names this table: whoever may write tombstones would else be refused from the upgrade on.
+_GRANTS = f"""
+DO $$
+DECLARE
+    allowed record;
+BEGIN
+    FOR allowed IN
+        SELECT grantee, privilege_type, is_grantable
+          FROM pg_class, aclexplode(relacl) WHERE oid = '{SCHEMA}.tombstones'::regclass
+    LOOP
+        EXECUTE format(
+            'GRANT %s ON {SCHEMA}.receipts TO %s%s', allowed.privilege_type,
+            CASE allowed.grantee WHEN 0 THEN 'PUBLIC' ELSE allowed.grantee::regrole::text END,
+            CASE WHEN allowed.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END
+        );
+    END LOOP;
+END
+$$"""
+
 
 def upgrade() -> None:
     """Bring the schema to this revision."""
@@ -24,11 +43,16 @@ def upgrade() -> None:
             nullable=False,
             server_default=sa.text("clock_timestamp()"),
         ),
+        sa.Column("voided", sa.Boolean, nullable=False, server_default=sa.false()),
         sa.PrimaryKeyConstraint("stamp", name="pk_receipts"),
         schema=SCHEMA,
-        comment="Writes of the last minutes at stage complete: they tell of a COMMIT whose reply was lost",
+        comment=(
+            "Writes of the last minutes at stage complete, for COMMITs whose reply was lost; voided: "
+            "writes that were given up and made anew, and must not be carried out when they come after all"
+        ),
     )
     op.create_index("ix_receipts_written_at", "receipts", ["written_at"], schema=SCHEMA)
+    op.execute(_GRANTS)
 
 
 def downgrade() -> None:

@@ -139,6 +139,25 @@ def test_a_role_that_may_create_nothing_is_told_which_grant_it_lacks(engine):
         schema.upgrade(role)
 
 
+def test_whoever_could_write_before_receipts_can_write_after(engine):
+    schema.upgrade(engine, "0011")
+    grant = "GRANT SELECT, INSERT ON dualstore.tombstones TO {role} WITH GRANT OPTION"
+    with _role(engine, grant) as role, engine.begin() as connection:
+        connection.execute(sa.text("GRANT SELECT ON dualstore.tombstones TO PUBLIC"))
+        connection.commit()
+        schema.upgrade(engine)
+        allowed = sa.text(
+            "SELECT has_table_privilege(CAST(:who AS name), 'dualstore.receipts', 'INSERT WITH GRANT OPTION')"
+        )
+        with role.connect() as limited, engine.connect() as own:
+            name = limited.scalar(sa.text("SELECT current_user"))
+            assert own.scalar(allowed, {"who": name})
+            privileges = (
+                "SELECT privilege_type FROM pg_class, aclexplode(relacl) WHERE grantee = 0 AND oid = "
+            )
+            assert own.scalars(sa.text(f"{privileges}'dualstore.receipts'::regclass")).all() == ["SELECT"]
+
+
 def test_a_database_without_the_schema_is_told_the_command(engine):
     for look in (schema.check, schema.require_current):
         with pytest.raises(SchemaError, match="dualstore schema upgrade"):

@@ -178,9 +178,13 @@ receipts = sa.Table(
     metadata,
     sa.Column("stamp", sa.LargeBinary, nullable=False),
     _moment("written_at"),
+    sa.Column("voided", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.PrimaryKeyConstraint("stamp"),
     sa.Index(None, "written_at"),
-    comment="Writes of the last minutes at stage complete: they tell of a COMMIT whose reply was lost",
+    comment=(
+        "Writes of the last minutes at stage complete, for COMMITs whose reply was lost; voided: "
+        "writes that were given up and made anew, and must not be carried out when they come after all"
+    ),
 )
 
 lost_writes = sa.Table(

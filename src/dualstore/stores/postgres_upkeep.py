@@ -14,6 +14,9 @@ TOMBSTONE_RETENTION = timedelta(hours=25)
 """DynamoDB Streams keeps its records for 24 hours: none tells of an older write."""
 OUTBOX_RETENTION = timedelta(minutes=15)
 """So long the outbox or a receipt answers for a COMMIT without a reply (DESIGN, replication, rule 7)."""
+_RECEIPTS_AT_ONCE = 10  # times as many as of others: each write leaves one, and they are small
+VOIDED_RETENTION = timedelta(hours=25)
+"""TCP sends again for a quarter of an hour, a stopped server may go on much later."""
 TOKEN_RETENTION = timedelta(minutes=10)
 """AWS, TransactWriteItems: a ClientRequestToken is valid for 10 minutes."""
 DISCREPANCY_RETENTION = timedelta(days=30)
@@ -56,6 +59,7 @@ DELETE FROM dualstore.outbox WHERE id = ANY (ARRAY(
 _RECEIPTS = """
 DELETE FROM dualstore.receipts WHERE stamp = ANY (ARRAY(
     SELECT stamp FROM dualstore.receipts WHERE written_at < statement_timestamp() - %(retention)s
+    AND (NOT voided OR written_at < statement_timestamp() - %(voided)s)
     ORDER BY written_at LIMIT %(rows)s FOR UPDATE SKIP LOCKED
 ))
 """
@@ -173,8 +177,12 @@ class PostgresUpkeep:
         return self._delete(_OUTBOX, {"retention": older_than}, "finished outbox rows")
 
     def prune_receipts(self, *, older_than: timedelta = OUTBOX_RETENTION) -> int:
-        """Remove the receipts of writes at stage `complete` that are so old; how many."""
-        return self._delete(_RECEIPTS, {"retention": older_than}, "old receipts")
+        """Remove the receipts of writes at stage `complete` that are so old; how many.
+
+        Those of writes that were given up stay for 25 hours: their requests may still come.
+        """
+        values = {"retention": older_than, "voided": max(older_than, VOIDED_RETENTION)}
+        return self._delete(_RECEIPTS, values, "old receipts", rows=_RECEIPTS_AT_ONCE * self._rows)
 
     def prune_tokens(self, *, older_than: timedelta = TOKEN_RETENTION) -> int:
         """Remove the idempotency tokens that are so old; how many."""
@@ -195,13 +203,15 @@ class PostgresUpkeep:
         """Remove the discrepancies that nobody has seen for so long; how many."""
         return self._delete(_DISCREPANCIES, {"retention": self._discrepancy_retention}, "old discrepancies")
 
-    def _delete(self, statement: LiteralString, values: Mapping[str, Any], what: str) -> int:
+    def _delete(
+        self, statement: LiteralString, values: Mapping[str, Any], what: str, *, rows: int | None = None
+    ) -> int:
         """Run a statement, each time in a transaction of its own, until it finds less than it may take."""
-        total = 0
+        total, rows = 0, rows or self._rows
         for _ in range(self._batches):
             with transaction(self._engine, f"Removing {what}") as cursor:
-                removed = cursor.execute(statement, {**values, "rows": self._rows}).rowcount
+                removed = cursor.execute(statement, {**values, "rows": rows}).rowcount
             total += removed
-            if removed < self._rows:
+            if removed < rows:
                 break
         return total

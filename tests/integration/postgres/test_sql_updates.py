@@ -11,6 +11,9 @@ import sqlalchemy as sa
 from botocore.exceptions import ClientError
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
+from pynamodb.attributes import ListAttribute, UnicodeAttribute
+from pynamodb.models import Model
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from dualstore import schema
 from dualstore.control import PostgresRole
@@ -24,7 +27,7 @@ from dualstore.items import (
     normalized_item,
     without_stamps,
 )
-from dualstore.mapping import TableMapping, quoted
+from dualstore.mapping import Mirrored, TableMapping, map_table, quoted
 from dualstore.operations import UpdateItem
 from dualstore.stores import semantics
 from dualstore.stores.postgres import PostgresStore
@@ -195,8 +198,43 @@ def is_bound(mapping: TableMapping, answer: Answer, held: Item) -> bool:
     "element", [{"N": "1"}, {"NULL": True}, {"M": {}}, {"M": {"": {"L": []}}}, {"L": [{"L": [{"L": []}]}]}]
 )
 def test_a_document_of_short_elements_is_no_larger_than_its_row_lets_expect(connection, name, element):
-    mapping = MAPPINGS["orders"]
     held = {"c": {"S": "c"}, "number": {"N": "1"}, name: {"L": [element] * 500}}
+    is_bound_as_a_row(connection, MAPPINGS["orders"], held)
+
+
+class Lists(Model):
+    class Meta:
+        table_name = "lists"
+
+    k = UnicodeAttribute(hash_key=True)
+    counts: Any = ListAttribute(null=True)
+    words: Any = ListAttribute(null=True)
+
+
+class ListsBase(DeclarativeBase):
+    pass
+
+
+class ListsRow(Mirrored, ListsBase):
+    __tablename__ = "lists"
+
+    k: Mapped[str] = mapped_column(sa.Text(collation="C"), primary_key=True)
+    counts: Mapped[list[int] | None] = mapped_column(sa.ARRAY(sa.Integer))
+    words: Mapped[list[str] | None] = mapped_column(sa.ARRAY(sa.Text))
+
+
+LISTS = map_table("lists", Lists, ListsRow)
+
+
+@pytest.mark.parametrize(
+    ("name", "element"), [("counts", {"N": "1"}), ("counts", {"N": "-12"}), ("words", {"S": "a"})]
+)
+@pytest.mark.parametrize("length", [0, 1, 500])
+def test_a_list_in_an_array_is_no_larger_than_its_row_lets_expect(connection, name, element, length):
+    is_bound_as_a_row(connection, LISTS, {"k": {"S": "k"}, name: {"L": [element] * length}})
+
+
+def is_bound_as_a_row(connection: psycopg.Connection, mapping: TableMapping, held: Item) -> None:
     columns = ", ".join(mapping.read_expressions("t"))
     values = ", ".join(
         f"{placeholder} AS {quoted(column)}"

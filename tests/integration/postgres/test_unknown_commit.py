@@ -55,7 +55,8 @@ class Wire:
 
     Attributes:
         lose: what happens to the next COMMIT: `reply` lets it through and keeps its answer back, `request`
-            loses it; then the connection is cut. `nothing` only delays it, None not even that.
+            loses it; then the connection is cut. `late` keeps it until `deliver_late`, and cuts off the
+            client. `nothing` only delays it, None not even that.
         mark: by what a COMMIT, or whatever else is meant, is known.
         meanwhile: called when that has happened, before the connection is cut.
         lost: how many it has lost.
@@ -67,6 +68,7 @@ class Wire:
         self.times = 1
         self.meanwhile: Callable[[], None] = lambda: None
         self.lost = 0
+        self._late: list[tuple[socket.socket, bytes, threading.Thread]] = []
         self._server_port = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
@@ -90,11 +92,16 @@ class Wire:
             client.close()
             return
         mute, at_once = threading.Event(), False
-        threading.Thread(target=_pump, args=(server, client, mute), daemon=True).start()
+        answers = threading.Thread(target=_pump, args=(server, client, mute), daemon=True)
+        answers.start()
         try:
             while data := client.recv(1 << 16):
                 at_once = at_once or VERDICT in data  # such a write needs no COMMIT
                 if self.lose and self.times and (self.mark in data or (at_once and SYNC in data)):
+                    if self.lose == "late":
+                        self._keep(server, data, mute, answers)
+                        server = None
+                        return
                     if self.lose != "nothing":
                         self._lose(server, data, mute)
                         return
@@ -105,7 +112,25 @@ class Wire:
         except OSError:
             pass
         finally:  # also where a COMMIT has been lost: the connection is cut
-            _close(server, client)
+            _close(*filter(None, (server, client)))
+
+    def _keep(
+        self, server: socket.socket, data: bytes, mute: threading.Event, answers: threading.Thread
+    ) -> None:
+        self.times -= 1
+        self.lost += 1
+        mute.set()
+        self._late.append((server, data, answers))
+        self.meanwhile()
+
+    def deliver_late(self) -> None:
+        """Let the server have what was kept, and wait until it is done with that."""
+        for server, data, answers in self._late:
+            server.sendall(data)
+            server.shutdown(socket.SHUT_WR)
+            answers.join(10)
+            assert not answers.is_alive()
+            server.close()
 
     def _lose(self, server: socket.socket, data: bytes, mute: threading.Event) -> None:
         self.times -= 1
@@ -274,6 +299,54 @@ def test_a_write_whose_commit_was_not_answered_is_carried_out_once(filled, engin
     assert call(filled) == answer
     assert wire.lost == 1
     assert len(outbox(engine)) == changes
+
+
+IN_ONE_TRIP: dict[str, tuple[str, dict[str, Any], Any]] = {
+    "put": ("PutItem", {"Item": order(quantity=7)}, 7),
+    "create": (
+        "PutItem",
+        {"Item": order(number=9), "ConditionExpression": "attribute_not_exists(customer)"},
+        1,
+    ),
+    "increment": ("UpdateItem", add(), 2),
+    "delete": ("DeleteItem", {"Key": key()}, None),
+}
+
+
+@pytest.mark.parametrize("stage", [Stage.LIVE, Stage.COMPLETE])
+@pytest.mark.parametrize("write", IN_ONE_TRIP)
+def test_a_request_that_comes_after_all_once_it_was_made_anew_does_nothing(
+    filled, engine, wire, write, stage
+):
+    """A closed connection's kernel, or a proxy, may deliver it much later: lock, write and all."""
+    operation, request, quantity_then = IN_ONE_TRIP[write]
+    set_role(engine, PostgresRole.AUTHORITY, stage=stage)
+    wire.lose = "late"
+    ask(filled, operation, **request)
+    assert wire.lost == 1
+    made = run(engine, "SELECT * FROM orders ORDER BY number")
+    assert [row.quantity for row in made if row.number == 1] == (
+        [] if quantity_then is None else [quantity_then]
+    )
+    ask(filled, "PutItem", Item=order(quantity=50))
+    ask(filled, "DeleteItem", Key=key(number=9))
+    later = run(engine, "SELECT * FROM orders ORDER BY number")
+    wire.deliver_late()
+    assert run(engine, "SELECT * FROM orders ORDER BY number") == later
+
+
+def test_what_was_given_up_stays_so_where_its_repetition_is_refused(filled, engine, wire):
+    request = {
+        "Item": order(quantity=9),
+        "ConditionExpression": "quantity < :few",
+        "values": {":few": {"N": "2"}},
+    }
+    wire.lose, wire.meanwhile = "late", lambda: run(engine, "UPDATE orders SET quantity = 4 WHERE number = 1")
+    with pytest.raises(ClientError, match="ConditionalCheckFailed"):
+        ask(filled, "PutItem", **request)
+    run(engine, "UPDATE orders SET quantity = 1 WHERE number = 1")
+    wire.deliver_late()
+    assert run(engine, "SELECT quantity FROM orders WHERE number = 1") == [(1,)]
 
 
 @pytest.mark.parametrize("write", WRITES)

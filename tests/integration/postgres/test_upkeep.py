@@ -217,6 +217,17 @@ def test_receipts_go_after_fifteen_minutes(engine):
     assert count(engine, "receipts") == 1
 
 
+def test_receipts_of_what_was_given_up_go_after_twenty_five_hours(engine):
+    run(
+        engine,
+        "INSERT INTO dualstore.receipts (stamp, voided, written_at) VALUES "
+        "('a', true, now() - interval '24 hours'), ('b', true, now() - interval '26 hours')",
+    )
+    assert PostgresUpkeep(engine).prune({}) == Pruned(receipts=1)
+    with engine.connect() as connection:
+        assert connection.scalars(sa.text("SELECT stamp FROM dualstore.receipts")).all() == [b"a"]
+
+
 def test_tokens_go_after_ten_minutes(engine):
     run(
         engine,
@@ -297,6 +308,7 @@ def test_pruning_finds_what_is_old_by_an_index(engine, statement, moment, fill):
         "table": TABLE,
         "horizon": datetime.now(UTC) - 25 * HOUR,
         "retention": timedelta(minutes=15),
+        "voided": timedelta(hours=25),
         "rows": 1000,
     }
     with engine.begin() as connection:

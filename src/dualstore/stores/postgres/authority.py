@@ -25,6 +25,7 @@ from dualstore.stores.postgres.authority_statements import (
     FIND_STAMPS,
     KNOWN_TOKEN,
     REMEMBER_TOKEN,
+    VOID_STAMPS,
 )
 from dualstore.stores.postgres.catalog import Catalog, lock_key
 from dualstore.stores.postgres.collections import size_statements, sizes_bytes
@@ -194,13 +195,14 @@ class _Attempts:
             raise
 
     def _transaction(self, session: Session) -> Response:
-        begin = self._begin
         if self._doubt is not None:
             if self._was_carried_out(session, self._doubt):
                 return self._answered(session, self._doubt)
-            # It held these locks, so it is over, and left no trace: it was not and will not be carried out.
-            self._doubt, begin = None, ()
-        known, sizes, states = self._read(session, begin)
+            # Under these locks it left no trace. But it may be on its way yet, lock and all, and is not to be
+            # carried out when it comes; nor where this attempt ends with a refusal, hence its own commit.
+            session.batch((VOID_STAMPS, (list(self._doubt.stamps),)), COMMIT)
+            self._doubt = None
+        known, sizes, states = self._read(session, self._begin)
         for target, state in zip(self._targets, states, strict=True):
             target.check_role(state.role, self._doing)
         olds = [state.item for state in states]

@@ -27,10 +27,16 @@ ALL_MAY_BE_READ = (
 """Whether PostgreSQL is the authority of all these tables at these epochs. Values: tables, epochs."""
 
 FIND_STAMPS = (
-    "SELECT 1 FROM dualstore.receipts WHERE stamp = ANY ($1::bytea[]) "
+    "SELECT 1 FROM dualstore.receipts WHERE stamp = ANY ($1::bytea[]) AND NOT voided "
     "UNION ALL SELECT 1 FROM dualstore.outbox WHERE stamp = ANY ($1::bytea[]) LIMIT 1"
 )
 """A row where one of these stamps was written in the last minutes. Values: stamps."""
+
+VOID_STAMPS = (
+    "INSERT INTO dualstore.receipts (stamp, voided) SELECT unnest($1::bytea[]), true "
+    "ON CONFLICT (stamp) DO NOTHING"
+)
+"""Whatever comes under one of these stamps from now on does nothing. Values: stamps."""
 
 KNOWN_TOKEN = (
     "SELECT digest FROM dualstore.tokens "  # noqa: S105 - the name of a request, no secret
@@ -168,15 +174,16 @@ class AuthorityStatements(TableStatements):
             assignments: what is set of a row `t` that is there; all of the given one, if not given.
         """
         table, epoch, key = self.after_row(3)
+        stamp = self.mapping.placeholders[-1]
         return (
-            f"WITH {self._found(verdict, table, epoch)}, "
+            f"WITH {self._found(verdict, table, epoch, stamp)}, "
             f"changed AS (UPDATE {self.table} t SET {assignments or self.assignments}, {REVISION} = {_NEXT} "
             f"WHERE {self.key} AND {_FOUND_TO_CHANGE} RETURNING 1), "
             f"created AS ({self.insert} WHERE EXISTS (SELECT FROM found WHERE verdict_ = '{ABSENT}' "
             f"AND role_ = 'authority') ON CONFLICT ({', '.join(self.key_names)}) DO NOTHING RETURNING 1), "
             f"cleared AS (DELETE FROM dualstore.tombstones WHERE EXISTS (SELECT FROM created) "
             f"AND table_name = {table} AND {is_key(key)}), "
-            f"{_receipt(self.mapping.placeholders[-1], _WRITTEN)} SELECT found.*, {_WRITTEN} FROM found"
+            f"{_receipt(stamp, _WRITTEN)} SELECT found.*, {_WRITTEN} FROM found"
         )
 
     def remove_where(self, verdict: str) -> str:
@@ -191,7 +198,7 @@ class AuthorityStatements(TableStatements):
         decoded = f"decode({stamp}, 'hex')"
         buried = self.bury(table, key, "(SELECT dualstore_stamp FROM gone)", "EXISTS (SELECT FROM gone)")
         return (
-            f"WITH {self._found(verdict, table, epoch)}, "
+            f"WITH {self._found(verdict, table, epoch, decoded)}, "
             f"gone AS (DELETE FROM {self.table} WHERE {self.key} AND {_FOUND_TO_CHANGE} "
             f"AND {_deletion_noted(stamp)} RETURNING dualstore_stamp), "
             f"buried AS ({buried}), {_receipt(decoded, _GONE)} "
@@ -218,12 +225,14 @@ class AuthorityStatements(TableStatements):
         """The number of the first placeholder behind those of `remove_where` itself."""
         return len(self.key_names) + 5
 
-    def _found(self, verdict: str, table: str, epoch: str) -> str:
+    def _found(self, verdict: str, table: str, epoch: str, stamp: str) -> str:
+        # A stamp that has a receipt is of a write that was made, or given up: this one comes too late.
+        voided = f"EXISTS (SELECT FROM dualstore.receipts WHERE stamp = {stamp})"
         return (
             f"found AS MATERIALIZED (SELECT {self._read}, fence.role AS role_, {verdict} AS verdict_, "
             f"CASE fence.stage WHEN 'complete' THEN {self._leaves_receipt} END AS receipted_ "
             "FROM (SELECT) one LEFT JOIN dualstore.control fence "
-            f"ON fence.table_name = {table} AND fence.epoch = {epoch}::bigint "
+            f"ON fence.table_name = {table} AND fence.epoch = {epoch}::bigint AND NOT {voided} "
             f"LEFT JOIN {self.table} t ON {self.key_of('t.')})"
         )
 

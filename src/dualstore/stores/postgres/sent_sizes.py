@@ -10,6 +10,7 @@ from dualstore.stores.postgres.row_updates import largest_bytes
 
 # What was sent of a text and of bytes is never shorter: U+0000 to U+0002 are escaped, bytes are hexadecimal.
 # Nor is that of a set: a number counts for a byte more than it says at most, which the comma makes up for.
+# In a list each element counts for one more, and the list for three.
 _ONCE = ("text", "varchar", "bytea", "numeric", "int2", "int4", "int8", "float4", "float8")
 # A document counts for at most twice its text, since an element counts for a byte more than it says.
 _TWICE = ("json", "jsonb")
@@ -76,4 +77,6 @@ def _known(column: MappedColumn) -> tuple[int, int] | None:
     if largest is not None:
         return largest, 0
     often = _TIMES.get(column.codec.pg_type)
-    return None if often is None else (0, often)
+    if often is None:
+        return None
+    return (0, 2 * often) if column.type == "L" and column.codec.pg_type.endswith("[]") else (0, often)
