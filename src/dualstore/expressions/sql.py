@@ -152,7 +152,7 @@ class _Compiler:
                 return f"({not_below} AND {self._compared('<=', term, self._term(upper))})"
             case Membership(operand, choices):
                 term = self._term(operand)
-                equal = (self._compared("=", term, self._term(choice)) for choice in choices)
+                equal = (self._compared("=", term, self._term(choice)) for choice in _padded(choices))
                 return f"({' OR '.join(equal)})"
             case Call("attribute_exists" | "attribute_not_exists", (operand,)):
                 said = "IS NOT NULL" if leaf.function == "attribute_exists" else "IS NULL"
@@ -161,7 +161,7 @@ class _Compiler:
                 term = self._attribute(operand)
                 return f"({term.sql} IS NOT NULL)" if term.type == wanted["S"] else _FALSE
             case Call("begins_with" | "contains", (operand, start)):
-                return self._found(leaf.function, self._attribute(operand), self._term(start))
+                return self._found(leaf.function, self._attribute(operand), start)
         raise _NotCompiled
 
     def _compared(self, operator: Comparator, left: _Term, right: _Term) -> str:
@@ -176,7 +176,8 @@ class _Compiler:
             return f"(NOT coalesce({one} = {other}, false))"
         return f"coalesce({one} {operator} {other}, false)"
 
-    def _found(self, function: str, container: _Term, part: _Term) -> str:
+    def _found(self, function: str, container: _Term, start: Operand) -> str:
+        part = self._term(start)
         if not container.type or not part.type:
             return _FALSE
         if not (container.comparable and part.comparable):
@@ -185,6 +186,8 @@ class _Compiler:
             return _FALSE
         whole, piece = self._sql(container), self._sql(part)
         if function == "contains":
+            if container.type == "S" and not isinstance(start, Constant):
+                raise _NotCompiled  # it may be found in half of a character that is stored as two
             return f"coalesce(position({piece} IN {whole}) > 0, false)"
         if container.type == "S":
             return f"coalesce(starts_with({whole}, {piece}), false)"
@@ -222,3 +225,9 @@ class _Compiler:
 def _as_compared(sql: str, kind: str, *, is_cast: bool = False) -> str:
     cast = sql if is_cast or kind in {"B", "BOOL"} else f"{sql}::{_CASTS[kind]}"
     return f'({cast} COLLATE "C")' if kind == "S" else cast
+
+
+def _padded(choices: tuple[Operand, ...]) -> tuple[Operand, ...]:
+    """Choices, the last of them again up to a power of two, so that few statements serve all lists."""
+    wanted: int = 1 << (len(choices) - 1).bit_length()
+    return choices + choices[-1:] * (wanted - len(choices))

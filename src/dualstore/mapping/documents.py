@@ -196,8 +196,15 @@ def typed_json(item: Item) -> str:
 
 
 def typed_item(text: str) -> Item:
-    """The item behind a DynamoDB-JSON text: the inverse of `typed_json`."""
+    """The item behind a DynamoDB-JSON text: the inverse of `typed_json`.
+
+    Raises:
+        ValueError: it is no JSON.
+        TypeError: it is JSON, but no object.
+    """
     parsed: Item = json.loads(text)
+    if not isinstance(parsed, dict):
+        raise TypeError("an item is a JSON object")
     # Most overflows hold neither binary nor an escaped character, and so are items as they are parsed.
     if '"B"' in text or '"BS"' in text or "\\u0001" in text:
         return _restored_entries(parsed)

@@ -59,9 +59,10 @@ def leaves(draw: st.DrawFn, found: list[Item], names: list[str]) -> Predicate:  
         case "between":
             return Between(operand, constant, draw(values))
         case "in":
-            return Membership(operand, (constant, draw(values)))
+            return Membership(operand, (constant, *draw(st.lists(values, max_size=4))))
         case "call":
-            return Call(draw(st.sampled_from(["begins_with", "contains"])), (operand, constant))
+            part = draw(st.sampled_from([constant, Attribute((draw(st.sampled_from(names)),))]))
+            return Call(draw(st.sampled_from(["begins_with", "contains"])), (operand, part))
         case "exists":
             function = draw(st.sampled_from(["attribute_exists", "attribute_not_exists"]))
             return Call(function, (operand,))

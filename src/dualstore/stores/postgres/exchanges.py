@@ -116,10 +116,19 @@ class Exchange:
         self._connection = connection
         self._pgconn = connection.pgconn
         self._encoding = connection.info.encoding
-        self.in_utf8 = self._encoding == "utf-8"
         self._transformer = Transformer(connection)
         self._register: Any = connection._prepared  # noqa: SLF001 - see above
         self._often: dict[_Query, None] = {}
+
+    @property
+    def in_utf8(self) -> bool:
+        """Whether texts come and go in UTF-8; an application may have said otherwise on its connection."""
+        return self._pgconn.parameter_status(b"client_encoding") == b"UTF8"
+
+    @property
+    def kept_in_utf8(self) -> bool:
+        """Whether the database has its texts in UTF-8."""
+        return self._pgconn.parameter_status(b"server_encoding") == b"UTF8"
 
     def rows(self, statement: Statement) -> list[Row]:
         """Run one statement; its rows (none where it has none to give).

@@ -41,10 +41,12 @@ class Walk:
     Args:
         statements: of the table.
         planned: the operation.
+        in_utf8: whether PostgreSQL takes every text of DynamoDB's, and counts its bytes as DynamoDB does.
     """
 
     statements: Statements
     planned: PagePlan
+    in_utf8: bool
 
     def first(self) -> Statement:
         """The statement that reads the first rows."""
@@ -123,7 +125,7 @@ class Walk:
     @cached_property
     def _weights(self) -> Weights | None:
         """How rows are weighed, or None: each is fetched whole."""
-        if len(self._branches) == 1 and self._sorted_in_sql:
+        if self.in_utf8 and len(self._branches) == 1 and self._sorted_in_sql:
             return weights(self.planned, self._branches[0].mapping)
         return None
 

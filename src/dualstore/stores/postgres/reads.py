@@ -161,7 +161,7 @@ def _located(catalog: Catalog, operation: GetItem) -> tuple[TableShape, Statemen
 
 def _page(catalog: Catalog, session: Session, operation: Query | Scan, guards: Guards) -> Response:
     planned = semantics.plan(operation, semantics.shape_of(catalog, operation))
-    walk = Walk(catalog.statements(operation.table), planned)
+    walk = Walk(catalog.statements(operation.table), planned, in_utf8=session.in_utf8)
     (first,) = _fetch(session, operation, guards, walk.first())
     return semantics.page_of(planned, walk.scanned(session, first))
 

@@ -66,6 +66,11 @@ class Session:
         """Whether its transaction can only be rolled back."""
         return self._connection.pgconn.transaction_status == TransactionStatus.INERROR
 
+    @property
+    def in_utf8(self) -> bool:
+        """Whether all texts of DynamoDB's are texts of PostgreSQL's, and as long."""
+        return self._exchange.in_utf8 and self._exchange.kept_in_utf8
+
     def rows(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
         """Run one statement; its rows."""
         return self._exchange.rows((statement, values))

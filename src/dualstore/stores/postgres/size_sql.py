@@ -20,9 +20,6 @@ _Sized = Callable[[str], str]
 """From the SQL of a value to the SQL of its size, which is null where the item itself has to be asked."""
 _FLAG_BYTES, _UUID_BYTES, _DAY_BYTES, _UTC_TEXT_BYTES = 1, 36, 10, 31
 
-IN_UTF8 = "(SELECT getdatabaseencoding() = 'UTF8')"
-"""The condition that texts have as many bytes in the database as in DynamoDB; looked at once a statement."""
-
 
 def telling(mapping: TableMapping) -> list[MappedColumn]:
     """The columns that tell what their attributes count for."""

@@ -18,7 +18,7 @@ from dualstore.mapping import OVERFLOW_COLUMN, MappedColumn, TableMapping, escap
 from dualstore.mapping.documents import jsonb_size_bytes
 from dualstore.stores.postgres.authority_single import sql_columns
 from dualstore.stores.postgres.exchanges import Row, text_array
-from dualstore.stores.postgres.size_sql import IN_UTF8, size_sql, telling
+from dualstore.stores.postgres.size_sql import size_sql, telling
 from dualstore.stores.postgres.trigger_functions import literal
 from dualstore.stores.semantics import PagePlan, Scanned, scanned
 
@@ -171,6 +171,8 @@ class Weights:
 def weights(planned: PagePlan, mapping: TableMapping) -> Weights | None:
     """How the rows of a Query or Scan are weighed, or None where they are not: each is fetched whole.
 
+    Sizes are those of a database in UTF-8.
+
     Args:
         planned: the Query or Scan.
         mapping: of the SQL table.
@@ -186,7 +188,7 @@ def weights(planned: PagePlan, mapping: TableMapping) -> Weights | None:
         weight = f"CASE WHEN {sure.holds} THEN -1 ELSE 1 END * ({reading.size})"
     else:
         weight = f"CASE WHEN {sure.holds} THEN {'0' if sure.is_all else 'NULL'} ELSE {reading.size} END"
-    unsure = f"NOT {IN_UTF8} OR {_OVERFLOW} ?| ${len(sure.values) + 1}::text[]"
+    unsure = f"{_OVERFLOW} ?| ${len(sure.values) + 1}::text[]"
     columns = f"{reading.columns}, CASE WHEN {unsure} THEN NULL ELSE {weight} END AS {_WEIGHT}"
     values = (*sure.values, text_array(sure.attributes))
     return Weights(columns, reading.answered, values, planned, reading)
