@@ -16,11 +16,12 @@ import sqlalchemy as sa
 from boto3.dynamodb.types import Binary
 
 from bulk_sides import BulkSides, bulk_sides, order
-from dualstore.errors import Unavailable, UnusableSource
+from dualstore.errors import ConfigurationError, Unavailable, UnusableSource
 from dualstore.items import Item, Key, KeyAttribute, KeySchema, TableShape, key_hash
 from dualstore.mapping.transcoding import transcoder_of
 from dualstore.operations import DeleteItem, PutItem
-from dualstore.stores.fingerprint_ways import InsidePostgres, OutsidePostgres, Way
+from dualstore.stores import fingerprint_ways
+from dualstore.stores.fingerprint_ways import InsidePostgres, OutsidePostgres, Way, form_of
 from dualstore.stores.memory import MemoryStore
 from dualstore.stores.postgres_comparison import PostgresComparison
 from dualstore.stores.postgres_findings import PostgresFindings
@@ -226,6 +227,57 @@ def test_exactly_the_planted_faults_are_found(sides: BulkSides, way):
     assert (verification.items_dynamodb, verification.rows_postgres) == (150, 150)
     assert verification.equal == 150 - (len(planted.expected) - 1)  # one is no item
     assert (verification.moving, verification.unreadable, verification.proven) == (0, 0, False)
+
+
+def unlike(number: int, **changed: Any) -> Callable[[BulkSides], None]:
+    """Makes one row another than its item."""
+    return lambda sides: sides.mirror(order(number), order(number) | changed)
+
+
+def swap(sides: BulkSides) -> None:
+    unlike(3, name={"S": "order 4"})(sides)
+    unlike(4, name={"S": "order 3"})(sides)
+
+
+def shift(sides: BulkSides) -> None:
+    with sides.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE shop.orders SET name = 'order ' || mod(number + 1, 30)")
+
+
+def add_ghost(sides: BulkSides) -> None:
+    with sides.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO shop.orders (customer, number, name, total, dualstore_overflow, dualstore_revision)"
+            " SELECT customer, -number, name, total, dualstore_overflow, dualstore_revision"
+            " FROM shop.orders WHERE number = 3"
+        )
+
+
+# Of PostgreSQL's own hashes of values each is the same for both sides, or their sums are.
+ALONE: dict[str, tuple[Item, Callable[[BulkSides], None], set[int]]] = {
+    "a swap": ({}, swap, {3, 4}),
+    "names that have all moved on by one": ({}, shift, set(range(30))),
+    "a sign": ({"total": {"N": "7"}}, unlike(3, total={"N": "-7"}), {3}),
+    "a sign in a key": ({"total": {"N": "7"}}, add_ghost, {-3}),
+    "what a list holds": (
+        {"extra": {"L": [{"L": [{"N": "1"}]}, {"N": "2"}]}},
+        unlike(3, extra={"L": [{"L": [{"N": "1"}, {"N": "2"}]}]}),
+        {3},
+    ),
+}
+
+
+@EACH_WAY
+@pytest.mark.parametrize(("beside", "fault", "numbers"), ALONE.values(), ids=list(ALONE))
+def test_a_fault_alone_is_found(sides: BulkSides, way, beside, fault, numbers):
+    load(sides, [order(n) | beside for n in range(30)])
+    fault(sides)
+
+    verification = plan(sides, export_of(sides), **way).run()
+
+    keys = {key_hash(SHAPE.keys, order(abs(n), number={"N": str(n)})) for n in numbers}
+    assert {each.key_hash for each in verification.differences} == keys
+    assert not verification.proven
 
 
 class Killed(BaseException):
@@ -638,6 +690,144 @@ def damage(sides: BulkSides, numbers: Sequence[int]) -> None:
         connection.exec_driver_sql(
             "UPDATE shop.orders SET name = name || '.' WHERE number = ANY(%s)", (list(numbers),)
         )
+
+
+def agreed(verify: BulkVerify, sides: BulkSides, way: Any, then: Callable[[], object]) -> BulkVerify:
+    """Somebody does something after the sums of both sides were found to agree."""
+
+    class Agreed(PostgresFingerprints):
+        @property
+        def unmatched(self) -> PostgresUnmatched:
+            class Summed(PostgresUnmatched):
+                def agree(summed, run_id: UUID) -> bool:  # noqa: N805 - `self` is the outer one
+                    agree = super().agree(run_id)
+                    then()
+                    return agree
+
+            return Summed(self._engine, self._mapping, self._way)
+
+    return replace(verify, fingerprints=Agreed(sides.engine, sides.mapping, way["way"](sides.mapping)))
+
+
+def states(sides: BulkSides) -> list[str]:
+    with sides.engine.connect() as connection:
+        return list(connection.exec_driver_sql("SELECT state FROM dualstore.runs").scalars())
+
+
+@BY_FINGERPRINTS
+def test_items_that_are_not_met_again_leave_nothing_proven(sides: BulkSides, way):
+    load(sides, [order(n) for n in range(50)])
+    sides.put(order(60))  # without a row
+    export, whole = export_of(sides), export_of(sides)
+
+    def change() -> None:
+        export.lines = [each for each in export.lines if b"order 60" not in each]
+
+    with pytest.raises(UnusableSource, match="start a new verification"):
+        interrupted(plan(sides, export, **way), sides, way, change).run()
+
+    assert states(sides) == [RunState.ABANDONED]
+    assert found(plan(sides, whole, **way).run()) == {
+        (key_hash(SHAPE.keys, order(60)), Finding.MISSING_ON_POSTGRES, ())
+    }
+
+
+@BY_FINGERPRINTS
+def test_an_item_that_no_row_can_hold_hides_none_that_is_looked_at_beside_it(
+    sides: BulkSides, way, short_names
+):
+    lines = [line(order(n)) for n in range(40)]
+    load(sides, [order(n) for n in range(40)])
+    lines[14] = line(order(14, name={"S": "too long for a name of ours"}))
+    sides.put(order(14, name={"S": "too long for a name of ours"}))
+    for n in (3, 14):
+        sides.mirror(order(n), None)
+
+    class Ends(Exception):  # noqa: N818
+        pass
+
+    def end() -> None:
+        raise Ends
+
+    with pytest.raises(Ends):
+        interrupted(plan(sides, Export(lines, pieces_count=1, batch=10), **way), sides, way, end).run()
+    verification = plan(sides, Export(lines, pieces_count=1, batch=15), **way).run()
+
+    assert found(verification) == {
+        (key_hash(SHAPE.keys, order(n)), Finding.MISSING_ON_POSTGRES, ()) for n in (3, 14)
+    }
+
+
+@EACH_WAY
+def test_a_run_of_another_form_is_abandoned_and_begun_anew(sides: BulkSides, way, monkeypatch):
+    load(sides, [order(n) for n in range(50)])
+    sides.mirror(order(3), None)
+    with pytest.raises(Killed), KilledAt(sides.engine, 12):
+        plan(sides, export_of(sides), **way).run()
+    monkeypatch.setattr(fingerprint_ways, "_FORM", fingerprint_ways._FORM + 1)
+
+    verification = plan(sides, export_of(sides), **way).run()
+
+    assert sorted(states(sides)) == [RunState.ABANDONED, RunState.FINISHED_WITH_FAILURES]
+    assert (verification.difference_count, verification.equal) == (1, 49)
+
+
+def test_the_form_tells_mappings_apart_and_whoever_has_another_does_not_help(sides: BulkSides):
+    mapping = sides.mapping
+    forms = {form_of(mapping), form_of(replace(mapping, columns=mapping.columns[:-1]))}
+    run = sides.runs.start("verify", TABLE, {"form": "another"}, planned=[{"piece": 0}])
+
+    with pytest.raises(ConfigurationError, match="another mapping"):
+        plan(sides, Export([])).work(run.id, name="helper", stop=threading.Event(), look=timedelta(seconds=1))
+
+    assert len(forms) == 2
+    assert form_of(sides.mapping) in forms
+
+
+@BY_FINGERPRINTS
+def test_where_both_sides_agree_a_key_that_was_written_meanwhile_is_looked_at(sides: BulkSides, way):
+    load(sides, [order(n) for n in range(30)])
+
+    def write() -> None:
+        sides.mirror(order(3), order(3, name={"S": "on one side alone"}))
+
+    verification = agreed(plan(sides, export_of(sides), **way), sides, way, write).run()
+
+    assert found(verification) == {(key_hash(SHAPE.keys, order(3)), Finding.VALUE, ("name",))}
+
+
+@BY_FINGERPRINTS
+def test_rows_that_differ_and_are_not_met_again_leave_nothing_proven(sides: BulkSides, way):
+    load(sides, [order(n) for n in range(30)])
+    sides.mirror(order(1000), order(1000))
+
+    with pytest.raises(UnusableSource, match="Start a new one"):  # the row gets no revision
+        interrupted(plan(sides, export_of(sides), **way), sides, way, partial(damage, sides, [1000])).run()
+
+    assert states(sides) == [RunState.ABANDONED]
+
+
+@BY_FINGERPRINTS
+def test_counts_that_nothing_explains_leave_nothing_proven(sides: BulkSides, way):
+    load(sides, [order(n) for n in range(30)])
+
+    def delete() -> None:
+        with sides.engine.begin() as connection:
+            connection.exec_driver_sql("DELETE FROM shop.orders WHERE number = 3")
+
+    with pytest.raises(UnusableSource, match="30 items and 29 rows"):
+        agreed(plan(sides, export_of(sides), **way), sides, way, delete).run()
+
+    assert states(sides) == [RunState.ABANDONED]
+
+
+@BY_FINGERPRINTS
+def test_an_item_that_the_source_has_twice_is_explained_by_that(sides: BulkSides, way):
+    load(sides, [order(n) for n in range(30)])
+    export = export_of(sides)
+    export.lines = [*export.lines, export.lines[3]]
+
+    assert plan(sides, export, **way).run().proven
 
 
 def noting(way: Any, sides: BulkSides, seen: list[int]) -> Any:

@@ -6,6 +6,7 @@ and rows have certain ones. What they answer cannot be compared with each other:
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -16,12 +17,16 @@ from psycopg.types.json import Jsonb
 
 from dualstore.items import Key
 from dualstore.mapping import Mapped
+from dualstore.mapping.codecs import POSTGRESQL
 from dualstore.mapping.transcoding import Rejected, Transcoded, Unreadable, read_line
 from dualstore.mapping.transcoding.fingerprints import Fingerprints, Taken, has_fingerprints
 from dualstore.stores.comparison_sql import comparing, scanning
 from dualstore.stores.postgres_comparison import SETTINGS, Found, decoded, stage
 from dualstore.stores.postgres_copy_out import copy_out
 from dualstore.stores.postgres_transaction import Cursor
+
+_FORM = 2
+"""Counts up where the same content gets other fingerprints, or other hashes of its key, than before."""
 
 Pair = tuple[int, int]
 """Both halves of a fingerprint."""
@@ -77,10 +82,12 @@ class Matches:
     Attributes:
         pairs: those.
         keys: of the items or rows that have them.
+        refused: whether PostgreSQL takes one of the items in no row: then none was met, and `keys` are all.
     """
 
     pairs: set[Pair]
     keys: Sequence[Key]
+    refused: bool = False
 
 
 class Way(Protocol):
@@ -232,11 +239,11 @@ class InsidePostgres:
         part, found = self._parts[place], Found()
         statements = comparing(part, place)
         cursor.execute(SETTINGS)
-        met = Matches(set(), [])
+        met = Matches(set(), found.keys, refused=True)
         if stage(cursor, part, place, blocks, found):
             met = self._among(cursor, place, statements.among, wanted, key)
         cursor.execute(statements.drop)
-        return Matches(met.pairs, [*met.keys, *found.keys])
+        return met
 
     def rows_among(
         self, cursor: Cursor, place: int, where: sql.Composable, wanted: set[Pair], *, key: bytes
@@ -259,6 +266,22 @@ def ways_of(mapping: Mapped) -> dict[str, Way]:
     """The ways that this process can go for a table, by their names, the best first."""
     outside: list[Way] = [OutsidePostgres(mapping)] if has_fingerprints(mapping) else []
     return {way.name: way for way in (*outside, InsidePostgres(mapping))}
+
+
+def form_of(mapping: Mapped) -> str:
+    """What fingerprints depend on beside contents, as a digest: those of another form are of no use."""
+    parts = [
+        (
+            part.table.fullname,
+            [
+                (each.attribute, each.name, each.type, each.codec.pg_type, each.cast, each.codec.converted)
+                for each in part.columns
+            ],
+            [each.column.type.compile(dialect=POSTGRESQL) for each in part.columns],
+        )
+        for part in mapping.parts
+    ]
+    return sha256(repr((_FORM, parts)).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,10 @@
-"""The SQL of hashes: 128 bits for a key or a row, the same for what PostgreSQL holds equal."""
+"""The SQL of hashes: 128 bits for a key or a row, of the bytes that PostgreSQL sends for it.
+
+PostgreSQL's own hashes of values do not tell all apart: that of a record adds up those of its columns, so
+values may change places among rows unseen; those of numbers leave out the sign or half the bits, those of
+jsonb what holds what. So a record is sent first, and its bytes have the hash. Contents that differ never
+have the same bytes; contents that PostgreSQL holds equal may have others, which costs a look at them.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,13 +28,16 @@ _WRAPPED = sql.SQL(
 )
 _SEEDS = {"first": sql.SQL("%(first_seed)s::bigint"), "second": sql.SQL("%(second_seed)s::bigint")}
 _KEY = "k{}"
+# A record of one column has that column's hash.
+_HASH = sql.SQL("hash_record_extended({}, {})")
+_BYTES = sql.SQL("ROW(record_send(ROW({})))")
 # Nearly all sets have one member or two; sorting them in a query of its own takes as long as all else.
 # No set holds NULL or a member twice, so an array that does is never taken for one.
 _MEMBERS = (
     "cardinality({0})",
-    "CASE WHEN cardinality({0}) <= 2 THEN least(({0})[1], ({0})[2]) END",
-    "CASE WHEN cardinality({0}) <= 2 THEN greatest(({0})[1], ({0})[2]) END",
-    "CASE WHEN cardinality({0}) > 2 THEN ARRAY(SELECT m FROM unnest({0}) AS m ORDER BY m) END",
+    "CASE WHEN cardinality({0}) <= 2 THEN {1}(least(({0})[1], ({0})[2])) END",
+    "CASE WHEN cardinality({0}) <= 2 THEN {1}(greatest(({0})[1], ({0})[2])) END",
+    "CASE WHEN cardinality({0}) > 2 THEN ARRAY(SELECT {1}(m) FROM unnest({0}) AS m ORDER BY m) END",
 )
 
 
@@ -74,10 +83,10 @@ class Hashing:
     ) -> sql.Composed:
         """Some rows' hashes. OFFSET keeps the planner from working anything out once for each use of it."""
         keys = list(beside)
-        record = sql.SQL("ROW({}) AS record").format(sql.SQL(", ").join(self._values))
+        record = sql.SQL("{} AS record").format(_bytes(self._values))
         names = [sql.Identifier(_KEY.format(number)) for number in range(len(keys))]
         hashes = (
-            sql.SQL("hash_record_extended(record, {}) AS {}").format(seed, sql.Identifier(name))
+            sql.SQL("{} AS {}").format(_HASH.format(sql.SQL("record"), seed), sql.Identifier(name))
             for name, seed in _SEEDS.items()
         )
         return sql.SQL("SELECT {} FROM (SELECT {} FROM {} t{} OFFSET 0) AS content OFFSET 0").format(
@@ -109,21 +118,28 @@ def hashing(part: TableMapping) -> Hashing:
 
 
 def key_hashes(alias: str, part: TableMapping) -> tuple[sql.Composed, sql.Composed]:
-    """128 bits for a key; keys that PostgreSQL holds equal have the same ones."""
-    keys = [sql.Identifier(alias, column.name) for column in part.key_columns]
-    record = sql.SQL("ROW({})").format(sql.SQL(", ").join(keys))
-    return (
-        sql.SQL("hash_record_extended({}, 0)").format(record),
-        sql.SQL("hash_record_extended({}, 1)").format(record),
-    )
+    """128 bits for a key. Two keys have the same ones by chance alone."""
+    record = _bytes([_trimmed(column, sql.Identifier(alias, column.name)) for column in part.key_columns])
+    return _HASH.format(record, sql.SQL("0")), _HASH.format(record, sql.SQL("1"))
+
+
+def _bytes(values: Iterable[sql.Composable]) -> sql.Composed:
+    """A record of the bytes of some values, each with its type and its length."""
+    return _BYTES.format(sql.SQL(", ").join(values))
 
 
 def _values(column: MappedColumn) -> list[sql.Composable]:
     """What counts in a column; of a set its members in their order."""
     value = exactly(column, sql.Identifier("t", column.name))
     if not is_array(column):
-        return [value]
-    return [sql.SQL(each).format(value) for each in _MEMBERS]
+        return [_trimmed(column, value)]
+    trimmed = sql.SQL("trim_scale" if column.cast == "numeric[]" else "")
+    return [sql.SQL(each).format(value, trimmed) for each in _MEMBERS]
+
+
+def _trimmed(column: MappedColumn, value: sql.Composable) -> sql.Composable:
+    """A value without the zeros behind a number, which PostgreSQL sends, though they say nothing."""
+    return sql.SQL("trim_scale({})").format(value) if column.cast == "numeric" else value
 
 
 def is_array(column: MappedColumn) -> bool:

@@ -29,7 +29,11 @@ from dualstore.stores.postgres_findings import Verdict, note_verdicts
 from dualstore.stores.postgres_runs import checkpoint
 from dualstore.stores.postgres_transaction import Cursor, transaction
 
-SETTINGS = "SELECT set_config('work_mem', '64MB', true), set_config('jit', 'off', true)"
+# Hashes are of the bytes that PostgreSQL sends: texts must not depend on who asks.
+SETTINGS = (
+    "SELECT set_config('work_mem', '64MB', true), set_config('jit', 'off', true),"
+    " set_config('client_encoding', 'UTF8', true)"
+)
 # A batch costs what its rows cost: without statistics of the staging table the planner may choose to read the
 # whole table for it.
 _BY_INDEX = "SELECT set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)"

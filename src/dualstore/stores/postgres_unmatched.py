@@ -13,6 +13,7 @@ from uuid import UUID
 
 from sqlalchemy import Engine
 
+from dualstore.errors import UnusableSource
 from dualstore.items import Key
 from dualstore.mapping import Mapped
 from dualstore.mapping.transcoding import Transcoded
@@ -65,6 +66,25 @@ _ALONE = (
     " FROM dualstore.verify_seen WHERE id = %(id)s) AS placed USING (first, second)"
 )
 _COUNT = "SELECT cardinality(first) FROM dualstore.verify_seen WHERE id = %(id)s"
+# What was not met stays noted, so that it can be explained, or not, at the end.
+_LOOKED_AT = (
+    "UPDATE dualstore.verify_seen SET differs = false, unmatched_first = %s, unmatched_second = %s"
+    " WHERE id = %s"
+)
+_ROWS_NOT_MET = (
+    "SELECT coalesce(sum(cardinality(unmatched_first)), 0) FROM dualstore.verify_seen"
+    " WHERE run_id = %s AND of_rows AND NOT differs"
+)
+_REPEATED = (
+    "SELECT coalesce(sum(count - 1), 0) FROM (SELECT count(*) FROM (SELECT place, unnest(first) AS first,"
+    " unnest(second) AS second FROM dualstore.verify_seen WHERE run_id = %s AND NOT of_rows) AS items"
+    " GROUP BY place, first, second) AS each"
+)
+_LAST_REVISION = "SELECT last_value FROM dualstore.revision"
+
+
+class Contradicted(UnusableSource):
+    """What a comparison saw at different moments does not fit together, so it proves nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +179,13 @@ class PostgresUnmatched:
 
             def among(some: Sequence[bytes]) -> Matches:
                 made = [block for place, block in transcode(some) if place == marked.place]
-                return self._way.items_among(cursor, marked.place, made, alone.pairs, key=key)
+                found = self._way.items_among(cursor, marked.place, made, alone.pairs, key=key)
+                lines = [line for line in b"\n".join(some).split(b"\n") if line] if found.refused else []
+                if len(lines) < 2:  # noqa: PLR2004 - what is refused alone hides nothing
+                    return found
+                middle = len(lines) // 2
+                one, other = (among([b"\n".join(half)]) for half in (lines[:middle], lines[middle:]))
+                return Matches(one.pairs | other.pairs, [*one.keys, *other.keys])
 
             met, keys = set[Pair](), list[Key]()
             for blocks in batches:
@@ -171,7 +197,13 @@ class PostgresUnmatched:
                         keys += found.keys
                 if met == alone.pairs:
                     break
-        self._note(run_id, marked, marked.piece, keys)
+        if met != alone.pairs:
+            raise Contradicted(
+                f"{len(alone.pairs - met)} item(s) of {self._table} without an equal row were not found "
+                f"again where verification {run_id} had read them: its source was changed meanwhile, or how "
+                "its items become rows; start a new verification"
+            )
+        self._note(run_id, marked, marked.piece, keys, set())
 
     def look_at_rows(
         self, run_id: UUID, marked: Marked, blocks: tuple[int, int | None], *, key: bytes
@@ -197,19 +229,50 @@ class PostgresUnmatched:
             for each in (standing([place for (place,) in places]), where):
                 if met.pairs != alone.pairs:
                     met = self._way.rows_among(cursor, marked.place, each, alone.pairs, key=key)
-        self._note(run_id, marked, None, met.keys)
+        self._note(run_id, marked, None, met.keys, alone.pairs - met.pairs)
 
-    def _note(self, run_id: UUID, marked: Marked, piece: int | None, keys: Sequence[Key]) -> None:
+    def _note(
+        self, run_id: UUID, marked: Marked, piece: int | None, keys: Sequence[Key], left: set[Pair]
+    ) -> None:
         """Note what was found in a batch: in a transaction of its own, which sees what others note."""
         with transaction(self._engine, f"Noting keys of {self._table} without an equal") as cursor:
             note(cursor, self._mapping.shape.keys, run_id, piece, keys)
-            cursor.execute("UPDATE dualstore.verify_seen SET differs = false WHERE id = %s", [marked.id])
+            firsts, seconds = ([pair[half] for pair in left] for half in (0, 1))
+            cursor.execute(_LOOKED_AT, [firsts, seconds, marked.id])
 
-    def note_changed_since(self, run_id: UUID, revision: int) -> None:
-        """Note the keys that were written since a revision, deletions among them."""
-        for keys in PostgresKeys(self._engine, self._mapping).changed_since(revision):
+    def rows_not_met(self, run_id: UUID) -> int:
+        """How many rows that stood alone were not met when they were looked at again."""
+        with transaction(self._engine, f"Counting rows of {self._table} that have changed") as cursor:
+            row = cursor.execute(_ROWS_NOT_MET, [run_id]).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def repeated(self, run_id: UUID) -> int:
+        """How many items were read that had been read before, with the same content."""
+        doing = f"Counting items of {self._table} that stand twice"
+        with transaction(self._engine, doing, patience=_PATIENCE) as cursor:
+            row = cursor.execute(_REPEATED, [run_id]).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def count_changed_since(self, revision: int) -> int:
+        """How many keys were written since a revision, deletions among them."""
+        return sum(map(len, self._changed_since(revision)))
+
+    def note_changed_since(self, run_id: UUID, revision: int) -> int:
+        """Note the keys that were written since a revision, deletions among them; how many there are."""
+        count = 0
+        for keys in self._changed_since(revision):
+            count += len(keys)
             with transaction(self._engine, f"Noting keys of {self._table} that have changed") as cursor:
                 note(cursor, self._mapping.shape.keys, run_id, None, keys)
+        return count
+
+    def _changed_since(self, revision: int) -> Iterable[Sequence[Key]]:
+        with transaction(self._engine, f"Reading the last revision for {self._table}") as cursor:
+            row = cursor.execute(_LAST_REVISION).fetchone()
+        # Where nothing at all has been written since, the table need not be read.
+        if row is not None and int(row[0]) <= revision:
+            return ()
+        return PostgresKeys(self._engine, self._mapping).changed_since(revision)
 
 
 def lines_at(blocks: Sequence[bytes], numbers: Iterable[int], count: int) -> list[bytes] | None:

@@ -19,13 +19,14 @@ from dualstore.mapping import Mapped
 from dualstore.mapping.transcoding import Transcoded, Transcoder
 from dualstore.mapping.transcoding.fingerprints import KEY_BYTES
 from dualstore.stores.batch_limits import Limits
+from dualstore.stores.fingerprint_ways import form_of
 from dualstore.stores.ledger import PieceState, Run, RunState, TakenOver
 from dualstore.stores.postgres_comparison import PostgresComparison
 from dualstore.stores.postgres_findings import PostgresFindings, Verdict
 from dualstore.stores.postgres_fingerprints import PostgresFingerprints, hashes_of
 from dualstore.stores.postgres_rules import PostgresRules
 from dualstore.stores.postgres_runs import PostgresRuns
-from dualstore.stores.postgres_unmatched import PostgresUnmatched
+from dualstore.stores.postgres_unmatched import Contradicted, PostgresUnmatched
 from dualstore.verify.findings import Difference, Finding, Verification
 from dualstore.verify.judging import Judge
 from dualstore.verify.past import PastJudge
@@ -46,6 +47,7 @@ KIND = "verify"
 _ENGINE = "bulk"
 _JOINED = "joined"
 _FIRST_REVISION = "first_revision"
+_FORM = "form"
 _FIRST_LOOK = timedelta(milliseconds=5)
 _DIFFERENCES = [finding for finding in Finding if finding.is_difference]
 
@@ -116,8 +118,14 @@ class BulkVerify:
             run = self._run_to_do()
             self.crew.work(self, run.id, lambda: self._report(run.id))
             self._check_pieces(run)
-            rows = self._compare_rows(run)
-            verification = self._result(run, rows)
+            try:
+                rows = self._compare_rows(run)
+                verification = self._result(run, rows)
+                self._check_counts(run, verification)
+            except Contradicted:
+                # Gone on with, it would end like this for ever.
+                self.runs.finish(run, RunState.ABANDONED, {"reason": "what was read does not fit together"})
+                raise
             state = RunState.FINISHED if verification.proven else RunState.FINISHED_WITH_FAILURES
             self.runs.finish(run, state, summary(verification))
             self.comparison.tidy()
@@ -150,6 +158,13 @@ class BulkVerify:
         run = self.judge.patiently(lambda: self.runs.find(run_id))
         if run is None:
             raise ConfigurationError(f"there is no run {run_id}: was its row deleted? Start a new one")
+        form = form_of(self.mapping)
+        if run.parameters.get(_FORM, form) != form:
+            raise ConfigurationError(
+                f"verification {run_id} was started by a process with another mapping of "
+                f"{self.mapping.shape.name}, or another version of dualstore: have all run the same, and "
+                "start a new one"
+            )
         worker = Worker(self, run, stop, advanced)
         idle = first_look = min(_FIRST_LOOK, look)  # the last pieces of a run end at about the same time
         while not stop.is_set():
@@ -215,6 +230,7 @@ class BulkVerify:
             "repair": self.judge.repair,
             "at_once": self.at_once,
             "fingerprints": None if self.taking is None else self.taking.way,
+            _FORM: form_of(self.mapping),
             "past": self.judge.context if isinstance(self.judge, PastJudge) else None,
         }
 
@@ -248,8 +264,26 @@ class BulkVerify:
 
     def _join(self, run: Run, unmatched: PostgresUnmatched) -> None:
         """Join the fingerprints of both sides, and look again at what found no equal."""
-        if self.judge.patiently(lambda: unmatched.agree(run.id)):
+        agree = self.judge.patiently(lambda: unmatched.agree(run.id))
+        if not agree:
+            self._look_again(run, unmatched)
+        # A row that stands alone, and was written between the two looks, is not met again. Where both sides
+        # agree, a write that is on one side alone may have come behind the first look.
+        since = run.parameters[_FIRST_REVISION]
+        changed = self.judge.patiently(lambda: unmatched.note_changed_since(run.id, since))
+        if agree:
             return
+        left = self.judge.patiently(lambda: unmatched.rows_not_met(run.id))
+        noted = sum(each.count for each in self.findings.sums(run.id))
+        if left > changed or not (noted or self.judge.patiently(lambda: unmatched.repeated(run.id))):
+            raise Contradicted(
+                f"the items and rows of {self.mapping.shape.name} did not agree, and verification {run.id} "
+                "does not find all that differs: were rows written, or moved, past dualstore meanwhile? "
+                "Start a new one"
+            )
+
+    def _look_again(self, run: Run, unmatched: PostgresUnmatched) -> None:
+        """Note the keys of the items and rows that found no equal."""
         if _JOINED not in run.parameters:
             self.judge.patiently(lambda: unmatched.mark(run.id))
             self.runs.set_parameters(run.id, {_JOINED: True})
@@ -263,9 +297,30 @@ class BulkVerify:
             judge=self.judge,
         )
         look.take({piece.number: piece.description or {} for piece in self.runs.pieces(run)})
-        # A row that stands alone, and was written between the two looks, is not met again.
+
+    def _check_counts(self, run: Run, verification: Verification) -> None:
+        """See that both sides' counts differ by no more than by what was found, or written meanwhile."""
+        if self.taking is None:
+            return  # a source that changes while it is read
+        items = verification.items_dynamodb - verification.unreadable
+        rows, unmatched = verification.rows_postgres, self.taking.unmatched
         since = run.parameters[_FIRST_REVISION]
-        self.judge.patiently(lambda: unmatched.note_changed_since(run.id, since))
+        explain: tuple[Callable[[], int], ...] = (
+            lambda: sum(each.count for each in self.findings.sums(run.id)),
+            lambda: unmatched.count_changed_since(since),
+            lambda: unmatched.repeated(run.id),
+        )
+        unexplained = abs(items - rows)
+        for count in explain:
+            if unexplained <= 0:
+                return
+            unexplained -= self.judge.patiently(count)
+        if unexplained > 0:
+            raise Contradicted(
+                f"{self.mapping.shape.name} has {items} items and {rows} rows, and what verification "
+                f"{run.id} found does not explain it: were rows written past dualstore meanwhile? "
+                "Start a new one"
+            )
 
     def give_verdicts(self, run_id: UUID, *, piece: int | None = None) -> None:
         """Give every key that waits for one its verdict; of one piece, or of all."""
