@@ -51,6 +51,13 @@ def test_segments_have_pages(many: TableUnderTest):
     assert keys(found) == EVERY
 
 
+def test_a_segment_is_gone_on_with_behind_an_item_that_is_gone(many: TableUnderTest):
+    first = many.scan(Segment=0, TotalSegments=1, Limit=20)
+    many.delete(first["LastEvaluatedKey"])
+    rest = many.scan(Segment=0, TotalSegments=1, ExclusiveStartKey=first["LastEvaluatedKey"])
+    assert keys([*first["Items"], *rest["Items"]]) == EVERY
+
+
 def test_a_partition_lies_in_one_segment_and_in_order(many: TableUnderTest):
     for number in range(4):
         seen: dict[str, list[int]] = {}

@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import time
 import typing
 
 import pytest
@@ -139,19 +138,6 @@ def test_memory_stays_bounded_however_many_outcomes_there_are():
     snapshot = telemetry.snapshot()
     assert len(snapshot.operations) < 4_200
     assert snapshot.latencies().count == 5_000
-
-
-def test_an_operation_costs_microseconds_not_tens():
-    """1 µs where it was measured; an OpenTelemetry SDK instrument takes 13."""
-    telemetry = Telemetry()
-    calls = 20_000
-    best = float("inf")
-    for _ in range(3):
-        started = time.perf_counter()
-        for _ in range(calls):
-            telemetry.operation("orders", "GetItem", Side.DYNAMODB, Role.AUTHORITATIVE, 0.001)
-        best = min(best, (time.perf_counter() - started) / calls)
-    assert best < 5e-6
 
 
 def test_an_event_that_happened_several_times_is_counted_and_told_so_often():
