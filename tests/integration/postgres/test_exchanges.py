@@ -103,18 +103,18 @@ def test_in_another_encoding_lengths_say_nothing(url):
         assert answer.rows == [("é",)]
 
 
-def test_an_engine_of_the_configuration_hands_out_what_was_last_given_back(url):
-    """The server's process behind it is warm."""
+def test_an_engine_of_the_configuration_hands_out_its_connections_in_turn(url):
+    """So those that a crash has broken are met at once, and not when the last of them is needed."""
     configuration = Configuration(postgres={"url": url})
     with contextlib.ExitStack() as stack:
         engine = store_connections(configuration).postgres
         stack.callback(engine.dispose)
         first, second = engine.connect(), engine.connect()
-        last = second.connection.driver_connection
+        waited_longest = first.connection.driver_connection
         first.close()
         second.close()
         with engine.connect() as third:
-            assert third.connection.driver_connection is last
+            assert third.connection.driver_connection is waited_longest
 
 
 def test_a_statement_that_fails_undoes_those_before_it(connection, exchange):
