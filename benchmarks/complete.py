@@ -68,7 +68,7 @@ def bound(*, durable: bool = False) -> Iterator[tuple[Any, sa.Engine]]:
         clients = stack.enter_context(
             dynamo_clients(endpoint_url=dynamodb.endpoint_url, region=REGION, **ACCOUNT)
         )
-        engine = sa.create_engine(postgres.create_database())
+        engine = sa.create_engine(postgres.create_database(), pool_use_lifo=True)
         stack.callback(engine.dispose)
         model = order_model(TABLE, dynamodb.endpoint_url)
         model.create_table(billing_mode="PAY_PER_REQUEST", wait=True)

@@ -5,12 +5,12 @@ back identical, and the overflow column takes it instead. Where a pair of types 
 construction there is nothing to compare; elsewhere `encode` decodes its own result and compares.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Context, Decimal, InvalidOperation
 from struct import error as struct_error
-from struct import pack, unpack
+from struct import pack, unpack, unpack_from
 from typing import Any
 from uuid import UUID
 
@@ -40,6 +40,8 @@ class Codec:
         total: whether every content of the type fits.
         cast: the SQL type to cast a parameter to, where it is not `pg_type`.
         read_as: the SQL type to cast the column to where it is read, or None to read it as it is.
+        sent_by: the SQL function that makes bytes of the column where it is read, if its text says something
+            else for `extra_float_digits` and `bytea_output`, which a role, a database or anybody may set.
         converted: whether the column holds what a team's own function makes of a content.
     """
 
@@ -50,6 +52,7 @@ class Codec:
     total: bool = False
     cast: str = ""
     read_as: str | None = None
+    sent_by: str = ""
     converted: bool = False
 
 
@@ -248,10 +251,13 @@ def _float(column_type: sa.Float[Any]) -> Codec:
             return None
         return value if Decimal(repr(value)) == Decimal(text) else None
 
-    def decode(value: float) -> str:
+    def decode(value: float | bytes) -> str:
+        if isinstance(value, bytes):
+            return decimal_text(Decimal(repr(unpack(">f" if single else ">d", value)[0])))
         return decimal_text(Decimal(repr(rounded(value))))
 
-    return Codec("N", "float4" if single else "float8", encode, decode)
+    name = "float4" if single else "float8"
+    return Codec("N", name, encode, decode, sent_by=f"{name}send")
 
 
 def _json(type_: str, write: Callable[[Any], str | None]) -> Callable[[sa.JSON], Codec]:
@@ -308,9 +314,10 @@ def _array(type_: str, member_type: str) -> Callable[[sa.ARRAY[Any]], Codec | No
             return None if None in values else values
 
         def decode(values: Any) -> list[Any]:
-            return [member.decode(each) for each in values]
+            return [member.decode(each) for each in _elements(values)]
 
-        return Codec(type_, f"{member.pg_type}[]", encode, decode, total=member.total)
+        sent_by = _sent_by(member)
+        return Codec(type_, f"{member.pg_type}[]", encode, decode, total=member.total, sent_by=sent_by)
 
     return build
 
@@ -327,9 +334,37 @@ def _list_array(column_type: sa.ARRAY[Any]) -> Codec | None:
         return None if None in values else values
 
     def decode(values: Any) -> list[Any]:
-        return [{type_: member.decode(each)} for each in values]
+        return [{type_: member.decode(each)} for each in _elements(values)]
 
-    return Codec("L", f"{member.pg_type}[]", encode, decode)
+    return Codec("L", f"{member.pg_type}[]", encode, decode, sent_by=_sent_by(member))
+
+
+def _sent_by(member: Codec) -> str:
+    return "array_send" if member.sent_by or member.pg_type == "bytea" else ""
+
+
+def _elements(values: Any) -> Sequence[Any]:
+    """The elements of an array that psycopg has loaded, or in the bytes that `array_send` makes of one.
+
+    These are big-endian numbers of 32 bits (PostgreSQL, `array_send`): dimensions, whether there are nulls,
+    the type, for each dimension its length and first index, then for each element its length and its bytes.
+    """
+    if not isinstance(values, bytes):
+        return list(values)
+    dimensions, _, _ = unpack_from(">iiI", values)
+    if not dimensions:
+        return []
+    if dimensions != 1:
+        raise ValueError(f"an array of {dimensions} dimensions")
+    (count, _), at = unpack_from(">ii", values, 12), 20
+    elements = []
+    for _ in range(count):
+        (length,) = unpack_from(">i", values, at)
+        if length < 0:
+            raise ValueError("an array with a null")
+        elements.append(values[at + 4 : at + 4 + length])
+        at += 4 + length
+    return elements
 
 
 def _member(column_type: sa.ARRAY[Any], member_type: str) -> Codec | None:

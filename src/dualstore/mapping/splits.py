@@ -164,7 +164,7 @@ Mapped: TypeAlias = TableMapping | SplitMapping
 def _types_read(part: TableMapping) -> Iterator[str]:
     """The SQL types of `read_expressions`."""
     for column in part.columns:
-        yield column.codec.read_as or column.cast
+        yield column.read_type
     yield from ("text", "bytea")
 
 
@@ -271,7 +271,7 @@ def _check_tables(place: str, mapping: SplitMapping) -> None:
             )
         seen[part.table.fullname] = part
         for mine, theirs in zip(first.key_columns, part.key_columns, strict=True):
-            if (mine.cast, mine.codec.read_as) != (theirs.cast, theirs.codec.read_as):
+            if (mine.cast, mine.read_type) != (theirs.cast, theirs.read_type):
                 raise MappingError(
                     f"{place}: key attribute {mine.attribute!r} is {mine.column.type!r} in table "
                     f"{first.table.fullname!r} and {theirs.column.type!r} in {part.table.fullname!r}, which "

@@ -58,6 +58,11 @@ class MappedColumn:
         return self.codec.cast or self.codec.pg_type
 
     @property
+    def read_type(self) -> str:
+        """The SQL type of what `read` selects."""
+        return "bytea" if self.codec.sent_by else self.codec.read_as or self.cast
+
+    @property
     def total(self) -> bool:
         """Whether the column holds every value of its DynamoDB type.
 
@@ -83,8 +88,15 @@ class MappedColumn:
             raise Unfit(f"a value of attribute {self.attribute!r} does not fit column {self.name!r}")
         return stored
 
+    def read(self, expression: str) -> str:
+        """What to select for `decode`, where an SQL expression is the column's value."""
+        codec = self.codec
+        if codec.sent_by:
+            return f"{codec.sent_by}({expression})"
+        return f"{expression}::{codec.read_as}" if codec.read_as else expression
+
     def decode(self, stored: Any) -> AttributeValue:
-        """The attribute value behind what the column holds (not NULL)."""
+        """The attribute value behind what the column holds (not NULL), as sent or as `read` gives it."""
         return {self.codec.type: self.codec.decode(stored)}
 
 
@@ -164,14 +176,12 @@ class TableMapping:
             alias: what the statement calls the table, where a column's name alone would not do.
 
         Returns:
-            The quoted columns in the order of `column_names`, cast to text where psycopg would lose digits.
+            The quoted columns in the order of `column_names`, as text or bytes where digits would be lost.
         """
         prefix = "" if alias is None else f"{alias}."
-        read_as = (*(column.codec.read_as for column in self.columns), "text", None)
-        return tuple(
-            f"{prefix}{quoted(name)}" + (f"::{type_}" if type_ else "")
-            for name, type_ in zip(self.column_names, read_as, strict=True)
-        )
+        *named, overflow, stamp = (f"{prefix}{quoted(name)}" for name in self.column_names)
+        read = (column.read(name) for column, name in zip(self.columns, named, strict=True))
+        return (*read, f"{overflow}::text", stamp)
 
     @cached_property
     def _encoders(self) -> tuple[tuple[str, str, Callable[[Any], Any]], ...]:

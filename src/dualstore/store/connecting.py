@@ -55,6 +55,7 @@ def _engine(settings: PostgresSettings, url: str, *, region: str | None) -> sqla
         pool_size=settings.pool_size,
         max_overflow=settings.max_overflow,
         pool_timeout=settings.pool_timeout_seconds,
+        pool_use_lifo=True,  # one caller after another meets the same warm server process
         connect_args={"connect_timeout": max(1, round(settings.connect_timeout_seconds))},
     )
     if settings.iam:

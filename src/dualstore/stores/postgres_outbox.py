@@ -174,10 +174,9 @@ class _KeyStatements:
 
     @property
     def _read_key(self) -> Sequence[str]:
-        casts = ((column.cast, column.codec.read_as) for column in self.mapping.key_columns)
         return [
-            f"(due.key[{place}])::{cast}" + (f"::{read_as}" if read_as else "")
-            for place, (cast, read_as) in enumerate(casts, 1)
+            column.read(f"(due.key[{place}])::{column.cast}")
+            for place, column in enumerate(self.mapping.key_columns, 1)
         ]
 
 

@@ -6,11 +6,12 @@ from datetime import timedelta
 from typing import Any
 
 import psycopg
+from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 from sqlalchemy import Connection, Engine
 
 from dualstore.errors import StorageFull, Unavailable
-from dualstore.stores.postgres import deadlines
+from dualstore.stores.postgres import deadlines, settings
 from dualstore.stores.postgres.faults import CAUGHT, Fault, fault_of, unavailable
 
 Cursor = psycopg.Cursor[tuple[Any, ...]]
@@ -51,6 +52,8 @@ def transaction(engine: Engine, doing: str, *, patience: timedelta = PATIENCE) -
             _thrown_away_if_lost(connection),
             driver_of(connection).cursor(row_factory=tuple_row) as cursor,
         ):
+            if settings.takes_backslashes_for_escapes(cursor.connection):
+                cursor.execute("SET LOCAL standard_conforming_strings = on")
             yield cursor
 
 
@@ -73,6 +76,8 @@ def driver_of(connection: Connection) -> psycopg.Connection[tuple[Any, ...]]:
     driver = connection.connection.driver_connection
     assert isinstance(driver, psycopg.Connection)  # noqa: S101 - dualstore's engines speak psycopg
     deadlines.bind(driver)
+    if driver.pgconn.transaction_status == TransactionStatus.IDLE and not settings.fit(driver):
+        settings.set_right(driver)
     return driver
 
 

@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from dualstore.items import Key
 from dualstore.mapping import Mapped, TableMapping, Unfit
 from dualstore.stores.postgres import deadlines
+from dualstore.stores.postgres_staging import composed
 from dualstore.stores.postgres_transaction import session
 
 _PAGE_KEYS = 1000
@@ -147,14 +148,9 @@ class _Statements:
 
 def _named(part: TableMapping) -> dict[str, sql.Composable]:
     """What statements call one SQL table and its key."""
-    columns = [(sql.Identifier(column.name), column.codec.read_as) for column in part.key_columns]
+    keys = part.key_columns
     return {
         "table": sql.Identifier(*filter(None, (part.table.schema, part.table.name))),
-        "names": sql.SQL(", ").join(name for name, _ in columns),
-        "read": sql.SQL(", ").join(
-            sql.SQL("t.{}::{}").format(name, sql.SQL(read_as))  # pyright: ignore[reportArgumentType]
-            if read_as
-            else sql.SQL("t.{}").format(name)
-            for name, read_as in columns
-        ),
+        "names": sql.SQL(", ").join(sql.Identifier(column.name) for column in keys),
+        "read": sql.SQL(", ").join(map(composed, part.read_expressions("t")[: len(keys)])),
     }

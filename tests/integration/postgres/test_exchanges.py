@@ -103,18 +103,17 @@ def test_in_another_encoding_lengths_say_nothing(url):
         assert answer.rows == [("é",)]
 
 
-def test_an_engine_of_the_configuration_hands_out_its_connections_in_turn(url):
-    """So those that a crash has broken are met at once, and not when the last of them is needed."""
+def test_an_engine_of_the_configuration_hands_out_the_connection_that_was_last_given_back(url):
     configuration = Configuration(postgres={"url": url})
     with contextlib.ExitStack() as stack:
         engine = store_connections(configuration).postgres
         stack.callback(engine.dispose)
         first, second = engine.connect(), engine.connect()
-        waited_longest = first.connection.driver_connection
+        warm = second.connection.driver_connection
         first.close()
         second.close()
         with engine.connect() as third:
-            assert third.connection.driver_connection is waited_longest
+            assert third.connection.driver_connection is warm
 
 
 def test_a_statement_that_fails_undoes_those_before_it(connection, exchange):
@@ -264,3 +263,19 @@ def test_a_statement_that_is_refused_for_an_altered_table_is_prepared_anew(url, 
         for _ in range(OFTEN):
             read()
         another.execute("DROP TABLE altered")
+
+
+def test_more_than_the_sockets_hold_comes_and_goes_in_one_exchange(exchange):
+    """The server stops reading while nobody reads what it says."""
+    much = "x" * 30_000_000
+    statements = [("SELECT repeat('y', 30000000)", ()), ("SELECT length($1::text)", (much,))]
+    ((said,),), ((heard,),) = exchange.together(statements)
+    assert (len(said), heard) == (len(much), len(much))
+
+
+def test_notifications_that_come_with_an_answer_reach_their_handler(connection, exchange):
+    heard = []
+    connection.add_notify_handler(lambda notification: heard.append(notification.payload))
+    exchange.rows(("LISTEN something", ()))
+    exchange.rows(("NOTIFY something, 'said'", ()))
+    assert heard == ["said"]

@@ -112,7 +112,7 @@ def test_types_casts_and_expressions_stand_in_the_order_of_the_columns(mapping):
     assert len(mapping.pg_types) == len(mapping.cast_types) == len(mapping.placeholders) == count
     assert mapping.placeholders[-1] == f"${count}::bytea"
     for name, expression in zip(mapping.column_names, mapping.read_expressions("t"), strict=True):
-        assert expression.split("::")[0] == f't."{name}"'
+        assert f't."{name}"' in expression
     assert mapping.key_types == mapping.cast_types[: len(mapping.key_types)]
 
 

@@ -67,6 +67,12 @@ def bind(connection: psycopg.Connection[Any]) -> None:
     connection.wait = bounded_wait  # type: ignore[assignment,method-assign]
 
 
+def left_ms() -> float | None:
+    """How long this thread may still wait, in milliseconds, 0 or more; None: for as long as it likes."""
+    ends = _ends()
+    return None if ends is None else max(0.0, (ends - time.monotonic()) * 1000)
+
+
 def _ends() -> float | None:
     ends: float | None = getattr(_thread, "ends", None)
     return ends

@@ -1,12 +1,12 @@
 """Statements sent to PostgreSQL in one round trip, and their rows, without psycopg's cursors.
 
 For a pipeline of three statements cursors take 100 µs of a client's processor, and libpq 20; every operation
-pays for it. So statements go through `psycopg.pq`, with psycopg's own generators, types and errors. Its
+pays for it. So statements go through `psycopg.pq`, with psycopg's own types and errors. Its
 register of prepared statements is shared with the cursors that an application uses on the same connection:
 psycopg takes all statements off the server after a rollback, and says so there only.
 """
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Any, NamedTuple, TypeAlias
@@ -15,10 +15,11 @@ import psycopg
 from psycopg import errors
 from psycopg._preparing import Prepare
 from psycopg.adapt import PyFormat, Transformer
-from psycopg.generators import execute, fetch_many, send
 from psycopg.pq import ConnStatus, ExecStatus, Format
 
 from dualstore.mapping import Unreadable
+from dualstore.stores.postgres.settings import takes_backslashes_for_escapes
+from dualstore.stores.postgres.wire import Wire
 
 Row: TypeAlias = tuple[Any, ...]
 Statement: TypeAlias = tuple[str, Sequence[Any]]
@@ -60,6 +61,13 @@ def text_array(texts: Iterable[str]) -> str:
     """Texts as the value of a `text[]`: for a list psycopg takes as long as for all else of a statement."""
     escaped = (text.replace("\\", r"\\").replace('"', r"\"") for text in texts)
     return "{" + ",".join([f'"{text}"' for text in escaped]) + "}"
+
+
+def _array_of_bytes(values: list[Any]) -> Any:
+    """A list of bytes as the text of a `bytea[]`; other lists as they are."""
+    if not all(isinstance(value, bytes) for value in values):
+        return values
+    return "{" + ",".join([rf'"\\x{value.hex()}"' for value in values]) + "}"
 
 
 class Answer:
@@ -115,6 +123,7 @@ class Exchange:
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self._connection = connection
         self._pgconn = connection.pgconn
+        self._wire = Wire(connection)
         self._encoding = connection.info.encoding
         self._transformer = Transformer(connection)
         self._register: Any = connection._prepared  # noqa: SLF001 - see above
@@ -144,7 +153,7 @@ class Exchange:
             if prepare is Prepare.SHOULD:  # which takes two messages
                 return self.together((statement,))[0]
             sent = self._send(asked, prepare, name)
-        results = self._connection.wait(execute(self._pgconn))
+        results = self._wire.results()
         self._note(sent, results)
         # A deferred constraint fails behind the statement's own answer.
         self._raise_failure([sent], results)
@@ -171,7 +180,7 @@ class Exchange:
                 self._sent_prepared(each) or self._send(each, *self._prepared(each.query)) for each in asked
             ]
             self._pgconn.pipeline_sync()
-            results = self._connection.wait(_results(self._pgconn))
+            results = self._wire.results()
         finally:
             if self._pgconn.status != ConnStatus.BAD:
                 # Where answers are still to come, it fails: then the connection shows that it is in use.
@@ -194,6 +203,8 @@ class Exchange:
         query = text.encode(self._encoding)
         if not values:
             return _Asked(_Query(query, ()), None, None)
+        if takes_backslashes_for_escapes(self._connection):
+            values = [_array_of_bytes(value) if isinstance(value, list) else value for value in values]
         transformer = self._transformer
         dumped = transformer.dump_sequence(values, [PyFormat.AUTO] * len(values))
         return _Asked(_Query(query, transformer.types or ()), dumped, transformer.formats)
@@ -271,17 +282,3 @@ class Exchange:
             return self._transformer.load_rows(0, result.ntuples, tuple)
         except Exception as error:  # noqa: BLE001 - whatever a loader raises quotes the value
             raise Unreadable(f"a value that psycopg cannot load ({type(error).__name__})") from None
-
-
-def _results(pgconn: psycopg.pq.abc.PGconn) -> Generator[Any, Any, list[Any]]:
-    """Send what is queued, and fetch what is answered up to the Sync: one result for each message.
-
-    A failure of the commit that the Sync implies comes as one more.
-    """
-    results: list[Any] = []
-    yield from send(pgconn)
-    while answered := (yield from fetch_many(pgconn)):
-        if answered[-1].status == ExecStatus.PIPELINE_SYNC:
-            break
-        results += answered
-    return results

@@ -13,7 +13,7 @@ from psycopg.pq import TransactionStatus
 from sqlalchemy.pool import PoolProxiedConnection
 
 from dualstore.errors import ConfigurationError
-from dualstore.stores.postgres import deadlines
+from dualstore.stores.postgres import deadlines, hangups, settings
 from dualstore.stores.postgres.exchanges import Answer, Exchange, Row, Statement
 from dualstore.stores.postgres.faults import CAUGHT, Fault, fault_of
 
@@ -114,6 +114,8 @@ class Sessions:
                 "psycopg 3: make it from a URL that begins with postgresql+psycopg://"
             )
         deadlines.install(engine)
+        settings.install(engine)
+        hangups.install(engine)
         self._engine = engine
         self.begins_read_committed = True
         self._timeout = statement_timeout
@@ -256,17 +258,19 @@ class Lease:
         self._borrowed = borrowed = self._sessions.borrow()
         self._connection = connection = cast("psycopg.Connection[Any]", borrowed.driver_connection)
         kept = borrowed.info  # for as long as the pool keeps the connection
+        if connection.pgconn.transaction_status != TransactionStatus.IDLE or not settings.fit(connection):
+            self._make_ready()
         exchange = kept.get(_EXCHANGE)
         if exchange is None:
             exchange = kept[_EXCHANGE] = Exchange(connection)
-        if connection.pgconn.transaction_status != TransactionStatus.IDLE:
-            self._enter_outside_transaction()
         return Session(exchange, connection, self._sessions)
 
-    def _enter_outside_transaction(self) -> None:
-        """End what a pool without `reset_on_return` has left open."""
+    def _make_ready(self) -> None:
+        """End what a pool without `reset_on_return` has left open, and set what an application has set."""
         try:
             _leave_transaction(self._connection)
+            if not settings.fit(self._connection):
+                settings.set_right(self._connection)
         except BaseException:
             self._sessions.put_back(self._borrowed)
             raise

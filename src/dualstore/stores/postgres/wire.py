@@ -1,0 +1,85 @@
+"""What PostgreSQL answers on one connection, read from libpq until the deadline of the thread.
+
+psycopg does the same with generators, one inside the other, which a wait function drives. That takes a third
+more of the client's processor for two empty statements in a pipeline.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+from psycopg.pq import ExecStatus
+
+from dualstore.stores.postgres import deadlines, sockets
+
+_ENDS_EARLY = (ExecStatus.COPY_IN, ExecStatus.COPY_OUT, ExecStatus.COPY_BOTH, ExecStatus.PIPELINE_SYNC)
+
+
+class Wire:
+    """The results of statements that are queued in libpq.
+
+    Args:
+        connection: its socket stays the same for as long as it lives.
+    """
+
+    __slots__ = ("_pgconn", "_readable", "_writable")
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self._pgconn = connection.pgconn
+        socket = self._pgconn.socket
+        self._readable = sockets.until_readable(socket)
+        self._writable = sockets.until_readable_or_writable(socket)
+
+    def results(self) -> list[Any]:
+        """Send what is queued, and read what is answered, up to the Sync in a pipeline.
+
+        Returns:
+            libpq's, one for each message. A failure of the commit that a Sync implies comes as one more.
+
+        Raises:
+            psycopg.OperationalError: the connection is lost.
+            DeadlinePassed: there was no answer in time; the connection is in the middle of an exchange.
+        """
+        pgconn = self._pgconn
+        while pgconn.flush():
+            _wait(self._writable)
+            if self._readable(0):  # a server that answers meanwhile may wait for us to read
+                pgconn.consume_input()
+        results = self._read()
+        while notification := pgconn.notifies():
+            if pgconn.notify_handler:
+                pgconn.notify_handler(notification)
+        return results
+
+    def _read(self) -> list[Any]:
+        pgconn, readable = self._pgconn, self._readable
+        results: list[Any] = []
+        between = False
+        while True:
+            while pgconn.is_busy():
+                _wait(readable)
+                pgconn.consume_input()
+            result = pgconn.get_result()
+            if result is None:
+                # Behind each statement's results, and behind all of them where there is no pipeline.
+                if results and not pgconn.pipeline_status:
+                    return results
+                if between:
+                    raise psycopg.OperationalError("the connection was lost before the last answer")
+                between = True
+                continue
+            between = False
+            if result.status in _ENDS_EARLY:
+                return results
+            results.append(result)
+
+
+def _wait(ready: Callable[[float | None], object]) -> None:
+    """Wait until a socket is ready.
+
+    Raises:
+        DeadlinePassed: it was not in time.
+    """
+    while not ready(left_ms := deadlines.left_ms()):
+        if left_ms is not None and not deadlines.left_ms():
+            raise deadlines.DeadlinePassed("PostgreSQL did not answer in time")
