@@ -59,28 +59,37 @@ typedef struct {
 } Buffer;
 
 typedef struct {
-    char *attribute;
-    size_t attribute_size;
+    char *attribute, *opening; /* `"attribute":{"type":`, as DynamoDB writes it before a content */
+    size_t attribute_size, opening_size; /* no opening where the name has to be escaped */
     Tag type;
     Form form;
     long limit, scale, key_bytes;
     PyObject *call;
 } Column;
 
+/* A member of an item that no column holds. */
 typedef struct {
     const unsigned char *name, *value, *end; /* at its opening quote; its first byte; behind its last */
-    int stored;
 } Member;
 
 typedef struct {
     size_t start, size; /* in the output */
 } Span;
 
+/* What an item has for a column. */
+typedef struct {
+    enum { ABSENT, LEFT, WRITTEN } state; /* LEFT: it is there, but the overflow holds it */
+    Span text;                            /* where it is WRITTEN */
+} Field;
+
 /* What one call works with. */
 typedef struct {
     const Column *columns;
     Py_ssize_t column_count;
-    Py_ssize_t *member_of_column; /* -1 where the item lacks it */
+    Field *fields; /* of the item, by column */
+    Py_ssize_t written; /* how many of them */
+    int in_order; /* whether the first columns were written, in their order, and no others */
+    Py_ssize_t *followers; /* by column and one: which came behind it in an item before; the first, which came first */
     Buffer out, scratch;
     Member *members;
     size_t member_count, member_capacity;
@@ -147,27 +156,58 @@ static int take_word(Cursor *in, const char *word, size_t size) {
     return 1;
 }
 
+static inline int is_plain(unsigned char c) {
+    return c >= 0x20 && c < 0x80 && c != '"' && c != '\\';
+}
+
+/* How many of eight bytes from here are plain before the first that is not. */
+static inline size_t plain_of_eight(const unsigned char *at) {
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    const uint64_t ones = 0x0101010101010101ULL, highs = 0x8080808080808080ULL;
+    uint64_t eight;
+    memcpy(&eight, at, 8);
+    uint64_t quotes = eight ^ (ones * '"'), slashes = eight ^ (ones * '\\');
+    uint64_t odd = ((quotes - ones) & ~quotes) | ((slashes - ones) & ~slashes) | (eight - ones * 0x20) | eight;
+    /* Borrows only go upwards: the lowest byte that is marked is marked for itself. */
+    return odd & highs ? (size_t)__builtin_ctzll(odd & highs) / 8 : 8;
+#else
+    size_t plain = 0;
+    while (plain < 8 && is_plain(at[plain])) plain++;
+    return plain;
+#endif
+}
+
 /* How many bytes from here are neither a quote, a backslash, a control character nor beyond ASCII. */
 static inline size_t plain_run(const unsigned char *at, const unsigned char *end) {
     const unsigned char *start = at;
-    const uint64_t ones = 0x0101010101010101ULL, highs = 0x8080808080808080ULL;
     while (end - at >= 8) {
-        uint64_t eight;
-        memcpy(&eight, at, 8);
-        uint64_t quotes = eight ^ (ones * '"'), slashes = eight ^ (ones * '\\');
-        uint64_t odd = ((quotes - ones) & ~quotes) | ((slashes - ones) & ~slashes) | (eight - ones * 0x20) | eight;
-        if (odd & highs) {
-#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-            /* Borrows only go upwards: the lowest byte that is marked is marked for itself. */
-            return (size_t)(at - start) + (size_t)__builtin_ctzll(odd & highs) / 8;
-#else
-            break;
-#endif
-        }
-        at += 8;
+        size_t plain = plain_of_eight(at);
+        at += plain;
+        if (plain < 8) return (size_t)(at - start);
     }
-    while (at < end && *at >= 0x20 && *at < 0x80 && *at != '"' && *at != '\\') at++;
+    while (at < end && is_plain(*at)) at++;
     return (size_t)(at - start);
+}
+
+/* Copies such a run while it is looked for. Eight bytes are copied each time; what is behind the run is written over
+ * by what comes next. */
+static inline Outcome put_plain_run(Cursor *in, Buffer *out, size_t *size) {
+    const unsigned char *start = in->at;
+    size_t plain = 8;
+    while (plain == 8 && in->end - in->at >= 8) {
+        if (!reserve(out, 8)) return FAILED;
+        memcpy(out->bytes + out->size, in->at, 8);
+        plain = plain_of_eight(in->at);
+        in->at += plain;
+        out->size += plain;
+    }
+    if (plain == 8) {
+        size_t rest = plain_run(in->at, in->end);
+        TRY(put(out, in->at, rest));
+        in->at += rest;
+    }
+    *size = (size_t)(in->at - start);
+    return DONE;
 }
 
 /* The size of the UTF-8 character that starts here, 0 where none does (RFC 3629, 4). */
@@ -333,9 +373,8 @@ static Outcome put_string(Cursor *in, Buffer *out, Style style, Length *length) 
     Length counted = {0, 0};
     if (!take(in, '"')) return DECLINED;
     for (;;) {
-        size_t run = plain_run(in->at, in->end);
-        TRY(put(out, in->at, run));
-        in->at += run;
+        size_t run;
+        TRY(put_plain_run(in, out, &run));
         counted.characters += run;
         counted.bytes += run;
         if (in->at >= in->end) return DECLINED;
@@ -381,17 +420,19 @@ static inline int equals(View view, const char *text, size_t size) {
     return view.size == size && (size == 0 || memcmp(view.start, text, size) == 0);
 }
 
-static inline Tag tag_named(View view) {
-    if (view.size == 1) {
-        switch (view.start[0]) {
-            case 'S': return TAG_S;
-            case 'N': return TAG_N;
-            case 'B': return TAG_B;
-            case 'L': return TAG_L;
-            case 'M': return TAG_M;
-            default: return TAG_NONE;
-        }
+static inline Tag tag_of_letter(unsigned char letter) {
+    switch (letter) {
+        case 'S': return TAG_S;
+        case 'N': return TAG_N;
+        case 'B': return TAG_B;
+        case 'L': return TAG_L;
+        case 'M': return TAG_M;
+        default: return TAG_NONE;
     }
+}
+
+static Tag tag_named(View view) {
+    if (view.size == 1) return tag_of_letter(view.start[0]);
     for (int each = 0; each < TAG_NONE; each++)
         if (equals(view, TAG_NAMES[each], strlen(TAG_NAMES[each]))) return (Tag)each;
     return TAG_NONE;
@@ -399,6 +440,15 @@ static inline Tag tag_named(View view) {
 
 static Outcome take_tag(Work *work, Cursor *in, Tag *tag) {
     View view;
+    const unsigned char *at = in->at;
+    if (in->end - at >= 5 && at[0] == '{' && at[1] == '"' && at[3] == '"' && at[4] == ':') { /* most are so */
+        *tag = tag_of_letter(at[2]);
+        if (*tag != TAG_NONE) {
+            in->at += 5;
+            skip_space(in);
+            return DONE;
+        }
+    }
     if (!take(in, '{')) return DECLINED;
     skip_space(in);
     TRY(view_string(work, in, &view));
@@ -839,62 +889,106 @@ static Py_ssize_t column_named(const Work *work, View name, Py_ssize_t guess) {
     return -1;
 }
 
-/* Find the attributes of an item, and which of them have columns. */
-static Outcome take_members(Work *work, Cursor *in) {
-    Py_ssize_t guess = 0;
-    work->member_count = 0;
-    for (Py_ssize_t column = 0; column < work->column_count; column++) work->member_of_column[column] = -1;
-    if (!take(in, '{')) return DECLINED;
-    while (!take(in, '}')) {
-        View name;
-        if (work->member_count && !take(in, ',')) return DECLINED;
+static Outcome leave_member(Work *work, Cursor *in, Member member) {
+    member.end = in->at = behind(member.value, in->end);
+    if (member.end == NULL) return DECLINED;
+    if (work->member_count == work->member_capacity &&
+        !grow((void **)&work->members, &work->member_capacity, work->member_count + 1, sizeof(Member)))
+        return FAILED;
+    work->members[work->member_count++] = member;
+    return DONE;
+}
+
+/* The field of a column, from the content of its attribute; UNFIT where the overflow is to hold it. What was written of
+ * a field by then is in nobody's way: fields that lack one are arranged. */
+static Outcome put_column(Work *work, Cursor *in, Py_ssize_t number, Tag tag) {
+    const Column *column = &work->columns[number];
+    Field *field = &work->fields[number];
+    size_t start = work->out.size;
+    if (field->state != ABSENT) return DECLINED; /* twice */
+    field->state = LEFT;
+    if (tag != column->type) return UNFIT;
+    TRY(put_field(work, in, column));
+    if (!take(in, '}')) return DECLINED;
+    *field = (Field){WRITTEN, {start, work->out.size - start}};
+    work->in_order &= number == work->written++;
+    return PUT(&work->out, "\t");
+}
+
+static inline int opens(const Cursor *in, const Column *column) {
+    size_t size = column->opening_size;
+    return size && (size_t)(in->end - in->at) >= size && memcmp(in->at, column->opening, size) == 0;
+}
+
+/* Write the field of an attribute that has a column, and note one that has none. Items of one table tend to have
+ * their attributes in one order, which need not be that of the columns: `last` is the column of the one before. */
+static Outcome put_member(Work *work, Cursor *in, Py_ssize_t *last) {
+    Py_ssize_t number = work->followers[*last + 1];
+    Member member = {in->at, NULL, NULL};
+    Tag tag;
+    if (number < work->column_count && opens(in, &work->columns[number])) {
+        const Column *column = &work->columns[number];
+        tag = column->type;
+        member.value = in->at + column->attribute_size + 3;
+        in->at += column->opening_size;
         skip_space(in);
-        Member member = {in->at, NULL, NULL, 0};
+    } else {
+        View name;
         TRY(view_string(work, in, &name));
-        Py_ssize_t column = column_named(work, name, guess);
+        number = column_named(work, name, number);
         if (!take(in, ':')) return DECLINED;
         skip_space(in);
         if (in->at >= in->end || *in->at != '{') return DECLINED;
         member.value = in->at;
-        member.end = in->at = behind(in->at, in->end);
-        if (member.end == NULL) return DECLINED;
-        if (column >= 0) {
-            if (work->member_of_column[column] >= 0) return DECLINED; /* twice */
-            work->member_of_column[column] = (Py_ssize_t)work->member_count;
-            guess = column + 1;
-        }
-        if (work->member_count == work->member_capacity &&
-            !grow((void **)&work->members, &work->member_capacity, work->member_count + 1, sizeof(Member)))
-            return FAILED;
-        work->members[work->member_count++] = member;
+        if (number < 0) return leave_member(work, in, member);
+        TRY(take_tag(work, in, &tag));
+    }
+    work->followers[*last + 1] = number;
+    *last = number;
+    Outcome outcome = put_column(work, in, number, tag);
+    return outcome == UNFIT ? leave_member(work, in, member) : outcome;
+}
+
+/* Fields that lie behind `mark` in the order of the item's attributes, in the order of the columns. */
+static Outcome arrange(Work *work, size_t mark) {
+    size_t size = work->out.size - mark;
+    work->scratch.size = 0;
+    TRY(put(&work->scratch, work->out.bytes + mark, size));
+    work->out.size = mark;
+    for (Py_ssize_t number = 0; number < work->column_count; number++) {
+        const Field *field = &work->fields[number];
+        View text = {(const unsigned char *)"\\N", 2};
+        if (field->state == WRITTEN) text = (View){work->scratch.bytes + (field->text.start - mark), field->text.size};
+        TRY(put(&work->out, text.start, text.size));
+        TRY(PUT(&work->out, "\t"));
     }
     return DONE;
 }
 
-static Outcome put_column(Work *work, Py_ssize_t number) {
-    const Column *column = &work->columns[number];
-    Py_ssize_t place = work->member_of_column[number];
-    if (place >= 0) {
-        Member *member = &work->members[place];
-        Cursor in = {member->value, member->end};
-        size_t mark = work->out.size;
-        Tag tag;
-        TRY(take_tag(work, &in, &tag));
-        if (tag == column->type) {
-            Outcome outcome = put_field(work, &in, column);
-            if (outcome == DONE) {
-                member->stored = 1;
-                return take(&in, '}') && in.at == member->end ? DONE : DECLINED;
-            }
-            if (outcome != UNFIT) return outcome;
-            work->out.size = mark;
-        }
+/* The fields of all columns; what they do not hold is in `members` then. */
+static Outcome put_columns(Work *work, Cursor *in) {
+    size_t mark = work->out.size;
+    Py_ssize_t last = -1;
+    int first = 1;
+    work->member_count = 0;
+    work->written = 0;
+    work->in_order = 1;
+    for (Py_ssize_t number = 0; number < work->column_count; number++) work->fields[number].state = ABSENT;
+    if (!take(in, '{')) return DECLINED;
+    while (!take(in, '}')) {
+        if (!first && !take(in, ',')) return DECLINED;
+        first = 0;
+        skip_space(in);
+        TRY(put_member(work, in, &last));
     }
-    return column->key_bytes ? DECLINED : PUT(&work->out, "\\N");
+    if (work->in_order && work->written == work->column_count) return DONE;
+    for (Py_ssize_t number = 0; number < work->column_count; number++)
+        if (work->columns[number].key_bytes && work->fields[number].state != WRITTEN) return DECLINED;
+    return arrange(work, mark);
 }
 
 /* The field of the stamp, where there is one of the right size: 0 bytes long otherwise. */
-static Outcome put_stamp(Work *work, Member *member) {
+static Outcome put_stamp(Work *work, const Member *member) {
     Cursor in = {member->value, member->end};
     size_t mark = work->out.size, size = 0;
     Tag tag;
@@ -905,7 +999,6 @@ static Outcome put_stamp(Work *work, Member *member) {
         work->out.size = mark;
         return DONE;
     }
-    member->stored = 1;
     return take(&in, '}') && in.at == member->end ? DONE : DECLINED;
 }
 
@@ -914,9 +1007,9 @@ static Outcome put_rest(Work *work) {
     unsigned char stamp[2 * STAMP_SIZE + 3];
     size_t stamp_size = 0, start = work->out.size;
     int any = 0;
+    if (work->member_count == 0) return PUT(&work->out, "\\N\t\\N");
     for (size_t place = 0; place < work->member_count; place++) {
-        Member *member = &work->members[place];
-        if (member->stored) continue;
+        const Member *member = &work->members[place];
         Cursor in = {member->name, member->end};
         View name;
         TRY(view_string(work, &in, &name));
@@ -925,7 +1018,7 @@ static Outcome put_rest(Work *work) {
         size_t mark = work->out.size;
         if (is_stamp) {
             TRY(put_stamp(work, member));
-            if (member->stored) {
+            if (work->out.size > mark) {
                 stamp_size = work->out.size - mark;
                 if (stamp_size != sizeof stamp) return DECLINED; /* never */
                 memcpy(stamp, work->out.bytes + mark, stamp_size);
@@ -952,11 +1045,7 @@ static Outcome put_rest(Work *work) {
 }
 
 static Outcome put_item(Work *work, Cursor *in) {
-    TRY(take_members(work, in));
-    for (Py_ssize_t column = 0; column < work->column_count; column++) {
-        TRY(put_column(work, column));
-        TRY(PUT(&work->out, "\t"));
-    }
+    TRY(put_columns(work, in));
     TRY(put_rest(work));
     return PUT(&work->out, "\n");
 }
@@ -1011,11 +1100,11 @@ static Reading put_array(Work *work, Cursor *in, Py_ssize_t *items) {
         if (*items && !take(in, ',')) return MALFORMED;
         skip_space(in);
         if (in->at >= in->end || *in->at != '{') return MALFORMED;
-        const unsigned char *end = behind(in->at, in->end);
-        if (end == NULL) return MALFORMED;
-        Cursor item = {in->at, end};
-        in->at = end;
+        Cursor item = *in;
+        size_t declined = work->declined_count;
         if (!attempt(work, &item, put_item, (*items)++)) return BROKEN;
+        in->at = work->declined_count == declined ? item.at : behind(in->at, in->end);
+        if (in->at == NULL) return MALFORMED;
     }
     return READ;
 }
@@ -1032,11 +1121,31 @@ typedef struct {
 static void forget_columns(Transcoder *self) {
     for (Py_ssize_t number = 0; number < self->column_count; number++) {
         free(self->columns[number].attribute);
+        free(self->columns[number].opening);
         Py_XDECREF(self->columns[number].call);
     }
     free(self->columns);
     self->columns = NULL;
     self->column_count = 0;
+}
+
+static int set_opening(Column *column) {
+    for (size_t place = 0; place < column->attribute_size; place++) {
+        unsigned char c = (unsigned char)column->attribute[place];
+        if (c < 0x80 && !is_plain(c)) return 1;
+    }
+    const char *type = TAG_NAMES[column->type];
+    size_t size = column->attribute_size, type_size = strlen(type);
+    column->opening = malloc(size + type_size + 7);
+    if (column->opening == NULL) return 0;
+    char *to = column->opening;
+    *to++ = '"';
+    memcpy(to, column->attribute, size);
+    memcpy(to += size, "\":{\"", 4);
+    memcpy(to += 4, type, type_size);
+    memcpy(to += type_size, "\":", 2);
+    column->opening_size = size + type_size + 7;
+    return 1;
 }
 
 static int read_column(PyObject *described, Column *column, int *calls_python) {
@@ -1064,6 +1173,10 @@ static int read_column(PyObject *described, Column *column, int *calls_python) {
     }
     memcpy(column->attribute, attribute, (size_t)attribute_size);
     column->attribute_size = (size_t)attribute_size;
+    if (!set_opening(column)) {
+        PyErr_NoMemory();
+        return 0;
+    }
     Py_INCREF(call);
     column->call = call;
     *calls_python |= form == FORM_CALLED;
@@ -1106,12 +1219,16 @@ static int begin(Work *work, const Transcoder *self, size_t input_size) {
     memset(work, 0, sizeof *work);
     work->columns = self->columns;
     work->column_count = self->column_count;
-    work->member_of_column = malloc(((size_t)self->column_count + 1) * sizeof(Py_ssize_t));
-    return work->member_of_column != NULL && reserve(&work->out, input_size / 8 * 7 + 64);
+    work->fields = malloc(((size_t)self->column_count + 1) * sizeof(Field));
+    work->followers = malloc(((size_t)self->column_count + 1) * sizeof(Py_ssize_t));
+    for (Py_ssize_t place = 0; work->followers != NULL && place <= self->column_count; place++)
+        work->followers[place] = place; /* the order of the columns, until items say otherwise */
+    return work->fields != NULL && work->followers != NULL && reserve(&work->out, input_size / 8 * 7 + 64);
 }
 
 static void end(Work *work) {
-    free(work->member_of_column);
+    free(work->fields);
+    free(work->followers);
     free(work->out.bytes);
     free(work->scratch.bytes);
     free(work->members);

@@ -15,7 +15,7 @@
 
 #include <string.h>
 
-enum { COUNT_SIZE = 2, SIZE_SIZE = 4, NUMERIC_HEAD = 8, FIRST_RUN = 8 };
+enum { COUNT_SIZE = 2, SIZE_SIZE = 4, NUMERIC_HEAD = 8, FIRST_RUN = 8, PREFIX_BYTES = 8, BYTE_VALUES = 256 };
 
 typedef enum { BY_BYTES, BY_SIGNED_BYTES, BY_NUMBER } Kind;
 
@@ -174,22 +174,56 @@ static void merge_runs(const Order *order, const PackedRow *rows, size_t middle,
     memcpy(merged + (middle - left), rows + right, (count - right) * sizeof *rows);
 }
 
-/* Merge sort: no keys that somebody chooses make it slow, and equal keys stay as they came. */
+/* Merge sort: no keys that somebody chooses make it slow, and equal keys stay as they came. Sorted in place, by means
+ * of as much room beside. */
+static void merge_sort(const Order *order, PackedRow *rows, PackedRow *spare, size_t count) {
+    PackedRow *from = rows, *to = spare;
+    for (size_t start = 0; start < count; start += FIRST_RUN)
+        sort_run(order, rows + start, count - start < FIRST_RUN ? count - start : FIRST_RUN);
+    for (size_t run = FIRST_RUN; run < count; run *= 2) {
+        for (size_t start = 0; start < count; start += 2 * run) {
+            size_t left = count - start, middle = left < run ? left : run;
+            merge_runs(order, from + start, middle, left < 2 * run ? left : 2 * run, to + start);
+        }
+        PackedRow *merged = to;
+        to = from;
+        from = merged;
+    }
+    if (from != rows) memcpy(rows, from, count * sizeof *rows);
+}
+
+/* Radix sort by the prefixes, a byte at a time from the last one; a byte that all have in common takes no pass. Rows
+ * of equal prefixes stay as they came. There are fewer of them than 32 bits count: so are their bytes (note_row). */
+static PackedRow *by_prefix(PackedRow *rows, PackedRow *spare, size_t count) {
+    uint32_t places[PREFIX_BYTES][BYTE_VALUES] = {{0}};
+    for (size_t each = 0; each < count; each++)
+        for (int byte = 0; byte < PREFIX_BYTES; byte++) places[byte][rows[each].prefix >> 8 * byte & 0xFF]++;
+    for (int byte = 0; byte < PREFIX_BYTES; byte++) {
+        uint32_t *place = places[byte], next = 0;
+        if (place[rows[0].prefix >> 8 * byte & 0xFF] == count) continue;
+        for (int value = 0; value < BYTE_VALUES; value++) {
+            uint32_t here = place[value];
+            place[value] = next;
+            next += here;
+        }
+        for (size_t each = 0; each < count; each++) spare[place[rows[each].prefix >> 8 * byte & 0xFF]++] = rows[each];
+        PackedRow *sorted = spare;
+        spare = rows;
+        rows = sorted;
+    }
+    return rows;
+}
+
 PackedRow *in_key_order(const unsigned char *bytes, const uint32_t *types, size_t keys, PackedRow *rows,
                         PackedRow *spare, size_t count) {
     const Order order = {bytes, types, keys};
     if (keys == 0 || count < 2) return rows;
     set_prefixes(&order, rows, count);
-    for (size_t start = 0; start < count; start += FIRST_RUN)
-        sort_run(&order, rows + start, count - start < FIRST_RUN ? count - start : FIRST_RUN);
-    for (size_t run = FIRST_RUN; run < count; run *= 2) {
-        for (size_t start = 0; start < count; start += 2 * run) {
-            size_t left = count - start, middle = left < run ? left : run;
-            merge_runs(&order, rows + start, middle, left < 2 * run ? left : 2 * run, spare + start);
-        }
-        PackedRow *merged = spare;
-        spare = rows;
-        rows = merged;
+    PackedRow *sorted = by_prefix(rows, spare, count);
+    if (sorted == spare) spare = rows;
+    for (size_t start = 0, end; start < count; start = end) {
+        for (end = start + 1; end < count && sorted[end].prefix == sorted[start].prefix;) end++;
+        if (end - start > 1) merge_sort(&order, sorted + start, spare + start, end - start);
     }
-    return rows;
+    return sorted;
 }

@@ -1,5 +1,6 @@
 """COPY text in binary: compiled rows are those of a plain model, and what is not surely read is refused."""
 
+import random
 import struct
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
@@ -309,6 +310,30 @@ def test_any_number_of_rows_is_brought_into_order(count):
     rows, _ = pack([f"{number}\n".encode() for number in numbers])
 
     assert b"".join(rows) == packed("".join(f"{number}\n" for number in sorted(numbers)), NUMERIC)
+
+
+def test_many_rows_of_keys_far_apart_are_brought_into_order():
+    chance = random.Random(28)
+    numbers = [chance.randrange(-(1 << 63), 1 << 63) >> chance.randrange(64) for _ in range(3000)]
+    pack = packing((INT8, INT4), keys=1)
+    assert pack is not None
+
+    rows, _ = pack(["".join(f"{number}\t{place}\n" for place, number in enumerate(numbers)).encode()])
+
+    in_order = sorted(enumerate(numbers), key=lambda each: each[1])
+    assert b"".join(rows) == packed("".join(f"{number}\t{place}\n" for place, number in in_order), INT8, INT4)
+
+
+@pytest.mark.parametrize("places", [1, 2, 3])
+def test_many_keys_that_begin_alike_are_brought_into_order_whatever_came_before(places):
+    heads = [str(digit) * places + "x" * 8 for digit in (2, 0, 1)]
+    keys = [f"{head}{number * 7919 % 1009:04}" for number in range(50) for head in heads]
+    pack = packing((TEXT,), keys=1)
+    assert pack is not None
+
+    rows, _ = pack(["".join(f"{key}\n" for key in keys).encode()])
+
+    assert b"".join(rows) == packed("".join(f"{key}\n" for key in sorted(keys)), TEXT)
 
 
 def test_parts_are_small_enough_for_psycopg_and_hold_whole_rows():

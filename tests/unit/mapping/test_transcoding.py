@@ -59,6 +59,12 @@ def field_of(mapping, attribute, value, transcoder="python"):
     return row[place], row[-2]
 
 
+@st.composite
+def items_as_they_come(draw, mapping):
+    """Items whose attributes stand in any order, as DynamoDB gives them."""
+    return dict(draw(st.permutations(list(draw(items(mapping)).items()))))
+
+
 @each_table
 @each_transcoder
 @settings(max_examples=examples(60))
@@ -108,7 +114,7 @@ def test_whatever_is_declined_or_not_the_exact_way_reads_the_item_back(table, tr
 @given(data=st.data(), ascii_only=st.booleans())
 def test_both_transcoders_write_the_same_bytes_and_decline_the_same_items(table, data, ascii_only):
     mapping = MAPPINGS[table]
-    some = data.draw(st.lists(items(mapping), max_size=4))
+    some = data.draw(st.lists(items_as_they_come(mapping), max_size=4))
     block = b"".join(line_of(item, ascii_only=ascii_only) for item in some) * 3
 
     python, compiled = (make(mapping).block(block) for make in TRANSCODERS.values())
@@ -126,7 +132,10 @@ def test_both_transcoders_write_the_same_bytes_and_decline_the_same_items(table,
 @given(data=st.data())
 def test_both_transcoders_answer_the_same_for_a_page(table, data):
     mapping = MAPPINGS[table]
-    body = page_of(*data.draw(st.lists(items(mapping), max_size=4)), LastEvaluatedKey={"Items": {"S": "[]"}})
+    body = page_of(
+        *data.draw(st.lists(items_as_they_come(mapping), max_size=4)),
+        LastEvaluatedKey={"Items": {"S": "[]"}},
+    )
 
     python, compiled = (make(mapping).page(body) for make in TRANSCODERS.values())
 
@@ -159,7 +168,7 @@ def _names_a_thing_twice(line):
 @given(data=st.data())
 def test_both_transcoders_agree_on_damaged_lines_too(table, data):
     mapping = MAPPINGS[table]
-    line = bytearray(line_of(data.draw(items(mapping)), ascii_only=data.draw(st.booleans())))
+    line = bytearray(line_of(data.draw(items_as_they_come(mapping)), ascii_only=data.draw(st.booleans())))
     for _ in range(data.draw(st.integers(1, 4))):
         place = data.draw(st.integers(0, len(line) - 1))
         match data.draw(st.integers(0, 2)):
@@ -545,7 +554,7 @@ def test_an_odd_item_among_many_alike_is_taken_as_if_it_stood_alone(odd, as_page
 def test_items_of_one_shape_are_taken_as_any_others(table, data):
     """The first lines teach the shape; what stands in the last one varies, damage included."""
     mapping = MAPPINGS[table]
-    first, varied = (line_of(data.draw(items(mapping))) for _ in range(2))
+    first, varied = (line_of(data.draw(items_as_they_come(mapping))) for _ in range(2))
     texts = re.findall(rb'"(?:[^"\\]|\\.)*"', varied) or [b'""']
     places = [match.span() for match in re.finditer(rb'(?<=:)"(?:[^"\\]|\\.)*"', first)]
     block = first * 40
@@ -553,6 +562,58 @@ def test_items_of_one_shape_are_taken_as_any_others(table, data):
         block += first[:start] + data.draw(st.sampled_from(texts)) + first[end:]
 
     assert _same_answer(mapping, block)
+
+
+@each_transcoder
+def test_in_whatever_order_attributes_stand_the_row_is_the_same(transcoder):
+    (item,), chance = _alike(1), random.Random(6)
+    item = {name: value for name, value in item.items() if name not in {"x.y", "_dsp"}}
+    orders = [chance.sample(list(item.items()), len(item)) for _ in range(30)]
+    block = b"".join(line_of(dict(order)) * chance.randrange(1, 4) for order in orders)
+
+    done = TRANSCODERS[transcoder](ORDERS).block(block)
+
+    assert (done.rows, list(done.declined)) == (block.count(b"\n"), [])
+    assert set(done.text.splitlines()) == {done.text.splitlines()[0]}
+
+
+@each_transcoder
+def test_an_item_that_lacks_what_those_before_it_had_is_taken_as_if_it_stood_alone(transcoder):
+    (item,), chance, transcode = _alike(1), random.Random(6), TRANSCODERS[transcoder](ORDERS).block
+    key = list(ORDER.items())
+    others = [each for each in item.items() if each[0] not in ORDER]
+    lines = [line_of(item) * 2]
+    for _ in range(60):
+        some = key + chance.sample(others, chance.randrange(len(others)))
+        lines.append(line_of(dict(chance.sample(some, len(some)))))
+
+    assert transcode(b"".join(lines)).text == b"".join(transcode(line).text for line in lines)
+
+
+@with_accelerator
+@pytest.mark.parametrize("name", ["c", "version", "x.y"])
+def test_an_attribute_that_stands_twice_never_makes_a_row_of_two_fields(name):
+    lines = list(map(line_of, _alike()))
+    value = json.dumps(json.loads(lines[50])["Item"][name])
+    lines[50] = lines[50].removesuffix(b"}}\n") + f',"{name}":{value}}}}}\n'.encode()
+
+    done = TRANSCODERS["accelerated"](ORDERS).block(b"".join(lines))
+
+    assert {len(fields_of_line(line)) for line in done.text.splitlines(keepends=True)} == {
+        len(ORDERS.columns) + 2
+    }
+    assert list(done.declined) == ([] if name == "x.y" else [50])
+
+
+@each_transcoder
+def test_a_quote_in_a_name_has_to_be_escaped(transcoder):
+    line = line_of({"user": {"N": "1"}, 'odd "name"': {"S": "x"}})
+    unescaped = line.replace(rb"\"", b'"')
+
+    done = TRANSCODERS[transcoder](SESSIONS).block(line + unescaped + line)
+
+    assert unescaped != line
+    assert list(done.declined) == [1]
 
 
 def test_a_line_that_is_not_utf8_leaves_the_others_alone():
