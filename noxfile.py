@@ -92,7 +92,7 @@ def spark(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def entities(session: nox.Session) -> None:
-    """The whole contract on a table in several SQL tables, and many histories of one."""
+    """The whole contract on a table in several SQL tables, and at `complete`; many histories of one."""
     session.install("-e", EXTRAS, *group("test"))
     _fetch_dynoxide(session)
     env = {
@@ -100,7 +100,8 @@ def entities(session: nox.Session) -> None:
         "DUALSTORE_ENTITY_EXAMPLES": "500",
         "DUALSTORE_REQUIRE_SERVERS": "1",
     }
-    session.run("python", "-m", "pytest", "tests/contract", "-k", "entities", *session.posargs, env=env)
+    chosen = "entities or complete"
+    session.run("python", "-m", "pytest", "tests/contract", "-k", chosen, *session.posargs, env=env)
     path = "tests/equivalence/test_entities_against_memory.py"
     session.run("python", "-m", "pytest", "--timeout=0", path, *session.posargs, env=env)
 

@@ -26,6 +26,8 @@ from dualstore.stores.postgres import PostgresStore, triggers
 from dualstore.stores.postgres_control import PostgresControl
 
 STORES = ("memory", "dynamodb", "postgres", "postgres_mapped", "postgres_authority")
+# Of several SQL tables, and where no write is noted for DynamoDB any more.
+FURTHER_AUTHORITIES = ("postgres_entities_authority", "postgres_complete")
 MIRRORS = ("memory", "postgres", "postgres_mapped", "postgres_entities")
 # Several SQL tables behind one are another form of the statements that read and write rows, not of what is
 # evaluated: they run what reads and writes rows by default, and all of it in `nox -s entities`.
@@ -128,24 +130,39 @@ def _unstamped(answer: Any) -> Any:
     return {name: _unstamped(inner) for name, inner in without_stamps(answer).items()}
 
 
-@pytest.fixture(scope="session")
-def postgres_authority_subject(postgres_engine: sa.Engine) -> Subject:
-    """Where every write goes through the fence, the triggers and the outbox."""
+def authority(engine: sa.Engine, mapping: Callable[[str, str], Mapped], stage: Stage = Stage.LIVE) -> Subject:
+    """PostgreSQL where every write goes through the fence, the triggers and the outbox."""
     tables: dict[str, Mapped] = {}
-    control = PostgresControl(postgres_engine)
+    control = PostgresControl(engine)
 
     def create(kind: str, name: str) -> None:
-        tables[name] = models.mapping(kind, name)
-        create_unmapped(postgres_engine, tables[name])
-        triggers.install(postgres_engine, tables[name])
-        control.install(ControlRecord(name, stage=Stage.LIVE, epoch=AsAuthority.epoch))
+        tables[name] = mapping(kind, name)
+        create_unmapped(engine, tables[name])
+        triggers.install(engine, tables[name])
+        control.install(ControlRecord(name, stage=stage, epoch=AsAuthority.epoch))
 
     def drop(name: str) -> None:
-        mapping = tables.pop(name)
-        mapping.table.drop(postgres_engine)
-        triggers.remove(postgres_engine, mapping)
+        mapped = tables.pop(name)
+        for part in mapped.parts:
+            part.table.drop(engine)
+        triggers.remove(engine, mapped)
 
-    return Subject(AsAuthority(PostgresStore(postgres_engine, tables)), create, drop)
+    return Subject(AsAuthority(PostgresStore(engine, tables)), create, drop)
+
+
+@pytest.fixture(scope="session")
+def postgres_authority_subject(postgres_engine: sa.Engine) -> Subject:
+    return authority(postgres_engine, models.mapping)
+
+
+@pytest.fixture(scope="session")
+def postgres_entities_authority_subject(postgres_engine: sa.Engine) -> Subject:
+    return authority(postgres_engine, models.split)
+
+
+@pytest.fixture(scope="session")
+def postgres_complete_subject(postgres_engine: sa.Engine) -> Subject:
+    return authority(postgres_engine, models.mapping, Stage.COMPLETE)
 
 
 @pytest.fixture(scope="session")
@@ -204,6 +221,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "subject" in metafunc.fixturenames:
         module = metafunc.module.__name__.rpartition("test_")[2]
         stores = MIRRORS if module.endswith("mirror") else STORES
-        if module in ROWS or (EVERYTHING in os.environ and stores is STORES):
+        everything = EVERYTHING in os.environ and stores is STORES
+        if module in ROWS or everything:
             stores = (*stores, "postgres_entities")
+        if module == "transactions" or everything:
+            stores = (*stores, *FURTHER_AUTHORITIES)
         metafunc.parametrize("subject", stores, indirect=True)

@@ -198,6 +198,21 @@ def test_a_repeated_token_does_nothing_again(on: Actions):
     assert on.table.get(key(1)) == {**key(1), "n": N(2)}
 
 
+def test_a_repetition_consumes_what_reading_does(on: Actions):
+    """AWS, API Reference, TransactWriteItems, ClientRequestToken."""
+    once = token()
+    put = on.put({**key(1), "filler": S("x" * 5_000)})
+    told = [
+        on.write(put, ClientRequestToken=once, ReturnConsumedCapacity="TOTAL")["ConsumedCapacity"]
+        for _ in range(2)
+    ]
+    consumed = {"TableName": on.table.name}
+    assert told == [
+        [{**consumed, "CapacityUnits": 10.0, "WriteCapacityUnits": 10.0}],
+        [{**consumed, "CapacityUnits": 4.0, "ReadCapacityUnits": 4.0}],
+    ]
+
+
 def test_a_token_repeated_for_other_actions_is_refused(on: Actions):
     once = token()
     on.write(on.put(key(1)), ClientRequestToken=once)

@@ -142,6 +142,18 @@ class Index:
         included = () if self.projection == "KEYS_ONLY" else self.projection
         return frozenset((*table_keys.names, *self.keys.names, *included))
 
+    def entry_of(self, item: Item, table_keys: KeySchema) -> Item | None:
+        """What it holds of an item, which may be the item itself; None where a part of its key is missing.
+
+        Args:
+            item: an item of the table.
+            table_keys: the key of the table.
+        """
+        if any(name not in item for name in self.keys.names):
+            return None
+        held = self.held_attributes(table_keys)
+        return item if held is None else {name: value for name, value in item.items() if name in held}
+
     def check_key(self, attribute: KeyAttribute, value: AttributeValue) -> None:
         """Reject a value that this attribute of an index's key cannot have.
 

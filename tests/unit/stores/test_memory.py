@@ -38,6 +38,14 @@ def call(store: MemoryStore, operation: str, **request: Any) -> dict[str, Any]:
     return store.execute(parse(operation, {"TableName": "things", **request}))
 
 
+def test_a_repetition_may_name_the_members_of_a_set_in_another_order(store):
+    """As the same program does after a restart."""
+    for members in (["a", "b"], ["b", "a"]):
+        put = {"Put": {"TableName": "things", "Item": {**KEY, "ss": {"SS": members}}}}
+        store.execute(parse("TransactWriteItems", {"TransactItems": [put], "ClientRequestToken": "once"}))
+    assert call(store, "GetItem", Key=KEY)["Item"]["ss"] == {"SS": ["a", "b"]}
+
+
 def add_one(store: MemoryStore, *, token: str) -> str:
     """What a counter is after a transaction that adds one to it."""
     request = {"TransactItems": [{"Update": ADD_ONE}], "ClientRequestToken": token}

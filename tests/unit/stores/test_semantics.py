@@ -7,7 +7,7 @@ import pytest
 
 from dualstore.errors import RequestRejected
 from dualstore.items import Index, Item, KeyAttribute, KeySchema, TableShape
-from dualstore.operations import BatchGetItem, GetItem, PutItem, Query, Scan, UpdateItem
+from dualstore.operations import BatchGetItem, GetItem, PutItem, Query, Scan, TransactGetItems, UpdateItem
 from dualstore.stores import semantics
 
 KEYS = KeySchema(KeyAttribute("pk", "S"), KeyAttribute("sk", "N"))
@@ -160,6 +160,20 @@ def test_a_batch_leaves_what_is_past_16_megabytes_unprocessed():
     assert len(response["Responses"]["things"]) == 41
     assert response["UnprocessedKeys"] == {"things": {"Keys": keys[41:], "ConsistentRead": True}}
     assert response["ConsumedCapacity"] == [{"TableName": "things", "CapacityUnits": 41 * 98.0}]
+
+
+def test_a_transaction_reads_no_more_than_4_megabytes():
+    """AWS, API Reference, TransactGetItems: "The aggregate size of the items … cannot exceed 4 MB"."""
+    actions = [
+        {"Get": {"TableName": "things", "Key": {"pk": {"S": "p"}, "sk": {"N": str(n)}}}} for n in range(11)
+    ]
+    operation = TransactGetItems({"TransactItems": actions})
+    gets = semantics.transact_gets(operation, {"things": SHAPE})
+    items = [item(n, size=400_000) for n in range(11)]
+    assert len(semantics.transact_get_response(operation, gets, [*items[:10], None])["Responses"]) == 11
+    with pytest.raises(RequestRejected) as caught:
+        semantics.transact_get_response(operation, gets, items)
+    assert caught.value.code == "ValidationException"
 
 
 def test_an_unknown_table_is_a_refusal_with_dynamodbs_code():

@@ -114,7 +114,7 @@ class MemoryAuthority(MemoryStore):
         if plan.token is not None:
             self._forget_tokens()
             if (earlier := self._transacted.get(plan.token)) is not None:
-                plan.check_repetition(earlier.actions)
+                plan.check_repetition(earlier.digest)
                 return plan.respond_again([place.item for place in places])
         outcomes = plan.decide_unstamped([place.item for place in places])
         response = plan.respond(outcomes)
@@ -122,7 +122,7 @@ class MemoryAuthority(MemoryStore):
             if outcome.new_item is not outcome.old_item:
                 self._keep_noted(place, outcome.new_item)
         if plan.token is not None:
-            self._remember(plan.token, actions=plan.digest)
+            self._remember(plan.token, digest=plan.digest)
         return response
 
     def _write_around(self, plan: semantics.WritePlan, places: Sequence[_Place]) -> Response:

@@ -33,10 +33,9 @@ _TOKEN_LIFETIME_SECONDS = 600.0
 
 @dataclass(frozen=True, slots=True)
 class _Transacted:
-    """A transaction that was carried out under a ClientRequestToken; its actions, where they are known."""
+    """A transaction that was carried out under a ClientRequestToken; its digest, where that is known."""
 
-    actions: Any
-    response: Response
+    digest: bytes | None
     forgotten_at: float
 
 
@@ -105,7 +104,7 @@ class ItemStore:
     def _batch_write(self, operation: BatchWriteItem) -> Response:
         writes = semantics.batch_writes(operation, self._shapes)
         response = semantics.batch_write_response(
-            operation, [(write.table, self._written(write)) for write in writes]
+            operation, self._shapes, [(write.table, self._written(write)) for write in writes]
         )
         self._tell_collections(response, operation, writes)
         return response
@@ -115,20 +114,22 @@ class ItemStore:
         return semantics.transact_get_response(operation, gets, self._items(gets))
 
     def _transact_write(self, operation: TransactWriteItems) -> Response:
-        writes = semantics.transact_writes(operation, self._shapes)
-        earlier = self._same_transaction(operation)
-        if earlier is not None:
-            return earlier.response
-        tables = [self._table(write.table) for write in writes]
-        places = [(table, _checked(write, table)) for write, table in zip(writes, tables, strict=True)]
-        outcomes = semantics.transact_write(writes, self._shapes, [table.item(key) for table, key in places])
-        for (table, key), outcome in zip(places, outcomes, strict=True):
+        plan = semantics.plan_write(operation, self._shapes)
+        tables = [self._table(write.table) for write in plan.writes]
+        keys = [key_bytes(table.shape.keys, key) for table, key in zip(tables, plan.keys, strict=True)]
+        found = [table.item(key) for table, key in zip(tables, keys, strict=True)]
+        if plan.token is not None:
+            self._forget_tokens()
+            if (earlier := self._transacted.get(plan.token)) is not None:
+                plan.check_repetition(earlier.digest)
+                return plan.respond_again(found)
+        outcomes = plan.decide(found)
+        for table, key, outcome in zip(tables, keys, outcomes, strict=True):
             _keep(table, key, outcome)
-        response = semantics.transact_write_response(operation, writes, outcomes)
-        self._tell_collections(response, operation, writes)
-        token = operation.request.get("ClientRequestToken")
-        if token is not None:
-            self._remember(token, actions=detached(operation.request["TransactItems"]), response=response)
+        response = plan.respond(outcomes)
+        self._tell_collections(response, operation, plan.writes)
+        if plan.token is not None:
+            self._remember(plan.token, digest=plan.digest)
         return response
 
     def _tell_collections(
@@ -141,29 +142,16 @@ class ItemStore:
         ]
         semantics.tell_collections(response, operation, asked, sizes)
 
-    def _remember(self, token: str, *, actions: Any = None, response: Response | None = None) -> None:
+    def _remember(self, token: str, *, digest: bytes | None = None) -> None:
         """Remember a token for ten minutes, from when it was first used."""
         self._forget_tokens()
         forgotten_at = self._monotonic() + _TOKEN_LIFETIME_SECONDS
-        self._transacted.setdefault(token, _Transacted(actions, response or {}, forgotten_at))
+        self._transacted.setdefault(token, _Transacted(digest, forgotten_at))
 
     def _forget_tokens(self) -> None:
         now = self._monotonic()
         for token in [token for token, each in self._transacted.items() if each.forgotten_at <= now]:
             del self._transacted[token]
-
-    def _same_transaction(self, operation: TransactWriteItems) -> _Transacted | None:
-        """The transaction that this one repeats, if it was carried out within ten minutes."""
-        self._forget_tokens()
-        earlier = self._transacted.get(operation.request.get("ClientRequestToken", ""))
-        if earlier is None or earlier.actions is None:
-            return earlier
-        if earlier.actions != detached(operation.request["TransactItems"]):
-            raise RequestRejected(
-                "IdempotentParameterMismatchException",
-                "The ClientRequestToken was used for a transaction with other actions",
-            )
-        return earlier
 
     def _items(self, gets: Iterable[GetItem]) -> list[Item | None]:
         tables = ((get, self._table(get.table)) for get in gets)

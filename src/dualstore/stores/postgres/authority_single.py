@@ -108,10 +108,10 @@ class SingleWrite:
 
         Most items are small: then the row need not be made an item of.
         """
-        operation = self.operation
-        if row is None or isinstance(operation, UpdateItem):
-            return False
-        most = most_bytes(self.statements.mapping, row.sizes_bytes(self._columns))
+        operation, mapping = self.operation, self.statements.mapping
+        if row is None or isinstance(operation, UpdateItem) or mapping.shape.indexes:
+            return False  # what an index consumes depends on what it held
+        most = most_bytes(mapping, row.sizes_bytes(self._columns))
         new = operation.stored.size_bytes if isinstance(operation, PutItem) else 0
         return most is not None and write_units_of(most) <= write_units_of(new)
 

@@ -213,8 +213,13 @@ class SplitStatements:
     def still_there(self) -> str:
         """Values: key, revision."""
         (revision,) = self.parts[0].after_key(1)
-        rows = self._union(lambda _, part: f"({part.row} AND {REVISION} = {revision}::bigint FOR SHARE)")
-        return f"WITH found AS ({rows}) SELECT ln(count(*)) FROM found"
+        # PostgreSQL locks no rows of a UNION.
+        locked = ", ".join(
+            f"locked_{place} AS ({part.row} AND {REVISION} = {revision}::bigint FOR SHARE)"
+            for place, part in enumerate(self.parts)
+        )
+        together = " UNION ALL ".join(f"SELECT FROM locked_{place}" for place in range(len(self.parts)))
+        return f"WITH {locked}, found AS ({together}) SELECT ln(count(*)) FROM found"
 
     @cached_property
     def still_absent(self) -> str:
@@ -466,8 +471,5 @@ def doubled(mapping: Mapped) -> str:
         for number, one in enumerate(parts)
         for other in parts[number + 1 :]
     )
-    casts = (
-        name + (f"::{column.codec.read_as}" if column.codec.read_as else "")
-        for name, column in zip(names, mapping.key_columns, strict=True)
-    )
+    casts = (column.read(name) for name, column in zip(names, mapping.key_columns, strict=True))
     return f"SELECT DISTINCT {', '.join(casts)} FROM ({' UNION ALL '.join(pairs)}) doubled"

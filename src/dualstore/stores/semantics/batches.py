@@ -7,7 +7,7 @@ from typing import Any
 from dualstore.errors import invalid
 from dualstore.items import Item, TableShape, item_size_bytes, key_bytes
 from dualstore.operations import BatchGetItem, BatchWriteItem, DeleteItem, GetItem, PutItem, Request, Response
-from dualstore.stores.semantics.capacity import add_capacity_by_table, item_read_units, write_units
+from dualstore.stores.semantics.capacity import Units, add_capacity_by_table, item_read_units, write_units
 from dualstore.stores.semantics.constraints import check_constraints
 from dualstore.stores.semantics.reads import projected
 from dualstore.stores.semantics.requests import check_expressions, shape_named
@@ -60,7 +60,7 @@ def batch_get_response(
     """
     found: dict[str, list[Item]] = {table: [] for table in operation.request["RequestItems"]}
     left: dict[str, list[Any]] = {}
-    units: list[tuple[str, float]] = []
+    units: list[tuple[str, Units]] = []
     size_bytes = 0
     for get, item, doubtful in zip(gets, items, in_doubt, strict=False):
         if doubtful:
@@ -70,7 +70,7 @@ def batch_get_response(
         if size_bytes > _MAX_BATCH_SIZE_BYTES:
             left.setdefault(get.table, []).append(get.key)
             continue
-        units.append((get.table, item_read_units(item, consistent=get.consistent)))
+        units.append((get.table, Units(item_read_units(item, consistent=get.consistent))))
         if item is not None:
             found[get.table].append(projected(get, item))
     asked = operation.request["RequestItems"]
@@ -110,15 +110,18 @@ def _writes(request: Request) -> Iterator[PutItem | DeleteItem]:
                     raise invalid("A write request holds exactly one of PutRequest and DeleteRequest")
 
 
-def batch_write_response(operation: BatchWriteItem, outcomes: Sequence[tuple[str, Written]]) -> Response:
+def batch_write_response(
+    operation: BatchWriteItem, shapes: Mapping[str, TableShape], outcomes: Sequence[tuple[str, Written]]
+) -> Response:
     """The answer to a BatchWriteItem of which every write was carried out.
 
     Args:
         operation: the operation.
+        shapes: of the tables, by physical name.
         outcomes: table and outcome of each write.
     """
     response: Response = {"UnprocessedItems": {}}
-    units = ((table, write_units(each.old_item, each.new_item)) for table, each in outcomes)
+    units = ((table, write_units(shapes[table], each.old_item, each.new_item)) for table, each in outcomes)
     add_capacity_by_table(response, operation.request, units)
     return response
 

@@ -71,10 +71,9 @@ def collection_size_bytes(shape: TableShape, items: Iterable[Item]) -> int:
         size_bytes = item_size_bytes(item)
         total += size_bytes
         for index in shape.indexes.values():
-            if index.is_global or not item.keys() >= set(index.keys.names):
-                continue
-            held = index.held_attributes(shape.keys)
-            total += size_bytes if held is None else item_size_bytes({n: item[n] for n in item.keys() & held})
+            entry = None if index.is_global else index.entry_of(item, shape.keys)
+            if entry is not None:
+                total += size_bytes if entry is item else item_size_bytes(entry)
     return total
 
 

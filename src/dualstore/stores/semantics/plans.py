@@ -20,7 +20,7 @@ from dualstore.operations import (
     UpdateItem,
 )
 from dualstore.stores.semantics.batches import batch_write_response, batch_writes
-from dualstore.stores.semantics.capacity import TRANSACTIONAL, add_capacity_by_table, item_read_units
+from dualstore.stores.semantics.capacity import Units, add_capacity_by_table, item_read_units
 from dualstore.stores.semantics.collections import Collection, collections_asked
 from dualstore.stores.semantics.requests import shape_of
 from dualstore.stores.semantics.transactions import transact_write, transact_write_response, transact_writes
@@ -105,7 +105,7 @@ def _plan_batch(operation: BatchWriteItem, shapes: Mapping[str, TableShape]) -> 
             write(each, shapes[each.table], old) for each, old in zip(writes, olds, strict=True)
         ],
         respond=lambda outcomes: batch_write_response(
-            operation, [(each.table, outcome) for each, outcome in zip(writes, outcomes, strict=True)]
+            operation, shapes, [(each.table, outcome) for each, outcome in zip(writes, outcomes, strict=True)]
         ),
         collections=collections_asked(operation, writes, shapes),
     )
@@ -117,7 +117,7 @@ def _plan_transaction(operation: TransactWriteItems, shapes: Mapping[str, TableS
         writes=writes,
         keys=_keys(writes, shapes),
         decide=lambda olds: transact_write(writes, shapes, olds),
-        respond=lambda outcomes: transact_write_response(operation, writes, outcomes),
+        respond=lambda outcomes: transact_write_response(operation, shapes, writes, outcomes),
         collections=collections_asked(operation, writes, shapes),
     )
     token = operation.request.get("ClientRequestToken")
@@ -154,9 +154,10 @@ def _repeated(
     """
     response: Response = {}
     units = (
-        (each.table, item_read_units(item, consistent=True)) for each, item in zip(writes, items, strict=True)
+        (each.table, Units(item_read_units(item, consistent=True)))
+        for each, item in zip(writes, items, strict=True)
     )
-    add_capacity_by_table(response, operation.request, units, times=TRANSACTIONAL)
+    add_capacity_by_table(response, operation.request, units, transactional="ReadCapacityUnits")
     return response
 
 

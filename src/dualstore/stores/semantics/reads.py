@@ -25,7 +25,13 @@ from dualstore.items import (
     values_equal,
 )
 from dualstore.operations import GetItem, PagedRead, Query, Response, Scan
-from dualstore.stores.semantics.capacity import asks_for_capacity, consumed, item_read_units, read_units
+from dualstore.stores.semantics.capacity import (
+    Units,
+    asks_for_capacity,
+    consumed,
+    item_read_units,
+    read_units,
+)
 from dualstore.stores.semantics.requests import check_request
 
 MAX_PAGE_SIZE_BYTES = 1_048_576
@@ -43,7 +49,7 @@ def get_response(operation: GetItem, shape: TableShape, item: Item | None) -> Re
     if item is not None:
         response["Item"] = projected(operation, item)
     if asks_for_capacity(operation.request):
-        units = item_read_units(item, consistent=operation.consistent)
+        units = Units(item_read_units(item, consistent=operation.consistent))
         response["ConsumedCapacity"] = consumed(operation.request, shape.name, units)
     return response
 
@@ -212,12 +218,11 @@ def page_of(planned: PagePlan, walked: Iterable[Scanned]) -> Response:
 def _add_capacity(response: Response, planned: PagePlan, size_bytes: int) -> None:
     operation, index = planned.operation, planned.index
     if asks_for_capacity(operation.request):
+        units = read_units(size_bytes, consistent=operation.consistent)
         response["ConsumedCapacity"] = consumed(
             operation.request,
             planned.shape.name,
-            read_units(size_bytes, consistent=operation.consistent),
-            index=operation.index,
-            is_global=index is not None and index.is_global,
+            Units(units) if index is None else Units(0.0, [(index, units)]),
         )
 
 

@@ -19,7 +19,7 @@ from dualstore.operations import (
     UpdateItem,
 )
 from dualstore.stores.semantics.capacity import (
-    TRANSACTIONAL,
+    Units,
     add_capacity_by_table,
     item_read_units,
     write_units,
@@ -72,13 +72,17 @@ def transact_get_response(
         operation: the operation.
         gets: its reads.
         items: what was found, in the order of `gets`.
+
+    Raises:
+        RequestRejected: they are larger than 4 MB together, whatever is projected of them.
     """
+    _check_size(sum(item_size_bytes(item) for item in items if item is not None))
     pairs = list(zip(gets, items, strict=True))
     response: Response = {
         "Responses": [{} if item is None else {"Item": projected(get, item)} for get, item in pairs]
     }
-    units = ((get.table, item_read_units(item, consistent=True)) for get, item in pairs)
-    add_capacity_by_table(response, operation.request, units, times=TRANSACTIONAL)
+    units = ((get.table, Units(item_read_units(item, consistent=True))) for get, item in pairs)
+    add_capacity_by_table(response, operation.request, units, transactional="ReadCapacityUnits")
     return response
 
 
@@ -104,8 +108,7 @@ def transact_writes(
         validate_item(content)
         _check_not_empty(content, shape_named(shapes, action.table))
         size_bytes += item_size_bytes(content)
-    if size_bytes > _MAX_TRANSACTION_SIZE_BYTES:
-        raise invalid("The items of a transaction may not be larger than 4 MB together")
+    _check_size(size_bytes)
     _check_actions(actions, shapes)
     return actions
 
@@ -133,15 +136,18 @@ def transact_write(
 
 
 def transact_write_response(
-    operation: TransactWriteItems, writes: Sequence[ConditionalWrite], outcomes: Sequence[Written]
+    operation: TransactWriteItems,
+    shapes: Mapping[str, TableShape],
+    writes: Sequence[ConditionalWrite],
+    outcomes: Sequence[Written],
 ) -> Response:
     """The answer to a TransactWriteItems that was carried out."""
     response: Response = {}
     units = (
-        (action.table, write_units(outcome.old_item, outcome.new_item))
+        (action.table, write_units(shapes[action.table], outcome.old_item, outcome.new_item))
         for action, outcome in zip(writes, outcomes, strict=True)
     )
-    add_capacity_by_table(response, operation.request, units, times=TRANSACTIONAL)
+    add_capacity_by_table(response, operation.request, units, transactional="WriteCapacityUnits")
     return response
 
 
@@ -151,6 +157,11 @@ def _actions(operation: Transaction, kinds: Mapping[str, type[_ActionT]]) -> tup
     for action in actions:
         check_expressions(action)
     return actions
+
+
+def _check_size(size_bytes: int) -> None:
+    if size_bytes > _MAX_TRANSACTION_SIZE_BYTES:
+        raise invalid("The items of a transaction may not be larger than 4 MB together")
 
 
 def _check_not_empty(content: Item, shape: TableShape) -> None:

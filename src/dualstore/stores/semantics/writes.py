@@ -236,6 +236,6 @@ def _written(
         response["Attributes"] = attributes
     if asks_for_capacity(operation.request):
         response["ConsumedCapacity"] = consumed(
-            operation.request, shape.name, write_units(old, new, new_size_bytes=new_size_bytes)
+            operation.request, shape.name, write_units(shape, old, new, new_size_bytes=new_size_bytes)
         )
     return Written(old, new, response)
