@@ -12,6 +12,7 @@ DualStoreError
 │   ├── MirrorUnavailable     the mirror did not take or answer something (never reaches a caller)
 │   │   ├── MirrorDirty       the mirror knows that what was asked for is in doubt
 │   │   ├── MirrorRefused     the mirror answers, but its table does not take the item
+│   │   │   └── MirrorUnreadable  it holds a row with a value that cannot be read
 │   │   └── MirrorFenced      PostgreSQL is not the mirror at this epoch (any more, or yet)
 │   ├── WritesPaused          writes wait while the authority moves, and have waited long enough
 │   ├── AuthorityMoved        PostgreSQL is not the authority at this epoch (any more, or yet)
@@ -104,6 +105,10 @@ class MirrorDirty(MirrorUnavailable):
 
 class MirrorRefused(MirrorUnavailable):
     """The SQL table does not take an item: a constraint of the team's own, or a schema that has drifted."""
+
+
+class MirrorUnreadable(MirrorRefused):
+    """A row holds a value that cannot be read at all, such as the moment `infinity`: SQL has written it."""
 
 
 class MirrorFenced(MirrorUnavailable):

@@ -317,6 +317,14 @@ def test_columns_that_are_missing_or_nobody_fills_are_found(sides: BulkSides) ->
     assert "column region" in unfilled
 
 
+def test_a_column_that_would_lose_what_is_copied_is_found(sides: BulkSides) -> None:
+    run(sides, "ALTER TABLE shop.orders ALTER total TYPE numeric(8, 2)")
+
+    (reason,) = without_columns(sides.engine, sides.mapping)
+    assert '"shop"."orders": column "total" is numeric(8,2), and the model says NUMERIC' in reason
+    assert 'ALTER TABLE "shop"."orders" ALTER COLUMN "total" TYPE NUMERIC' in reason
+
+
 def test_a_copy_that_does_not_fit_on_the_disk_is_found(sides: BulkSides) -> None:
     free = free_on_this_machine(sides.engine)
 

@@ -271,7 +271,7 @@ def test_sql_tells_the_same_of_a_run_as_the_ledger(sides: BulkSides):
     with sides.engine.connect() as connection:
         (seen,) = connection.exec_driver_sql("SELECT * FROM dualstore.progress").all()
     sides.runs.ask(run.id, Wish.GO, by="somebody")
-    thread.join(30)
+    thread.join(120)
 
     assert (seen.table_name, seen.kind, seen.run_id) == (sides.table, "backfill", run.id)
     assert (seen.state, seen.phase, seen.wish) == ("running", "copying", "pause")

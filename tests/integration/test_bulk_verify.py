@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from boto3.dynamodb.types import Binary
 
 from bulk_sides import BulkSides, bulk_sides, order
-from dualstore.errors import ConfigurationError, Unavailable, UnusableSource
+from dualstore.errors import ConfigurationError, SchemaError, Unavailable, UnusableSource
 from dualstore.items import Item, Key, KeyAttribute, KeySchema, TableShape, key_hash
 from dualstore.mapping.transcoding import transcoder_of
 from dualstore.operations import DeleteItem, PutItem
@@ -503,6 +503,53 @@ def short_names(sides: BulkSides) -> Iterator[None]:
         connection.exec_driver_sql("DROP DOMAIN shop.short")
 
 
+@pytest.fixture
+def altered(sides: BulkSides) -> Iterator[Callable[[str], None]]:
+    """Alters columns of the SQL table, which are afterwards as they were."""
+
+    def alter(changes: str) -> None:
+        with sides.engine.begin() as connection:
+            connection.exec_driver_sql(f"ALTER TABLE shop.orders {changes}")
+
+    yield alter
+    sides.empty()
+    alter("ALTER name TYPE varchar, ALTER total TYPE numeric, ALTER number TYPE numeric")
+
+
+@EACH_WAY
+def test_what_a_narrower_column_has_lost_is_found(sides: BulkSides, way, altered):
+    altered("ALTER name TYPE varchar(6), ALTER total TYPE numeric(8, 2)")
+    load(sides, [order(n, name={"S": f"n{n}" + n % 3 // 2 * "      "}) for n in range(30)])
+    load(sides, [order(n, name={"S": f"n{n}"}, total={"N": f"{n}.125"}) for n in range(30, 40)])
+
+    verification = plan(sides, export_of(sides), **way).run()
+
+    expected = dict.fromkeys(range(2, 30, 3), "name") | dict.fromkeys(range(30, 40), "total")
+    assert found(verification) == {
+        (key_hash(SHAPE.keys, order(n)), Finding.VALUE, (path,)) for n, path in expected.items()
+    }
+
+
+@EACH_WAY
+def test_a_key_that_a_narrower_column_has_rounded_is_found(sides: BulkSides, way, altered):
+    altered("ALTER number TYPE numeric(8, 1)")
+    load(sides, [order(n, number={"N": f"{n}.{25 if n == 7 else 5}"}) for n in range(20)])
+
+    for verification in (plan(sides, export_of(sides), **way).run(), sides.verify().run()):
+        assert sorted(each.finding for each in verification.differences) == [
+            Finding.MISSING_ON_DYNAMODB,
+            Finding.MISSING_ON_POSTGRES,
+        ]
+
+
+@EACH_WAY
+def test_a_column_of_another_type_is_compared_with_nothing(sides: BulkSides, way, altered):
+    altered("ALTER name TYPE char(20)")
+
+    with pytest.raises(SchemaError, match='"name" is character\\(20\\), and the model says VARCHAR'):
+        plan(sides, export_of(sides), **way).run()
+
+
 @EACH_WAY
 @pytest.mark.usefixtures("short_names")
 def test_an_item_that_no_row_can_hold_is_missing_and_hides_nothing_beside_it(sides: BulkSides, way):
@@ -762,7 +809,7 @@ def test_an_item_that_no_row_can_hold_hides_none_that_is_looked_at_beside_it(
 def test_a_run_of_another_form_is_abandoned_and_begun_anew(sides: BulkSides, way, monkeypatch):
     load(sides, [order(n) for n in range(50)])
     sides.mirror(order(3), None)
-    with pytest.raises(Killed), KilledAt(sides.engine, 12):
+    with pytest.raises(Killed), KilledAt(sides.engine, 14):
         plan(sides, export_of(sides), **way).run()
     monkeypatch.setattr(fingerprint_ways, "_FORM", fingerprint_ways._FORM + 1)
 
@@ -821,7 +868,23 @@ def test_counts_that_nothing_explains_leave_nothing_proven(sides: BulkSides, way
     assert states(sides) == [RunState.ABANDONED]
 
 
-@BY_FINGERPRINTS
+def test_counts_that_nothing_explains_leave_nothing_proven_of_a_scan_either(sides: BulkSides):
+    load(sides, [order(n) for n in range(30)])
+    first, batches = json.loads(export_of(sides).lines[0])["Item"]["number"]["N"], []
+
+    def delete() -> None:
+        batches.append(1)
+        if len(batches) == 2:  # the row was compared with its item in the first
+            with sides.engine.begin() as connection:
+                connection.exec_driver_sql(f"DELETE FROM shop.orders WHERE number = {first}")
+
+    with pytest.raises(UnusableSource, match="30 items and 29 rows"):
+        plan(sides, export_of(sides, pieces_count=1, before_batch=delete)).run()
+
+    assert states(sides) == [RunState.ABANDONED]
+
+
+@EACH_WAY
 def test_an_item_that_the_source_has_twice_is_explained_by_that(sides: BulkSides, way):
     load(sides, [order(n) for n in range(30)])
     export = export_of(sides)

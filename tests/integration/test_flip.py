@@ -20,6 +20,7 @@ from dualstore.flags import Requested, StaticFlags
 from dualstore.items import Item, without_stamps
 from dualstore.replication.agent import GrantTimes
 from dualstore.store import MigratedTable
+from dualstore.verify import VerifyProgress
 from integration.deployment import Deployment, bring_to, eventually
 from integration.writing import NAME, item_of, key_of, writing
 
@@ -281,6 +282,32 @@ def test_what_was_being_written_at_complete_can_be_seen_before_a_verification_pr
         assert verification.result(timeout=PATIENCE).proven
     theirs, ours = both_sides(deployment, store, table.physical)
     assert names(theirs) == names(ours) == {1: "under way"}
+
+
+def test_what_is_written_in_a_second_stay_at_complete_is_not_proven_by_a_verification_from_before(
+    live: tuple[DualStore, MigratedTable, Any], deployment: Deployment
+) -> None:
+    store, table, model = live
+    model("p", 1, name="before").save()
+    for stage in (Stage.RAMPDOWN, Stage.COMPLETE, Stage.RAMPDOWN):
+        ask(table, store, stage)
+    stays = [Stage.COMPLETE]
+
+    def stay_again(done: VerifyProgress) -> None:
+        if done.segments_done == done.segments_total and stays:
+            ask(table, store, stays.pop())
+            acknowledged = {**key_of(1), "name": {"S": "acknowledged"}}
+            store.client().put_item(TableName=table.physical, Item=acknowledged)
+            ask(table, store, Stage.RAMPDOWN)
+
+    table.verify(repair=True, segments=1, workers=1, progress=stay_again)
+    record = table.status().record
+    assert record.suspects
+    assert not record.verified
+    assert table.verify(repair=True, segments=1, workers=1).proven
+    assert not table.status().record.suspects
+    theirs, ours = both_sides(deployment, store, table.physical)
+    assert names(theirs) == names(ours) == {1: "acknowledged"}
 
 
 def test_what_the_orm_and_psql_write_at_live_reaches_dynamodb(

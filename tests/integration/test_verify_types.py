@@ -2,12 +2,12 @@
 
 import random
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from pynamodb.attributes import UnicodeAttribute, UnicodeSetAttribute
+from pynamodb.attributes import UnicodeAttribute, UnicodeSetAttribute, UTCDateTimeAttribute
 from pynamodb.models import Model
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -45,6 +45,7 @@ class TypedRow(Mirrored, Base):
     id: Mapped[str] = mapped_column(sa.Text(collation="C"), primary_key=True)
     parent: Mapped[sa.UUID[Any] | None] = mapped_column(sa.Uuid)
     tags: Mapped[list[str] | None] = mapped_column(ARRAY(sa.Text))
+    seen: Mapped[datetime | None] = mapped_column(sa.DateTime(timezone=True))
 
 
 class Typed(Model):
@@ -54,6 +55,7 @@ class Typed(Model):
     id = UnicodeAttribute(hash_key=True)
     parent = UnicodeAttribute(null=True)
     tags = UnicodeSetAttribute(null=True)
+    seen = UTCDateTimeAttribute(null=True)
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +141,34 @@ def test_sets_are_equal_where_their_members_are_in_any_order(
     with engine.connect() as connection:  # nothing else was even looked at twice
         looked_at = connection.exec_driver_sql("SELECT count(*) FROM dualstore.verify_findings").scalar()
     assert looked_at == len(different) > 20
+
+
+@EACH_WAY
+def test_rows_that_make_no_item_are_told_by_their_keys(
+    typed: tuple[sa.Engine, TableMapping], way: dict[str, Any]
+) -> None:
+    """An array of two dimensions is no set, one with NULL none, and `infinity` no moment that can be read."""
+    engine, mapping = typed
+    with engine.begin() as connection:
+        connection.exec_driver_sql("TRUNCATE typed, dualstore.runs CASCADE")
+    four, moment = {"SS": ["a", "b", "c", "d"]}, {"S": "2024-05-06T07:08:09.000000+0000"}
+    items = [item(n, tags=four, seen=moment) for n in range(8)]
+    memory, postgres = MemoryStore({TABLE: mapping.shape}), PostgresStore(engine, {TABLE: mapping})
+    for each in items:
+        memory.execute(PutItem({"TableName": TABLE, "Item": each}))
+        key = mapping.shape.keys.key_of(each)
+        assert postgres.write_settled(TABLE, key, each, seen=NOTHING, epoch=1)
+    damage = {1: "tags = '{{a,b},{c,d}}'", 3: "tags = '{a,NULL}'", 6: "seen = 'infinity'"}
+    with engine.begin() as connection:
+        for n, change in damage.items():
+            connection.exec_driver_sql(f"UPDATE typed SET {change} WHERE id = '{items[n]['id']['S']}'")
+
+    found = verify(engine, mapping, memory, Export(list(map(line, items))), way)
+
+    assert {(each.key_hash, each.finding) for each in found.differences} == {
+        (key_hash(mapping.shape.keys, items[n]), Finding.VALUE) for n in damage
+    }
+    assert (found.difference_count, found.equal) == (3, 5)
 
 
 WARE: Item = {

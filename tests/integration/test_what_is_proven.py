@@ -8,17 +8,21 @@ import pytest
 
 from dualstore import Stage
 from dualstore.backfill.sources import SourceContext, source_from
+from dualstore.control import ControlRecord
 from dualstore.errors import ConfigurationError, UnusableSource
 from dualstore.flags import StaticFlags
+from dualstore.replication.suspects import FAILED_OVER, UNMIRRORED
 from dualstore.store.copying import CopyOrder
 from dualstore.store.proving import ProofOrder
 from dualstore.store.table import MigratedTable
+from dualstore.stores.postgres_runs import Run, RunState
 from dualstore.stores.source_clients import SourceClients
-from dualstore.verify import Finding
+from dualstore.verify import Finding, VerifyProgress
 from exports import incremental_export
 from integration.deployment import Deployment
 
 ITEMS = 12
+GAP = "stream gap planted"
 
 
 def item(number: int) -> dict[str, Any]:
@@ -34,13 +38,17 @@ def source_of(
 
 
 @pytest.fixture
-def table(deployment: Deployment) -> Any:
+def flags() -> StaticFlags:
+    return StaticFlags()
+
+
+@pytest.fixture
+def table(deployment: Deployment, flags: StaticFlags) -> Any:
     """A table with a history, at `dualwrite`."""
     model, row = deployment.table()
     name = model.Meta.table_name
     for number in range(ITEMS):
         deployment.dynamodb.put_item(TableName=name, Item=item(number))
-    flags = StaticFlags()
     with deployment.store(flags) as store:
         store.bind(model, row)
         flags.set(name, stage=Stage.DUALWRITE)
@@ -124,12 +132,129 @@ def test_equal_to_what_was_is_not_equal_to_what_is(
     assert scanned.proven
     assert not table.status().record.suspects
     table.suspect("another")
+    another = table.status().record.suspects
     written = [f'{{"Item": {each}}}' for each in map(_json, map(item, range(ITEMS)))]
     lines.write_text("\n".join(written) + "\n")
     found = table.prove(ProofOrder(source=source_of(table, lines)))
     assert found.difference_count == 0
     record = table.status().record
-    assert (record.verified, record.suspects) == (False, {"another"})
+    assert (record.verified, record.suspects) == (False, another)
+    assert another
+
+
+def compared(done: VerifyProgress) -> bool:
+    return done.segments_done == done.segments_total
+
+
+@pytest.mark.parametrize("kind", [GAP, UNMIRRORED])
+def test_what_becomes_suspect_again_within_a_verification_stays_suspect(
+    table: MigratedTable, kind: str
+) -> None:
+    table.backfill(segments=1, workers=1)
+    table.suspect(kind)
+    later: list[frozenset[str]] = []
+
+    def meanwhile(done: VerifyProgress) -> None:
+        if compared(done) and not later:
+            table.suspect(kind)
+            later.append(table.status().record.suspects)
+
+    assert table.verify(segments=1, workers=1, progress=meanwhile).proven
+    record = table.status().record
+    assert (record.verified, [record.suspects]) == (False, later)
+    assert table.verify(segments=1, workers=1).proven
+    record = table.status().record
+    assert (record.verified, record.suspects) == (True, frozenset())
+
+
+def test_what_becomes_suspect_once_the_record_was_read_stays_suspect(
+    table: MigratedTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody has waited for the transactions that wrote at `complete`: they may be committed much later."""
+    table.backfill(segments=1, workers=1)
+    read, left = MigratedTable._record, [UNMIRRORED]
+
+    def read_and_leave(self: MigratedTable) -> ControlRecord:
+        record = read(self)
+        while left:
+            self.suspect(left.pop())
+        return record
+
+    monkeypatch.setattr(MigratedTable, "_record", read_and_leave)
+    assert table.verify(segments=1, workers=1).proven
+    record = table.status().record
+    assert (record.verified, len(record.suspects)) == (False, 1)
+
+
+def test_a_suspicion_of_the_version_before_is_cleared_as_well(table: MigratedTable) -> None:
+    table.backfill(segments=1, workers=1)
+    table._decide(lambda record: {"suspects": record.suspects | {UNMIRRORED, FAILED_OVER}, "verified": False})
+    assert table.verify(segments=1, workers=1).proven
+    record = table.status().record
+    assert (record.verified, record.suspects) == (True, frozenset())
+
+
+class Killed(Exception):  # noqa: N818 - no error: the end of a process
+    pass
+
+
+def interrupted(table: MigratedTable) -> Run:
+    """A verification that has compared everything, and ends before it says so."""
+
+    def die(done: VerifyProgress) -> None:
+        if compared(done):
+            raise Killed
+
+    with pytest.raises(Killed):
+        table.verify(segments=1, workers=1, progress=die)
+    run = table.copying.runs.latest("verify", table.physical)
+    assert run is not None
+    return run
+
+
+def test_a_verification_that_was_interrupted_is_gone_on_with(table: MigratedTable) -> None:
+    """A process that died is suspect, and may be the one that verified: a relay clears that."""
+    table.backfill(segments=1, workers=1)
+    run = interrupted(table)
+    table.suspect("a-process-that-died")
+    assert table.verify(segments=1, workers=1).run_id == run.id
+
+
+@pytest.mark.parametrize("kind", [GAP, UNMIRRORED])
+def test_a_verification_is_not_gone_on_with_past_what_only_another_one_can_clear(
+    table: MigratedTable, deployment: Deployment, kind: str
+) -> None:
+    table.backfill(segments=1, workers=1)
+    table.suspect(kind)
+    run = interrupted(table)
+    table.suspect(kind)
+    deployment.dynamodb.put_item(TableName=table.physical, Item=item(ITEMS))  # past dualstore
+    found = table.verify(segments=1, workers=1)
+    assert found.run_id != run.id
+    assert found.difference_count == 1
+    assert table.status().record.suspects
+    abandoned = table.copying.runs.find(run.id)
+    assert abandoned is not None
+    assert abandoned.state is RunState.ABANDONED
+
+
+def test_a_verification_of_a_suspicion_without_a_number_is_not_gone_on_with(table: MigratedTable) -> None:
+    """The version before gave the next one the same name: nothing tells which it is."""
+    table.backfill(segments=1, workers=1)
+    table._decide(lambda record: {"suspects": record.suspects | {UNMIRRORED}, "verified": False})
+    run = interrupted(table)
+    assert table.verify(segments=1, workers=1).run_id != run.id
+
+
+def test_a_verification_is_not_gone_on_with_once_writes_have_passed_the_mirror_by(
+    table: MigratedTable, flags: StaticFlags
+) -> None:
+    table.backfill(segments=1, workers=1)
+    run = interrupted(table)
+    for percent in (50.0, 100.0):
+        flags.set(table.physical, mirror_percent=percent)
+        table.wait_until(lambda record, percent=percent: record.dials.mirror_percent == percent)
+    assert table.verify(segments=1, workers=1).run_id != run.id
 
 
 def test_an_order_without_keys_and_source_is_refused(table: MigratedTable) -> None:

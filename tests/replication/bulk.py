@@ -375,7 +375,10 @@ class MemorySeenKeys:
 
 @dataclass(frozen=True, kw_only=True)
 class StreamedProving:
-    """What compares both sides through their stores, where PostgreSQL is not there to do it (`Proving`)."""
+    """What compares both sides through their stores, where PostgreSQL is not there to do it (`Proving`).
+
+    No comparison is interrupted here, so `goes_on` is asked of none.
+    """
 
     logical: str
     mapping: Any
@@ -383,6 +386,7 @@ class StreamedProving:
     judge: Judge
     past: Any
     context: Mapping[str, Any]
+    goes_on: Callable[[Mapping[str, Any]], bool]
 
     def run(self, order: ProofOrder) -> Verification:
         judge = self.judge

@@ -12,6 +12,7 @@ from dualstore.errors import BackfillRefused, UnusableSource
 from dualstore.mapping import Mapped
 from dualstore.stores.free_storage import FreeStorage
 from dualstore.stores.ledger import Run, RunState
+from dualstore.stores.postgres.column_types import unlike_columns
 from dualstore.stores.postgres_runs import PostgresRuns
 from dualstore.stores.postgres_upkeep import TOMBSTONE_RETENTION
 
@@ -99,7 +100,7 @@ def drifted(engine: sa.Engine) -> Iterator[str]:
 
 
 def without_columns(engine: sa.Engine, mapping: Mapped) -> Iterator[str]:
-    """What SQL tables lack of the mapping's columns, and what they demand that it does not fill.
+    """What SQL tables lack of the mapping's columns, of their types too, and what they demand unfilled.
 
     Args:
         engine: PostgreSQL.
@@ -123,6 +124,7 @@ def without_columns(engine: sa.Engine, mapping: Mapped) -> Iterator[str]:
                     f"column {column} of the SQL table {name} is NOT NULL without a default, and not mapped, "
                     "so no row fits: map it, or give it a default"
                 )
+    yield from map(str, unlike_columns(engine, mapping))
 
 
 @dataclass(frozen=True, slots=True)

@@ -350,6 +350,8 @@ def _elements(values: Any) -> Sequence[Any]:
     the type, for each dimension its length and first index, then for each element its length and its bytes.
     """
     if not isinstance(values, bytes):
+        if any(each is None or isinstance(each, list) for each in values):
+            raise ValueError("an array with a null, or of several dimensions")
         return list(values)
     dimensions, _, _ = unpack_from(">iiI", values)
     if not dimensions:

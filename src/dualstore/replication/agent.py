@@ -30,6 +30,7 @@ from dualstore.replication.known import KnownTable, KnownTables
 from dualstore.replication.refreshing import Refreshing
 from dualstore.replication.registry import Registry
 from dualstore.replication.search import Homes
+from dualstore.replication.suspects import renewed
 from dualstore.replication.views import GrantTimes, View
 from dualstore.stages import Side
 from dualstore.stores.control_homes import ControlHome
@@ -336,11 +337,11 @@ class Agent:
         Raises:
             botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError, Unavailable: it could not be.
         """
-        name = self.registry_of(table).id
+        process = self.registry_of(table).id
 
         def change(record: ControlRecord) -> Mapping[str, object]:
-            known = name in record.suspects
-            return {} if known else {"suspects": record.suspects | {name}, "verified": False}
+            suspects = renewed(record.suspects, process, record.generation + 1)
+            return {"suspects": suspects, "verified": False}
 
         self.decide(table, change)
 

@@ -29,6 +29,7 @@ from dualstore.replication.relay_records import (
 )
 from dualstore.replication.served import ServedTable
 from dualstore.replication.settle import settle, settle_many
+from dualstore.replication.suspects import GAP
 from dualstore.stages import Side
 from dualstore.stores.base import MirrorAuthority, MirrorState, Store
 from dualstore.stores.outbox import Outbox
@@ -42,14 +43,6 @@ _AT_ONCE = 100  # as many keys as a BatchGetItem takes
 _SECOND_LOOK_SECONDS = 0.25
 _FRESH = timedelta(seconds=5)
 _PASSING = (Unavailable, ClientError, BotoCoreError)
-_GAP = "stream gap "
-STREAM_OFF = f"{_GAP}off"
-"""The suspect of a table whose stream, its journal, has been switched off."""
-
-
-def is_gap(suspect: str) -> bool:
-    """Whether a suspect of a control record is a gap in the stream, which only a verification can clear."""
-    return suspect.startswith(_GAP)
 
 
 class Viewed(Protocol):
@@ -176,10 +169,11 @@ class Carrier:
 
         Args:
             table: the table.
-            place: where; the same place is the same gap, however often it is found.
+            place: where; the same place is the same kind of suspect, of which the latest find stands.
             reason: what is wrong there.
         """
-        name = _GAP + hashlib.blake2b(f"{table.physical}\0{place}".encode(), digest_size=8).hexdigest()
+        hashed = hashlib.blake2b(f"{table.physical}\0{place}".encode(), digest_size=8).hexdigest()
+        name = f"{GAP} {hashed}"
         self._suspect(table.physical, name)
         self._telemetry.record(StreamGap(table.logical, reason))
         logger.error(

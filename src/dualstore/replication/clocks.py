@@ -3,8 +3,7 @@
 import time
 from typing import Protocol
 
-# CLOCK_MONOTONIC stands still during suspend, so that a grant would outlive its time; macOS has only that.
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+from dualstore.stores.uptime import uptime
 
 
 class Clock(Protocol):
@@ -24,7 +23,7 @@ class SystemClock:
 
     def now(self) -> float:
         """Seconds since the machine was started, suspended time included."""
-        return time.clock_gettime(_CLOCK)
+        return uptime()
 
     def sleep(self, seconds: float) -> None:
         """Wait."""

@@ -15,7 +15,7 @@ from dualstore.replication.clocks import SYSTEM_CLOCK, Clock
 from dualstore.replication.control import DynamoControl
 from dualstore.replication.failover_notes import DepthNote, FailoverNotes, Witness
 from dualstore.replication.search import Homes
-from dualstore.replication.transitions import FAILED_OVER
+from dualstore.replication.suspects import FAILED_OVER, renewed
 from dualstore.stages import Side, Stage
 
 LEAP = 1_000_000
@@ -175,6 +175,7 @@ def fail_over(
 def _announced(foreseen: Foreseen, *, by: str, reason: str, at: float) -> ControlRecord:
     """The record of a failover that nobody acts under yet."""
     copy, depth = foreseen.record, foreseen.depth
+    generation = copy.generation + LEAP
     return replace(
         copy,
         stage=Stage.SHADOW,
@@ -183,8 +184,8 @@ def _announced(foreseen: Foreseen, *, by: str, reason: str, at: float) -> Contro
         target=Stage.LIVE,
         dials=replace(copy.dials, postgres_read_percent=0.0),
         epoch=copy.epoch + LEAP,
-        generation=copy.generation + LEAP,
-        suspects=copy.suspects | {FAILED_OVER},
+        generation=generation,
+        suspects=renewed(copy.suspects, FAILED_OVER, generation),
         verified=False,
         failed_over=FailedOver(
             by=by,

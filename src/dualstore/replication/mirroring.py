@@ -364,9 +364,15 @@ class Mirroring:
         Raises:
             botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError: they still cannot be.
         """
-        if table.physical in self._overflowed:
-            self.agent.suspect(table.physical)
-            self._overflowed.discard(table.physical)
+        with self._unrecorded_lock:
+            overflowed = table.physical in self._overflowed
+            self._overflowed.discard(table.physical)  # first: another may come up while this one is recorded
+        if overflowed:
+            try:
+                self.agent.suspect(table.physical)
+            except BaseException:
+                self._overflowed.add(table.physical)
+                raise
         with self._unrecorded_lock:
             remembered = self._unrecorded.get(table.physical, {})
             keys = [remembered.pop(name) for name in list(remembered)[:_RECORDED_AT_ONCE]]

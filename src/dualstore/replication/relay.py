@@ -17,11 +17,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from dualstore.control import ControlRecord
 from dualstore.errors import ConfigurationError, DualStoreError, Unavailable
-from dualstore.replication.carrier import Carried, Carrier, is_gap, together
+from dualstore.replication.carrier import Carried, Carrier, together
 from dualstore.replication.clocks import SYSTEM_CLOCK, Clock
 from dualstore.replication.served import ServedTable
 from dualstore.replication.shards import Position, RelayTimes, ShardFollower
-from dualstore.replication.transitions import FAILED_OVER, UNMIRRORED
+from dualstore.replication.suspects import is_for_verification
 from dualstore.stages import Side
 from dualstore.stores.streams import (
     Checkpoints,
@@ -277,9 +277,8 @@ def _position(positions: Mapping[str, Position], lease: ShardLease) -> Position:
 
 
 def _processes(record: ControlRecord) -> set[str]:
-    """The suspects that are dead processes."""
-    for_a_verification = {UNMIRRORED, FAILED_OVER}
-    return {name for name in record.suspects if not is_gap(name) and name not in for_a_verification}
+    """The suspects that are processes, dead most often."""
+    return {name for name in record.suspects if not is_for_verification(name)}
 
 
 def _deals_with_every_key(record: ControlRecord) -> bool:

@@ -7,15 +7,10 @@ from typing import Any
 from dualstore.control import ControlRecord, Phase
 from dualstore.errors import IllegalTransition
 from dualstore.flags import Requested
+from dualstore.replication.suspects import UNMIRRORED, renewed
 from dualstore.stages import Dials, Side, Stage
 
 _ALL = 100.0
-
-UNMIRRORED = "unmirrored since complete"
-"""The suspect of a table that comes back from stage `complete`: DynamoDB has not been written meanwhile."""
-
-FAILED_OVER = "failed over without PostgreSQL"
-"""The suspect of a table that DynamoDB has taken over: writes may be missing there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +64,8 @@ def next_step(record: ControlRecord, requested: Requested, *, reads_stopped: boo
 def _within_postgres(record: ControlRecord, stage: Stage, dials: Dials) -> Step:
     changes: dict[str, Any] = {"stage": stage, "dials": dials}
     if record.stage is Stage.COMPLETE and stage is not Stage.COMPLETE:
-        changes |= {"verified": False, "suspects": record.suspects | {UNMIRRORED}}
+        suspects = renewed(record.suspects, UNMIRRORED, record.generation + 1)
+        changes |= {"verified": False, "suspects": suspects}
     return Step(changes, satisfied=True, towards=stage if stage is not record.stage else None)
 
 

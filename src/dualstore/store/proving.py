@@ -128,6 +128,7 @@ class Proving:
         past: what gives them for an export of a moment, where PostgreSQL decides by now; None where it does
             not.
         context: JSON, kept with a run from its start and handed back with its result.
+        goes_on: whether a run that began in such a context, and was interrupted, is worth going on with.
     """
 
     logical: str
@@ -136,6 +137,7 @@ class Proving:
     judge: Judge
     past: Callable[[datetime], PastJudge] | None = None
     context: Mapping[str, Any] = field(default_factory=dict)
+    goes_on: Callable[[Mapping[str, Any]], bool] = lambda _: True
 
     def run(self, order: ProofOrder) -> Verification:
         """Compare what the order asks for.
@@ -180,6 +182,7 @@ class Proving:
             runs=PostgresRuns(self.engine),
             judge=judge,
             context=self.context,
+            goes_on=self.goes_on,
             # What differs from the past is judged by the items at hand.
             at_once=source.kind == "scan" or order.against is not None,
             crew=order.crew or Threads(order.workers),

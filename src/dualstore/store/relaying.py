@@ -8,11 +8,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from dualstore.errors import DualStoreError
 from dualstore.replication.agent import Agent
-from dualstore.replication.carrier import STREAM_OFF, Carrier
+from dualstore.replication.carrier import Carrier
 from dualstore.replication.expiry import Expiry
 from dualstore.replication.relay import Relay, RelayTimes
 from dualstore.replication.sender import Sender, SenderOptions
 from dualstore.replication.served import ServedTable
+from dualstore.replication.suspects import STREAM_OFF
 from dualstore.stages import Side
 from dualstore.store.replicating import Replication
 from dualstore.store.table import MigratedTable

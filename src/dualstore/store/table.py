@@ -30,7 +30,7 @@ from dualstore.replication.mirroring import Mirroring
 from dualstore.replication.repair import Repair, Repaired
 from dualstore.replication.served import ServedTable
 from dualstore.replication.stopping import Stopping, bring_over, release_reads, stop_reads
-from dualstore.replication.transitions import UNMIRRORED
+from dualstore.replication.suspects import is_for_verification, is_numbered, is_unmirrored, renewed
 from dualstore.replication.views import View
 from dualstore.stages import Dials, Side, Stage
 from dualstore.store.control_copy import ControlCopy
@@ -476,20 +476,25 @@ class MigratedTable:
             Unavailable: a side was away for too long; a full comparison can be gone on with.
             SchemaError: the `dualstore` schema is missing.
         """
+        # One look for both: a suspicion that arises behind it is none that this verification may clear.
+        record = self._record()
         if order.proves_the_present:
-            self._outlast_unmirrored_writers()
-        verification = self.proving(repair=order.repair).run(order)
+            self._outlast_unmirrored_writers(record)
+        verification = self._proving(record, repair=order.repair).run(order)
         if order.proves_the_present and verification.proven:
             # A comparison that was gone on with has proved what was true when it began.
             self._declare_proven(verification, lambda now: _seen_before(now, verification.context))
         return verification
 
-    def _outlast_unmirrored_writers(self) -> None:
+    def _outlast_unmirrored_writers(self, record: ControlRecord) -> None:
         """After this, all that was written at `complete`, and reaches DynamoDB by no other way, can be seen.
 
         A transaction that wrote before the table came back from there may be committed much later.
+
+        Args:
+            record: whose suspects are to be cleared.
         """
-        if UNMIRRORED not in self._record().suspects:
+        if not any(map(is_unmirrored, record.suspects)):
             return
         doing = f"Waiting for transactions that began to write to {self.served.logical} at stage complete"
         for part in self.mapping.parts:
@@ -511,7 +516,9 @@ class MigratedTable:
         Args:
             repair: settle what differs.
         """
-        record = self._record()
+        return self._proving(self._record(), repair=repair)
+
+    def _proving(self, record: ControlRecord, *, repair: bool) -> Proving:
         judging: dict[str, Any] = {
             "shape": self.served.shape,
             "dynamodb": self._mirroring.authority,
@@ -538,6 +545,7 @@ class MigratedTable:
                 "loaded": record.loaded,
                 "mirrored_since": record.mirrored_since,
             },
+            goes_on=partial(_still_proves, record),
         )
 
     @property
@@ -585,9 +593,18 @@ class MigratedTable:
         if record.streamed is not streamed and record.phase is Phase.OPEN:  # a move goes by the generation
             self._decide(lambda _: {"streamed": streamed})
 
-    def suspect(self, name: str) -> None:
-        """Make the table suspect under a name, until a verification, or whoever knows better, clears it."""
-        self._decide(lambda record: {"suspects": record.suspects | {name}, "verified": False})
+    def suspect(self, kind: str) -> None:
+        """Make the table suspect, until a verification, or whoever knows better, clears it.
+
+        Args:
+            kind: of what has happened; the record tells each time from the one before (see `suspects`).
+        """
+
+        def change(record: ControlRecord) -> Mapping[str, object]:
+            suspects = renewed(record.suspects, kind, record.generation + 1)
+            return {"suspects": suspects, "verified": False}
+
+        self._decide(change)
 
     def clear(self, suspects: frozenset[str]) -> None:
         """Take names out of the table's suspects."""
@@ -653,10 +670,29 @@ def _seen_before(record: ControlRecord, context: Mapping[str, Any]) -> ControlRe
     )
 
 
+def _still_proves(record: ControlRecord, context: Mapping[str, Any]) -> bool:
+    """Whether a verification that began in this context, gone on with, can prove what is asked for now.
+
+    What it has compared already it does not read again. So nothing that only a verification can clear may
+    have happened since, and nothing that writes passed by.
+    """
+    if not context:
+        return False
+    before = _seen_before(record, context)
+    if (record.loaded, record.mirrored_since) != (before.loaded, before.mirrored_since):
+        return False
+    asked = set(filter(is_for_verification, record.suspects))
+    return asked <= before.suspects and all(map(is_numbered, asked))
+
+
 def _proven(record: ControlRecord, before: ControlRecord, *, undisturbed: bool) -> dict[str, object]:
     """What a verification that began under the record `before` has proved: later suspicions are left."""
-    holds = undisturbed and before.loaded and record.loaded
-    return {
-        "suspects": record.suspects - before.suspects,
-        "verified": record.verified or (holds and record.mirrored_since == before.mirrored_since),
-    }
+    later = record.suspects - before.suspects
+    holds = (
+        undisturbed
+        and before.loaded
+        and record.loaded
+        and record.mirrored_since == before.mirrored_since
+        and not any(map(is_for_verification, later))
+    )
+    return {"suspects": later, "verified": record.verified or holds}

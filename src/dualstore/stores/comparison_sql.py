@@ -53,9 +53,18 @@ class Comparing:
 
     @cached_property
     def stage(self) -> sql.Composed:
-        """An empty staging table: a copy of the columns' types, and of nothing else."""
+        """An empty staging table: columns of the types that the mapping speaks, and nothing else.
+
+        A column of the SQL table may round, cut or pad what a row was given, and would do the same to the
+        item that the row is compared with. A cast also takes off what limits a type. Collations stay those
+        of the SQL table: its index is looked into.
+        """
+        columns = (
+            sql.SQL("{0}::{1} AS {0}").format(name, composed(type_))
+            for name, type_ in zip(self._names, self.part.cast_types, strict=True)
+        )
         return sql.SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA").format(
-            self._staging, _listed(self._names), _table(self.part)
+            self._staging, sql.SQL(", ").join(columns), _table(self.part)
         )
 
     @cached_property
@@ -130,24 +139,29 @@ class Comparing:
 
     def _differences(self) -> list[sql.Composed]:
         """Conditions of which one holds where the contents may differ."""
-        columns = self.part.columns[len(self.part.key_columns) :]
         overflow = sql.SQL("t.{0} IS DISTINCT FROM s.{0}").format(sql.Identifier(OVERFLOW_COLUMN))
-        return [*map(_difference, columns), overflow]
+        number = len(self.part.key_columns)
+        # A row was found by its key's own equality, which of texts alone may not tell all apart.
+        keys = [column for column in self.part.columns[:number] if column.type == "S"]
+        return [*map(_difference, (*keys, *self.part.columns[number:])), overflow]
 
 
 def _difference(column: MappedColumn) -> sql.Composed:
     """Where a column of `t` may hold another content than that of `s`.
 
     PostgreSQL's equality of the column's type decides, but for texts, which a collation or citext may call
-    equal though they differ, and `json`, which has none. Sets are equal in any order.
+    equal though they differ, as `char` does whatever blanks are behind them, and `json`, which has none. Sets
+    are equal in any order.
     """
     mine, theirs = (exactly(column, sql.Identifier(alias, column.name)) for alias in "ts")
     differs = sql.SQL("{} IS DISTINCT FROM {}").format(mine, theirs)
     if not is_array(column):
         return differs
-    same_members = sql.SQL("{0} @> {1} AND {1} @> {0} AND cardinality({0}) = cardinality({1})").format(
-        mine, theirs
-    )
+    # What is staged has one dimension, or no member and none.
+    same_members = sql.SQL(
+        "{0} @> {1} AND {1} @> {0} AND cardinality({0}) = cardinality({1})"
+        " AND array_ndims({0}) IS NOT DISTINCT FROM array_ndims({1})"
+    ).format(mine, theirs)
     return sql.SQL("({} AND ({}) IS NOT TRUE)").format(differs, same_members)
 
 

@@ -25,15 +25,16 @@ from dualstore.stores.postgres_comparison import SETTINGS, Found, decoded, stage
 from dualstore.stores.postgres_copy_out import copy_out
 from dualstore.stores.postgres_transaction import Cursor
 
-_FORM = 2
+_FORM = 3
 """Counts up where the same content gets other fingerprints, or other hashes of its key, than before."""
 
 Pair = tuple[int, int]
 """Both halves of a fingerprint."""
 
-# How PostgreSQL writes moments and binary must not depend on who asks.
+# How PostgreSQL writes moments, floats and binary must not depend on who asks.
 _WRITING = (
     "SELECT set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO, YMD', true),"
+    " set_config('extra_float_digits', '1', true),"
     " set_config('bytea_output', 'hex', true), set_config('client_encoding', 'UTF8', true)"
 )
 _SEE = (

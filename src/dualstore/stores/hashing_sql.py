@@ -6,7 +6,7 @@ jsonb what holds what. So a record is sent first, and its bytes have the hash. C
 have the same bytes; contents that PostgreSQL holds equal may have others, which costs a look at them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -15,11 +15,17 @@ from psycopg import sql
 from dualstore.mapping import OVERFLOW_COLUMN, MappedColumn, TableMapping
 from dualstore.stores.postgres_staging import composed
 
-_TEXTS = frozenset({"text", "varchar"})
 _SETS = frozenset({"SS", "NS", "BS"})
-_AS_TEXT = sql.SQL("{}::text")
-_EXACT_TEXT = sql.SQL('{}::text COLLATE "C"')
-_EXACT_TEXTS = sql.SQL('{}::text[] COLLATE "C"')
+# By type: what tells apart what the type's own equality does not, or is the same for types that may stand
+# for each other (`postgres.column_types`).
+_EXACT: Mapping[str, sql.SQL] = {
+    **dict.fromkeys(("text", "varchar"), sql.SQL('{}::text COLLATE "C"')),
+    **dict.fromkeys(("text[]", "varchar[]"), sql.SQL('{}::text[] COLLATE "C"')),
+    **dict.fromkeys(("int2", "int4"), sql.SQL("{}::int8")),
+    **dict.fromkeys(("int2[]", "int4[]"), sql.SQL("{}::int8[]")),
+    "bpchar": sql.SQL("bpcharsend({})"),
+    "json": sql.SQL("{}::text"),
+}
 # A sum of 64 bits that wraps around, as the accelerator's does. mod() has the sign of the sum.
 _WRAPPED = sql.SQL(
     "(SELECT CASE WHEN m >= 9223372036854775808 THEN m - 18446744073709551616"
@@ -32,9 +38,9 @@ _KEY = "k{}"
 _HASH = sql.SQL("hash_record_extended({}, {})")
 _BYTES = sql.SQL("ROW(record_send(ROW({})))")
 # Nearly all sets have one member or two; sorting them in a query of its own takes as long as all else.
-# No set holds NULL or a member twice, so an array that does is never taken for one.
+# No set holds NULL or a member twice, or has dimensions, so an array that does is never taken for one.
 _MEMBERS = (
-    "cardinality({0})",
+    "CASE WHEN array_ndims({0}) > 1 THEN -cardinality({0}) ELSE cardinality({0}) END",
     "CASE WHEN cardinality({0}) <= 2 THEN {1}(least(({0})[1], ({0})[2])) END",
     "CASE WHEN cardinality({0}) <= 2 THEN {1}(greatest(({0})[1], ({0})[2])) END",
     "CASE WHEN cardinality({0}) > 2 THEN ARRAY(SELECT {1}(m) FROM unnest({0}) AS m ORDER BY m) END",
@@ -119,7 +125,10 @@ def hashing(part: TableMapping) -> Hashing:
 
 def key_hashes(alias: str, part: TableMapping) -> tuple[sql.Composed, sql.Composed]:
     """128 bits for a key. Two keys have the same ones by chance alone."""
-    record = _bytes([_trimmed(column, sql.Identifier(alias, column.name)) for column in part.key_columns])
+    names = (sql.Identifier(alias, column.name) for column in part.key_columns)
+    record = _bytes(
+        _trimmed(column, exactly(column, name)) for column, name in zip(part.key_columns, names, strict=True)
+    )
     return _HASH.format(record, sql.SQL("0")), _HASH.format(record, sql.SQL("1"))
 
 
@@ -149,7 +158,5 @@ def is_array(column: MappedColumn) -> bool:
 
 def exactly(column: MappedColumn, value: sql.Composable) -> sql.Composable:
     """A column's value in a type whose equality tells all contents apart."""
-    codec = column.codec
-    if codec.pg_type.removesuffix("[]") in _TEXTS and codec.cast in {"", *_TEXTS}:
-        return _EXACT_TEXTS.format(value) if codec.pg_type.endswith("[]") else _EXACT_TEXT.format(value)
-    return _AS_TEXT.format(value) if codec.pg_type == "json" else value
+    exact = _EXACT.get(column.cast)
+    return value if exact is None else exact.format(value)

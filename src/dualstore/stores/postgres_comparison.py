@@ -18,16 +18,18 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 from sqlalchemy import Engine
 
+from dualstore.errors import SchemaError
 from dualstore.items import Key, KeySchema, key_bytes, key_hash
 from dualstore.mapping import Mapped, TableMapping
 from dualstore.mapping.transcoding import Rejected, Transcoded, read_line
 from dualstore.stores.comparison_sql import comparing, scanning
 from dualstore.stores.ledger import PieceRow, PieceState, TakenOver
+from dualstore.stores.postgres.column_types import unlike_columns
 from dualstore.stores.postgres.faults import Fault, fault_of
 from dualstore.stores.postgres_batch import Batch
 from dualstore.stores.postgres_findings import Verdict, note_verdicts
 from dualstore.stores.postgres_runs import checkpoint
-from dualstore.stores.postgres_transaction import Cursor, transaction
+from dualstore.stores.postgres_transaction import Cursor, explained, transaction
 
 # Hashes are of the bytes that PostgreSQL sends: texts must not depend on who asks.
 SETTINGS = (
@@ -113,6 +115,22 @@ class PostgresComparison:
     def keys(self) -> KeySchema:
         """The table's key."""
         return self._mapping.shape.keys
+
+    def check(self) -> None:
+        """See that items can be compared with the columns as they are.
+
+        A column that is only narrower than the model says is compared as any other: what it has lost is a
+        difference.
+
+        Raises:
+            SchemaError: a column is of another type, of which PostgreSQL's equality says nothing about items.
+            Unavailable: PostgreSQL does not answer.
+        """
+        with explained(f"Looking at the columns of {self._table}"):
+            others = [each for each in unlike_columns(self._engine, self._mapping) if each.is_other_type]
+        if others:
+            listed = "".join(f"\n- {each}" for each in others)
+            raise SchemaError(f"{self._table} cannot be compared with its rows:{listed}")
 
     def compare(
         self,

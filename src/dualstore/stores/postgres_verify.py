@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 
 from dualstore.items import Key
 from dualstore.mapping import Mapped, TableMapping, Unfit
+from dualstore.stores.hashing_sql import exactly
 from dualstore.stores.postgres import deadlines
 from dualstore.stores.postgres_staging import composed
 from dualstore.stores.postgres_transaction import session
@@ -124,7 +125,7 @@ class _Statements:
         parts = [_named(part) for part in mapping.parts]
         keys = sql.SQL(", ").join(places)
         self.create = sql.SQL(
-            "CREATE TEMPORARY TABLE dualstore_seen ({}) AS SELECT {names} FROM {table} {}"
+            "CREATE TEMPORARY TABLE dualstore_seen ({}) AS SELECT {staged} FROM {table} {}"
         ).format(keys, sql.SQL("WITH NO DATA"), **parts[0])
         self.copy = sql.SQL("COPY {} ({}) FROM STDIN").format(seen, keys)
         counts = (sql.SQL("(SELECT count(*) FROM {table})").format(**part) for part in parts)
@@ -137,7 +138,10 @@ class _Statements:
             ).format(
                 seen=seen,
                 same=sql.SQL(" AND ").join(
-                    sql.SQL("s.{} = t.{}").format(place, sql.Identifier(column.name))
+                    sql.SQL("{} = {}").format(
+                        exactly(column, sql.SQL("s.{}").format(place)),
+                        exactly(column, sql.Identifier("t", column.name)),
+                    )
                     for place, column in zip(places, part.key_columns, strict=True)
                 ),
                 **names,
@@ -151,6 +155,9 @@ def _named(part: TableMapping) -> dict[str, sql.Composable]:
     keys = part.key_columns
     return {
         "table": sql.Identifier(*filter(None, (part.table.schema, part.table.name))),
-        "names": sql.SQL(", ").join(sql.Identifier(column.name) for column in keys),
+        # In the mapping's types: the SQL table's may round or cut a key as they have done with the row's.
+        "staged": sql.SQL(", ").join(
+            sql.SQL("{}::{}").format(sql.Identifier(column.name), composed(column.cast)) for column in keys
+        ),
         "read": sql.SQL(", ").join(map(composed, part.read_expressions("t")[: len(keys)])),
     }

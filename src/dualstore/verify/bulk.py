@@ -8,7 +8,7 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -68,6 +68,8 @@ class BulkVerify:
         runs: the ledger.
         judge: what gives candidates their verdicts.
         context: JSON, kept with the run from its start and handed back with its result.
+        goes_on: whether a run that began in such a context, and was interrupted, is gone on with; else it is
+            abandoned, and another one begun.
         at_once: whether each batch is joined with its rows at once, by the keys' index: right for a source
             that changes while it is read, such as a Scan. Otherwise both sides are held together by their
             fingerprints, which takes 32 bytes an item on PostgreSQL's disk meanwhile. What stands alone is
@@ -94,6 +96,7 @@ class BulkVerify:
     runs: PostgresRuns
     judge: Judge
     context: Mapping[str, Any] = field(default_factory=dict)
+    goes_on: Callable[[Mapping[str, Any]], bool] = lambda _: True
     at_once: bool = True
     fingerprints: PostgresFingerprints | None = None
     crew: Crew = field(default_factory=Threads)
@@ -109,19 +112,23 @@ class BulkVerify:
 
         Raises:
             ConfigurationError: the source cannot be read as a whole.
-            SchemaError: the bookkeeping schema or the SQL table is missing, or of another version.
+            SchemaError: the bookkeeping schema or the SQL table is missing, or of another version; or a
+                column is of another type than the mapping says.
             Unavailable: a database was away for too long, or a piece was given up: run it again to go on.
         """
         self.judge.check()
         self.runs.check()
         with self.runs.exclusive(KIND, self.mapping.shape.name):
-            run = self._run_to_do()
+            self.judge.patiently(self.comparison.check)
+            run = self._with_first_revision(self._run_to_do())
             self.crew.work(self, run.id, lambda: self._report(run.id))
             self._check_pieces(run)
             try:
                 rows = self._compare_rows(run)
                 verification = self._result(run, rows)
                 self._check_counts(run, verification)
+                # What was compared is what is there: nobody has altered a column meanwhile.
+                self.judge.patiently(self.comparison.check)
             except Contradicted:
                 # Gone on with, it would end like this for ever.
                 self.runs.finish(run, RunState.ABANDONED, {"reason": "what was read does not fit together"})
@@ -191,10 +198,11 @@ class BulkVerify:
         # Those of other engines, such as of certain keys, hold no lock: they may be at work.
         found = self.runs.latest_unfinished(KIND, table, engine=_ENGINE)
         if found is not None:
-            if {name: found.parameters.get(name) for name in parameters} == parameters:
+            reason = self._why_not(found, parameters)
+            if reason is None:
                 self._take_back(found)
                 return found
-            self.runs.finish(found, RunState.ABANDONED, {"reason": "another verification was started"})
+            self.runs.finish(found, RunState.ABANDONED, {"reason": reason})
         self.comparison.tidy()
         planned: Sequence[Mapping[str, Any]] = self.source.pieces()
         beside: dict[str, Any] = {"context": dict(self.context)}
@@ -203,6 +211,27 @@ class BulkVerify:
             beside[FINGERPRINT_KEY] = secrets.token_hex(KEY_BYTES)
             beside[_FIRST_REVISION] = self.taking.draw_revision()
         return self.runs.start(KIND, table, parameters | beside, planned=planned)
+
+    def _why_not(self, found: Run, parameters: Mapping[str, Any]) -> str | None:
+        """Why a run that was interrupted is not gone on with, or None."""
+        if {name: found.parameters.get(name) for name in parameters} != parameters:
+            return "another verification was started"
+        if not self.goes_on(found.parameters.get("context", {})):
+            return "what it has compared may differ since: writes passed one side by, or became suspect"
+        return None
+
+    def _with_first_revision(self, run: Run) -> Run:
+        """A run that knows from which revision on rows were written since it began."""
+        if _FIRST_REVISION in run.parameters:
+            return run
+        revision = self.judge.patiently(self._counting.draw_revision)
+        self.runs.set_parameters(run.id, {_FIRST_REVISION: revision})
+        return replace(run, parameters={**run.parameters, _FIRST_REVISION: revision})
+
+    @property
+    def _counting(self) -> PostgresFingerprints:
+        """What knows of the rows that change meanwhile, in either way of comparing."""
+        return self.taking or hashes_of(self.comparison.engine, self.mapping)
 
     @property
     def _rules(self) -> PostgresRules:
@@ -300,10 +329,8 @@ class BulkVerify:
 
     def _check_counts(self, run: Run, verification: Verification) -> None:
         """See that both sides' counts differ by no more than by what was found, or written meanwhile."""
-        if self.taking is None:
-            return  # a source that changes while it is read
         items = verification.items_dynamodb - verification.unreadable
-        rows, unmatched = verification.rows_postgres, self.taking.unmatched
+        rows, unmatched = verification.rows_postgres, self._counting.unmatched
         since = run.parameters[_FIRST_REVISION]
         explain: tuple[Callable[[], int], ...] = (
             lambda: sum(each.count for each in self.findings.sums(run.id)),

@@ -12,7 +12,7 @@ from dualstore.items import STAMP, Item, Key, key_bytes
 from dualstore.stores.base import NOTHING, MirrorState
 from dualstore.verify.findings import Finding, Observation, observe_pair
 from dualstore.verify.judging import Judge, Judged
-from dualstore.verify.recheck import Candidate, recheck
+from dualstore.verify.recheck import Candidate, recheck, states_of
 
 MARGIN = timedelta(minutes=5)
 """What clocks differ by, and what the other side may lag by."""
@@ -71,8 +71,8 @@ class PastJudge(Judge):
         keys = [each.key for each in candidates]
         if not keys:
             return []
-        table, schema = self.shape.name, self.shape.keys
-        states = self.patiently(lambda: self.postgres.items_of(table, keys))
+        schema = self.shape.keys
+        states = self.patiently(lambda: states_of(self.postgres, self.shape, keys))
         deleted = self.patiently(lambda: self.deleted_at(keys))
         judged, unknown = [], {}
         for key in keys:

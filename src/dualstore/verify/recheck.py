@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from dualstore.errors import MirrorUnreadable
 from dualstore.items import Item, Key, TableShape, key_bytes
-from dualstore.stores.base import NOTHING, Mirror, Store
+from dualstore.stores.base import NOTHING, UNREADABLE, Mirror, MirrorState, Store
 from dualstore.stores.scan import read_items
 from dualstore.verify.findings import Finding, Observation, observe_pair
 
@@ -47,7 +48,7 @@ class Sides:
         What one round saw on PostgreSQL and the next sees there again did not change in between, and the
         first round's look at DynamoDB lies in between: both sides were looked at *at one moment*.
         """
-        states = self.postgres.items_of(self.shape.name, keys)
+        states = states_of(self.postgres, self.shape, keys)
         items = self._items_on_dynamodb(keys)
         for key in keys:
             name = key_bytes(self.shape.keys, key)
@@ -66,6 +67,21 @@ class Sides:
         """The items of these keys, read consistently, by `items.key_bytes`."""
         keys_of = self.shape.keys
         return {key_bytes(keys_of, item): item for item in read_items(self.dynamodb, self.shape, keys)}
+
+
+def states_of(mirror: Mirror, shape: TableShape, keys: Sequence[Key]) -> Mapping[bytes, MirrorState]:
+    """What a mirror holds for keys, by `items.key_bytes`; of a row that cannot be read, that it is so.
+
+    One such row refuses to be read with all that are asked for beside it, so it is looked for by halves.
+    """
+    try:
+        return mirror.items_of(shape.name, keys)
+    except MirrorUnreadable:
+        if len(keys) == 1:
+            item = {**shape.keys.key_of(keys[0]), **UNREADABLE}
+            return {key_bytes(shape.keys, keys[0]): MirrorState(item, None, NOTHING)}
+    middle = len(keys) // 2
+    return {**states_of(mirror, shape, keys[:middle]), **states_of(mirror, shape, keys[middle:])}
 
 
 _SETTLED = frozenset({Finding.EQUAL, Finding.EXPIRED})

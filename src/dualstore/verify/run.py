@@ -18,7 +18,7 @@ from dualstore.telemetry import DiscrepancySink
 from dualstore.verify.bulk import KIND, summary
 from dualstore.verify.findings import Finding, Verification, observe_pair
 from dualstore.verify.judging import Judge
-from dualstore.verify.recheck import Candidate
+from dualstore.verify.recheck import Candidate, states_of
 from dualstore.verify.tally import Tally, VerifyProgress
 
 _KEYS_AT_ONCE = 500
@@ -208,7 +208,7 @@ class _Comparison:
     def _compare_items(self, items: Sequence[Item]) -> list[Candidate]:
         """Compare items with the rows of their keys; the keys that seem to differ."""
         keys = [self._keys.key_of(item) for item in items]
-        states = self._patiently(lambda: self._plan.postgres.items_of(self._plan.shape.name, keys))
+        states = self._patiently(lambda: states_of(self._plan.postgres, self._plan.shape, keys))
         self._seen.add(keys)
         candidates = []
         for key, item in zip(keys, items, strict=True):

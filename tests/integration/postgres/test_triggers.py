@@ -578,6 +578,7 @@ HAZARDS = {
     "CREATE RULE quiet AS ON DELETE TO orders DO INSTEAD NOTHING": "rule quiet",
     "ALTER TABLE orders DISABLE TRIGGER dualstore_note": "dualstore_note",
     "ALTER TABLE orders SET UNLOGGED": "unlogged",
+    "ALTER TABLE orders ALTER price TYPE numeric(8, 2)": "numeric(8,2)",
     "CREATE PUBLICATION told FOR TABLE orders; ALTER TABLE orders REPLICA IDENTITY NOTHING": "DEFAULT",
 }
 
@@ -614,5 +615,6 @@ REMEDIES = (
     "DROP RULE IF EXISTS quiet ON orders",
     "ALTER TABLE orders ENABLE TRIGGER dualstore_note",
     "ALTER TABLE orders SET LOGGED",
+    "ALTER TABLE orders ALTER price TYPE numeric",
     "ALTER TABLE orders REPLICA IDENTITY DEFAULT",
 )

@@ -17,7 +17,8 @@ from botocore.exceptions import ClientError
 from dualstore.control import PostgresRole
 from dualstore.errors import AuthorityMoved, OutcomeUnknown, Unavailable
 from dualstore.stages import Stage
-from dualstore.stores.postgres import PostgresStore
+from dualstore.stores.postgres import PostgresStore, authority
+from dualstore.stores.postgres_upkeep import OUTBOX_RETENTION
 from dualstore.testing.servers import PostgresServer
 from integration.postgres.authority import ask, empty, outbox, prepare, run, set_role
 from integration.postgres.orders import TABLE, TABLES, key, order
@@ -277,7 +278,7 @@ WRITES: dict[str, tuple[Callable[[PostgresStore], Any], Any, int]] = {
             ClientRequestToken="once",
             ReturnConsumedCapacity="TOTAL",
         ),
-        {"ConsumedCapacity": [{"TableName": TABLE, "CapacityUnits": 4.0}]},
+        {"ConsumedCapacity": [{"TableName": TABLE, "CapacityUnits": 4.0, "WriteCapacityUnits": 4.0}]},
         2,
     ),
 }
@@ -412,6 +413,36 @@ def test_a_lost_write_of_a_row_that_cannot_be_read_is_refused_where_it_was_not_m
 def test_a_write_is_found_by_its_row_where_the_outbox_has_forgotten_it(filled, engine, wire):
     wire.lose, wire.meanwhile = "reply", lambda: run(engine, "DELETE FROM dualstore.outbox")
     assert ask(filled, "UpdateItem", **add()) == {"Attributes": {"quantity": {"N": "2"}}}
+
+
+@pytest.mark.parametrize("stage", [Stage.LIVE, Stage.COMPLETE])
+def test_whoever_stood_still_until_a_write_was_forgotten_does_not_make_it_anew(
+    filled, engine, wire, monkeypatch, stage
+):
+    """A stopped process, a suspended machine: the reply is lost, others write, and upkeep forgets."""
+    set_role(engine, PostgresRole.AUTHORITY, stage=stage)
+    now = authority.uptime
+
+    def stand_still() -> None:
+        monkeypatch.setattr(authority, "uptime", lambda: now() + OUTBOX_RETENTION.total_seconds())
+        ask(PostgresStore(engine, TABLES), "UpdateItem", **add(10))
+        for forgotten in ("outbox", "receipts"):
+            run(engine, f"DELETE FROM dualstore.{forgotten}")
+
+    wire.lose, wire.meanwhile = "reply", stand_still
+    with pytest.raises(OutcomeUnknown, match="PostgreSQL may have forgotten it"):
+        ask(filled, "UpdateItem", **add())
+    assert wire.lost == 1
+    assert quantity(filled) == "12"
+
+
+def test_whoever_stood_still_knows_a_write_by_what_it_has_left(filled, engine, wire, monkeypatch):
+    now = authority.uptime
+    hours = timedelta(hours=3).total_seconds()
+    wire.lose = "reply"
+    wire.meanwhile = lambda: monkeypatch.setattr(authority, "uptime", lambda: now() + hours)
+    assert ask(filled, "UpdateItem", **add()) == {"Attributes": {"quantity": {"N": "2"}}}
+    assert quantity(filled) == "2"
 
 
 def test_a_deletion_is_found_though_the_item_has_been_created_again(filled, engine, wire):

@@ -82,6 +82,18 @@ def test_a_label_that_an_enumeration_has_got_since_is_said_without_the_value():
     assert "SECRET" not in str(caught.value)
 
 
+@pytest.mark.parametrize("stored", [[["SECRET"], ["b"]], ["SECRET", None]], ids=["dimensions", "null"])
+@pytest.mark.parametrize("mapping", [ORDERS, READINGS], ids=["a set", "a list"])
+def test_an_array_that_no_item_holds_makes_none(mapping, stored):
+    """Of two dimensions, or with NULL: psql writes such."""
+    column = "tags" if mapping is ORDERS else "words"
+    key = KEY if mapping is ORDERS else {"sensor": {"B": b"s"}}
+    row = dict(zip(mapping.column_names, mapping.encode(key), strict=True)) | {column: stored}
+    with pytest.raises(Unreadable, match=f"column '{column}'") as caught:
+        mapping.decode(tuple(row.values()))
+    assert "SECRET" not in str(caught.value)
+
+
 def test_a_json_column_that_was_parsed_on_the_way_is_refused():
     row = dict(zip(ORDERS.column_names, ORDERS.encode(KEY), strict=True)) | {"address": {"a": 0.1}}
     with pytest.raises(TypeError, match="read_expressions"):

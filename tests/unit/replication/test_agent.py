@@ -352,6 +352,17 @@ def test_a_process_that_was_only_asleep_goes_on_under_a_new_name_and_stays_suspe
     assert len(watcher.registry.processes()) == 2
 
 
+def test_what_a_process_forgets_after_a_verification_began_is_not_cleared_by_that(
+    world: World, two: tuple[Process, Process]
+) -> None:
+    process, _ = two
+    process.agent.suspect(TABLE)
+    seen = world.record.suspects
+    process.agent.suspect(TABLE)
+    assert world.record.suspects - seen == world.record.suspects
+    assert len(world.record.suspects) == 1
+
+
 def test_a_process_may_not_write_any_more_when_it_is_taken_for_dead(
     world: World, two: tuple[Process, Process]
 ) -> None:

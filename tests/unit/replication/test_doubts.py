@@ -11,6 +11,7 @@ from botocore.exceptions import ReadTimeoutError
 from dualstore.control import Gate
 from dualstore.errors import MirrorUnavailable
 from dualstore.items import PREDECESSOR, KeyAttribute, KeySchema, TableShape
+from dualstore.replication import mirroring
 from dualstore.replication.served import ServedTable
 from dualstore.router import Router
 from dualstore.stages import Dials, Side, Stage
@@ -249,6 +250,41 @@ def test_an_interrupt_while_a_doubt_is_noted_leaves_it_with_the_process(
     writer.repair()
     assert not writer.mirroring.unrecorded
     check_equal(world)
+
+
+def test_more_doubts_than_are_remembered_make_the_table_suspect_however_often_that_comes_up(
+    world: World, two: tuple[Process, Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, _ = two
+    monkeypatch.setattr(mirroring, "_REMEMBERED_KEYS", 0)
+    writer.put("old")
+
+    def forget_a_doubt() -> None:
+        writer.mirror.down = writer.bookkeeping.down = True
+        with pytest.raises(type(writer.bookkeeping.failure)):
+            writer.mirroring.doubt(SERVED, [KEY], "simulated")
+
+    forget_a_doubt()
+    with pytest.raises(type(writer.bookkeeping.failure)):
+        writer.mirroring.record_again(SERVED)
+    assert writer.mirroring.unrecorded
+    writer.mirror.down = writer.bookkeeping.down = False
+    suspect = writer.agent.suspect
+
+    def overtaken(table: str) -> None:
+        suspect(table)
+        forget_a_doubt()
+        writer.mirror.down = writer.bookkeeping.down = False
+
+    monkeypatch.setattr(writer.agent, "suspect", overtaken)
+    writer.mirroring.record_again(SERVED)
+    (first,) = world.record.suspects
+    assert writer.mirroring.unrecorded
+    monkeypatch.setattr(writer.agent, "suspect", suspect)
+    writer.mirroring.record_again(SERVED)
+    assert not writer.mirroring.unrecorded
+    assert world.record.suspects
+    assert world.record.suspects != {first}
 
 
 # Several tables

@@ -10,7 +10,8 @@ from dualstore.control import ControlRecord, FailedOver, Phase, PostgresRole
 from dualstore.errors import IllegalTransition, Unavailable
 from dualstore.flags import Requested
 from dualstore.replication.failover import LEAP, fail_over, foresee, look_for_life
-from dualstore.replication.transitions import FAILED_OVER, next_step
+from dualstore.replication.suspects import FAILED_OVER
+from dualstore.replication.transitions import next_step
 from dualstore.stages import Dials, Side, Stage
 from dualstore.stores.outbox import OutboxDepth
 from unit.replication.processes import (
@@ -81,7 +82,7 @@ def test_a_failover_is_announced_for_longer_than_any_grant_lasts_and_then_opens(
     assert (record.phase, record.stage, record.authority) == (Phase.OPEN, Stage.SHADOW, DYNAMODB)
     assert (record.epoch, record.target) == (before.epoch + LEAP, Stage.LIVE)
     assert record.dials.postgres_read_percent == 0
-    assert record.suspects == {FAILED_OVER}
+    assert record.suspects == {f"{FAILED_OVER} (generation {before.generation + LEAP})"}
     assert not record.verified
     assert not record.mirror_readable
     assert record.postgres_role is PostgresRole.PAUSED

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from dualstore.errors import ConfigurationError, MirrorUnavailable
-from dualstore.replication.carrier import is_gap
+from dualstore.replication.suspects import FAILED_OVER, UNMIRRORED, is_gap, renewed
 from dualstore.stages import Dials, Stage
 from unit.replication.relays import SERVED, TABLE, TIMES, StreamedRelay, StreamedWorld, stored
 
@@ -348,12 +348,18 @@ def test_a_dead_process_is_no_longer_suspect_once_the_relay_has_passed_its_death
     assert world.record.suspects == frozenset()
 
 
-def test_a_gap_is_cleared_by_no_relay(world, relay):
+@pytest.mark.parametrize("kind", ["stream gap 1234", UNMIRRORED, FAILED_OVER])
+def test_what_only_a_verification_can_clear_is_cleared_by_no_relay(world, relay, kind):
     world.clock.advance(3600)
     relay.round()
-    world.suspect(TABLE, "stream gap 1234")
+    suspects = {
+        kind,
+        *renewed(frozenset(), kind, 7),
+    }  # as the version before has noted it, and as this one does
+    for name in suspects:
+        world.suspect(TABLE, name)
     relay.rounds(6, seconds=10)
-    assert world.record.suspects == {"stream gap 1234"}
+    assert world.record.suspects == suspects
 
 
 def test_a_process_that_died_before_the_stream_was_followed_leaves_a_gap(world, relay):

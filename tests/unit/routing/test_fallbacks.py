@@ -8,7 +8,7 @@ from botocore.exceptions import ClientError
 
 from dualstore.control import Stop
 from dualstore.errors import AuthorityMoved, MirrorRefused, Unavailable
-from dualstore.replication.transitions import UNMIRRORED
+from dualstore.replication.suspects import UNMIRRORED
 from dualstore.routing import ReadRules
 from dualstore.stages import Side, Stage
 from dualstore.telemetry import Role

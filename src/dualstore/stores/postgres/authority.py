@@ -36,6 +36,10 @@ from dualstore.stores.postgres.sessions import BEGIN, COMMIT, Session, Sessions
 from dualstore.stores.postgres.split_statements import Statements
 from dualstore.stores.postgres.trigger_functions import PAUSED_SQLSTATE
 from dualstore.stores.stamps import new_stamp
+from dualstore.stores.uptime import uptime
+
+_SURELY_KEPT = timedelta(minutes=10)
+"""So long after it was sent a write is known by its stamps; upkeep keeps them for a quarter of an hour."""
 
 _FIRST_WAIT_S = 0.02
 _LONGEST_WAIT_S = 1.0
@@ -53,10 +57,17 @@ class _Doubt:
         stamps: of all its changes; any one of them tells for all.
         answer: the answer if it was carried out, from the item that it has made where that is still there;
             None where it is lost.
+        began: when the attempt did, by `uptime`: this process may have stood still since.
     """
 
     stamps: Sequence[bytes]
     answer: Callable[[Item | None], Response | None]
+    began: float
+
+    @property
+    def would_show(self) -> bool:
+        """Whether the write, had it been carried out, would surely have been found by now."""
+        return uptime() - self.began < _SURELY_KEPT.total_seconds()
 
 
 @dataclass(frozen=True)
@@ -140,6 +151,7 @@ class _Attempts:
         self._plan = plan
         self._targets = targets
         self._doing = doing
+        self._began = 0.0
         self._doubt: _Doubt | None = None
         self._response: Response | None = None
         first = targets[0]
@@ -157,9 +169,10 @@ class _Attempts:
         """Whether to go on after this error.
 
         While an attempt is in doubt, not being able to ask is a reason to go on. Where the authority has
-        moved since, PostgreSQL could be asked, and the attempt had not been carried out.
+        moved since, PostgreSQL could be asked, and the attempt had not been carried out. Where its outcome
+        stays unknown, PostgreSQL was asked as well.
         """
-        unasked = isinstance(error, Unavailable) and not isinstance(error, AuthorityMoved)
+        unasked = isinstance(error, Unavailable) and not isinstance(error, AuthorityMoved | OutcomeUnknown)
         return isinstance(error, _Again) or (self._doubt is not None and unasked)
 
     def given_up(self) -> Unavailable:
@@ -176,6 +189,7 @@ class _Attempts:
 
     def _carry_out(self, session: Session) -> Response:
         # The session runs this again if its connection breaks, and it may break when all has been done.
+        self._began = uptime()
         if self._response is None and self._single is not None:
             single, self._single = self._single, None
             self._response = self._at_once(session, single)
@@ -198,6 +212,12 @@ class _Attempts:
         if self._doubt is not None:
             if self._was_carried_out(session, self._doubt):
                 return self._answered(session, self._doubt)
+            if not self._doubt.would_show:  # asked after the answer: this process may stand still at any time
+                raise OutcomeUnknown(
+                    f"PostgreSQL may or may not have carried out {self._doing}: its COMMIT was not answered, "
+                    "and this process could ask only so much later that PostgreSQL may have forgotten it; "
+                    "read the item before the write is repeated"
+                )
             # Under these locks it left no trace. But it may be on its way yet, lock and all, and is not to be
             # carried out when it comes; nor where this attempt ends with a refusal, hence its own commit.
             session.batch((VOID_STAMPS, (list(self._doubt.stamps),)), COMMIT)
@@ -263,7 +283,6 @@ class _Attempts:
         except (Unreadable, RequestRejected):
             response = doubt.answer(None)
         if response is None:
-            self._doubt = None
             raise OutcomeUnknown(
                 f"PostgreSQL has carried out {self._doing}, but its answer was lost, and the item has been "
                 "changed by others since, or cannot be read: read the item, do not repeat the write"
@@ -307,7 +326,7 @@ class _Attempts:
             AuthorityMoved: writes pause.
         """
         if fault_of(error) is Fault.LOST or isinstance(error, DeadlinePassed | Unreadable):
-            self._doubt = _Doubt(stamps, answer)
+            self._doubt = _Doubt(stamps, answer, self._began)
             raise _Again from None
         if isinstance(driver_error(error), pg.InvalidArgumentForLogarithm):
             raise _Again from None

@@ -14,6 +14,7 @@ from sqlalchemy import exc
 from dualstore.errors import (
     MirrorRefused,
     MirrorUnavailable,
+    MirrorUnreadable,
     RequestRejected,
     Unavailable,
     invalid,
@@ -95,6 +96,8 @@ def unavailable(error: BaseException, doing: str, kind: type[U]) -> U:
 
 def as_mirror(error: BaseException, doing: str) -> MirrorUnavailable:
     """What a failed operation of a mirror is reported as: refused by the SQL table, or not answered."""
+    if isinstance(driver_error(error), Unreadable):
+        return unavailable(error, doing, MirrorUnreadable)
     refused = fault_of(error) in {Fault.REFUSED, Fault.SCHEMA}
     return unavailable(error, doing, MirrorRefused if refused else MirrorUnavailable)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from dualstore.mapping import Mapped
+from dualstore.stores.postgres.column_types import unlike_columns
 from dualstore.stores.postgres.trigger_functions import sql_table
 
 
@@ -121,7 +122,8 @@ def hazards(engine: sa.Engine, mapping: Mapped) -> list[str]:
         A sentence for each; none holds an item's value.
     """
     with engine.connect() as connection:
-        return [told for part in mapping.parts for told in _found(connection, sql_table(part))]
+        found = [told for part in mapping.parts for told in _found(connection, sql_table(part))]
+    return [*map(str, unlike_columns(engine, mapping)), *found]
 
 
 def _found(connection: sa.Connection, table: str) -> Iterator[str]:

@@ -1,0 +1,97 @@
+"""Columns of a real database that hold less than the mapping takes them to."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from dualstore import schema
+from dualstore.stores.postgres.column_types import UnlikeColumn, unlike_columns
+from mapping_cases import MAPPINGS, Base
+
+# By table and column: another type, and whether nothing can be compared with it; none where it is as good.
+UNLIKE = {
+    ("orders", "customer_id"): ("shortest", False),
+    ("orders", "status"): ("text COLLATE by_locale", False),
+    ("orders", "remark"): ("char(6)", True),
+    ("orders", "total"): ("numeric(38, 10)", False),
+    ("orders", "sizes"): ("numeric(8, 2)[]", False),
+    ("orders", "placed"): ("timestamptz(3)", False),
+    ("orders", "expires"): ("timestamp", True),
+    ("orders", "version"): ("int", False),
+    ("orders", "tags"): ("varchar(6)[]", False),
+    ("readings", "size"): ("varchar(4)", False),
+    ("readings", "label"): ("varchar(4)", False),
+    ("readings", "code"): ("char(4)", False),
+    ("readings", "price"): ("numeric(10, 3)", False),
+    ("readings", "thousands"): ("numeric(4, -4)", False),
+    ("readings", "coarse"): ("timestamptz(2)", False),
+    ("readings", "small"): ("numeric", True),
+    ("readings", "double"): ("real", True),
+    ("readings", "single"): ("float8", True),
+    ("readings", "raw"): ("jsonb", True),
+    ("readings", "short_tags"): ("varchar(2)[]", False),
+    ("wares", "share"): ("numeric(13, 1)", False),
+}
+AS_GOOD = {
+    ("orders", "made_by"): "varchar(3)",  # no attribute's
+    ("readings", "day"): "plain_day",
+    ("readings", "label"): "text",
+    ("readings", "price"): "numeric(11, 3)",
+    ("readings", "thousands"): "numeric",
+    ("readings", "coarse"): "timestamptz(4)",
+    ("readings", "medium"): "bigint",
+    ("readings", "counts"): "bigint[]",
+    ("readings", "words"): "varchar[]",
+    ("readings", "short_tags"): "varchar(4)[]",
+    ("wares", "motto"): "varchar(7)",
+}
+
+
+@pytest.fixture
+def engine(postgres_server: Any) -> Iterator[sa.Engine]:
+    url = postgres_server.create_database()
+    opened = sa.create_engine(url)
+    schema.upgrade(opened)
+    Base.metadata.create_all(opened)
+    with opened.begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE DOMAIN short AS varchar(9); CREATE DOMAIN shortest AS short;"
+            " CREATE DOMAIN plain_day AS date; CREATE COLLATION by_locale (locale = 'C.utf8');"
+            " ALTER TABLE orders ALTER made_by DROP DEFAULT;"
+        )
+    yield opened
+    opened.dispose()
+    postgres_server.drop_database(url)
+
+
+def found(engine: sa.Engine) -> dict[tuple[str, str], UnlikeColumn]:
+    return {
+        (each.table.strip('"'), each.column): each
+        for mapping in MAPPINGS.values()
+        for each in unlike_columns(engine, mapping)
+    }
+
+
+def alter(engine: sa.Engine, types: dict[tuple[str, str], str]) -> None:
+    with engine.begin() as connection:
+        for (table, column), type_ in types.items():
+            connection.exec_driver_sql(f'ALTER TABLE {table} ALTER "{column}" TYPE {type_}')
+
+
+def test_a_column_is_in_order_exactly_where_it_holds_what_the_codec_lets_through(engine: sa.Engine) -> None:
+    assert found(engine) == {}
+    alter(engine, AS_GOOD)
+    assert found(engine) == {}
+    alter(engine, {name: type_ for name, (type_, _) in UNLIKE.items()})
+    unlike = found(engine)
+    assert {name: each.is_other_type for name, each in unlike.items()} == {
+        name: is_other_type for name, (_, is_other_type) in UNLIKE.items()
+    }
+
+    remedies = [str(each).partition(": ALTER")[2].partition(" (or ")[0] for each in unlike.values()]
+    with engine.begin() as connection:
+        for remedy in remedies:
+            connection.exec_driver_sql(f"ALTER{remedy}")
+    assert found(engine) == {}
