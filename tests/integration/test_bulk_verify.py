@@ -30,7 +30,7 @@ from dualstore.stores.postgres_keys import PostgresKeys
 from dualstore.stores.postgres_runs import RunState, TakenOver
 from dualstore.stores.postgres_unmatched import PostgresUnmatched
 from dualstore.telemetry import DiscrepancyLog
-from dualstore.verify import Finding, KeyedVerify, Threads
+from dualstore.verify import Finding, KeyedVerify, Threads, bulk
 from dualstore.verify.bulk import BulkVerify
 from dualstore.verify.judging import Judge
 from transcoding_cases import accelerator_is_built
@@ -550,6 +550,36 @@ def test_a_column_of_another_type_is_compared_with_nothing(sides: BulkSides, way
         plan(sides, export_of(sides), **way).run()
 
 
+def lose_blanks(altered: Callable[[str], None]) -> None:
+    """A remedy that loses more than the mistake."""
+    altered("ALTER name TYPE char(20)")
+    altered("ALTER name TYPE varchar")
+
+
+@EACH_WAY
+def test_a_run_that_was_interrupted_before_a_column_was_altered_is_not_gone_on_with(
+    sides: BulkSides, way, altered
+):
+    load(sides, [order(n, name={"S": f"n{n} "}) for n in range(30)])
+    source = export_of(sides)
+    with pytest.raises(Killed), KilledAt(sides.engine, 40):
+        plan(sides, source, **way).run()
+    lose_blanks(altered)
+
+    assert len(found(plan(sides, source, **way).run())) == 30
+    assert states(sides)[0] == RunState.ABANDONED
+
+
+@BY_FINGERPRINTS
+def test_a_column_that_is_altered_meanwhile_leaves_nothing_proven(sides: BulkSides, way, altered):
+    load(sides, [order(n) for n in range(30)])
+
+    with pytest.raises(UnusableSource, match="was altered"):
+        agreed(plan(sides, export_of(sides), **way), sides, way, lambda: lose_blanks(altered)).run()
+
+    assert states(sides) == [RunState.ABANDONED]
+
+
 @EACH_WAY
 @pytest.mark.usefixtures("short_names")
 def test_an_item_that_no_row_can_hold_is_missing_and_hides_nothing_beside_it(sides: BulkSides, way):
@@ -882,6 +912,29 @@ def test_counts_that_nothing_explains_leave_nothing_proven_of_a_scan_either(side
         plan(sides, export_of(sides, pieces_count=1, before_batch=delete)).run()
 
     assert states(sides) == [RunState.ABANDONED]
+
+
+@pytest.mark.parametrize("patience", [timedelta(seconds=30), timedelta()])
+def test_who_wrote_before_the_run_and_commits_during_it_is_waited_for_and_else_not_counted(
+    sides: BulkSides, monkeypatch, patience
+):
+    monkeypatch.setattr(bulk, "_WRITERS_PATIENCE", patience)
+    load(sides, [order(n) for n in range(30)])
+    first, batches = json.loads(export_of(sides).lines[0])["Item"]["number"]["N"], []
+
+    def commit() -> None:
+        batches.append(1)
+        if len(batches) == 2:  # the row was compared with its item in the first
+            writer.commit()
+
+    with sides.engine.connect() as writer:
+        writer.exec_driver_sql(f"DELETE FROM shop.orders WHERE number = {first}")
+        ending = threading.Timer(0.5 if patience else 60, writer.commit)
+        ending.start()
+        verification = plan(sides, export_of(sides, pieces_count=1, before_batch=commit)).run()
+        ending.cancel()
+
+    assert len(verification.differences) == (1 if patience else 0)
 
 
 @EACH_WAY

@@ -40,8 +40,9 @@ class Codec:
         total: whether every content of the type fits.
         cast: the SQL type to cast a parameter to, where it is not `pg_type`.
         read_as: the SQL type to cast the column to where it is read, or None to read it as it is.
-        sent_by: the SQL function that makes bytes of the column where it is read, if its text says something
-            else for `extra_float_digits` and `bytea_output`, which a role, a database or anybody may set.
+        sent_by: the SQL expression of `{0}` that makes bytes of the column where it is read, if its text says
+            something else for `extra_float_digits` and `bytea_output`, which a role, a database or anybody
+            may set.
         converted: whether the column holds what a team's own function makes of a content.
     """
 
@@ -234,6 +235,8 @@ def _integer(column_type: sa.Integer) -> Codec:
 
 
 _INTEGERS = {"SMALLINT": (16, "int2"), "INTEGER": (32, "int4"), "BIGINT": (64, "int8")}
+_DOUBLE_SIZE_BYTES = 8
+_SENT_ALONE, _SENT = "CASE WHEN {0} IS NOT NULL THEN array_send(ARRAY[{0}]) END", "array_send({0})"
 _REALS = frozenset({"REAL", *(f"FLOAT({precision})" for precision in range(1, 25))})
 
 
@@ -253,11 +256,33 @@ def _float(column_type: sa.Float[Any]) -> Codec:
 
     def decode(value: float | bytes) -> str:
         if isinstance(value, bytes):
-            return decimal_text(Decimal(repr(unpack(">f" if single else ">d", value)[0])))
+            value = _unpacked(value)
         return decimal_text(Decimal(repr(rounded(value))))
 
     name = "float4" if single else "float8"
-    return Codec("N", name, encode, decode, sent_by=f"{name}send")
+    return Codec("N", name, encode, decode, sent_by=_SENT_ALONE)
+
+
+def _unpacked(value: bytes) -> float:
+    """A float in the bytes that PostgreSQL sends, of an array of one element, or of an element.
+
+    A column of the database may be wider or narrower than the model says. What a narrower one holds is taken
+    for the shortest text of it, as PostgreSQL writes it.
+    """
+    if len(value) > _DOUBLE_SIZE_BYTES:
+        (value,) = _elements(value)
+    if len(value) == _DOUBLE_SIZE_BYTES:
+        return float(unpack(">d", value)[0])
+    number: float = unpack(">f", value)[0]
+    shortened = (float(f"{number:.{digits}g}") for digits in range(1, 10))
+    return next((each for each in shortened if _is_packed(each, value)), number)
+
+
+def _is_packed(number: float, value: bytes) -> bool:
+    try:
+        return pack(">f", number) == value
+    except OverflowError:  # the widest, rounded up, are none
+        return False
 
 
 def _json(type_: str, write: Callable[[Any], str | None]) -> Callable[[sa.JSON], Codec]:
@@ -340,7 +365,7 @@ def _list_array(column_type: sa.ARRAY[Any]) -> Codec | None:
 
 
 def _sent_by(member: Codec) -> str:
-    return "array_send" if member.sent_by or member.pg_type == "bytea" else ""
+    return _SENT if member.sent_by or member.pg_type == "bytea" else ""
 
 
 def _elements(values: Any) -> Sequence[Any]:

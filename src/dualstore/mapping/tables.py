@@ -92,7 +92,7 @@ class MappedColumn:
         """What to select for `decode`, where an SQL expression is the column's value."""
         codec = self.codec
         if codec.sent_by:
-            return f"{codec.sent_by}({expression})"
+            return codec.sent_by.format(expression)
         return f"{expression}::{codec.read_as}" if codec.read_as else expression
 
     def decode(self, stored: Any) -> AttributeValue:

@@ -104,7 +104,7 @@ class Mirroring:
         self._telemetry = telemetry
         self._times = times or ReplicationTimes()
         self._unrecorded: dict[str, dict[bytes, Key]] = {}
-        self._overflowed: set[str] = set()
+        self._overflowed: set[tuple[str, uuid.UUID]] = set()  # each time apart
         self._unrecorded_lock = threading.Lock()
 
     def write(self, table: ServedTable, operation: ConditionalWrite, view: View) -> Response:
@@ -329,7 +329,7 @@ class Mirroring:
             remembered = self._unrecorded.setdefault(table.physical, {})
             remembered |= {key_bytes(table.shape.keys, key): key for key in keys}
             if len(remembered) > _REMEMBERED_KEYS:
-                self._overflowed.add(table.physical)
+                self._overflowed.add((table.physical, uuid.uuid4()))
                 remembered.clear()
 
     def _journal(self, table: ServedTable, keys: Sequence[Key]) -> None:
@@ -365,15 +365,11 @@ class Mirroring:
             botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError: they still cannot be.
         """
         with self._unrecorded_lock:
-            overflowed = table.physical in self._overflowed
-            self._overflowed.discard(table.physical)  # first: another may come up while this one is recorded
+            overflowed = {each for each in self._overflowed if each[0] == table.physical}
         if overflowed:
-            try:
-                self.agent.suspect(table.physical)
-            except BaseException:
-                self._overflowed.add(table.physical)
-                raise
+            self.agent.suspect(table.physical)
         with self._unrecorded_lock:
+            self._overflowed -= overflowed  # and none that has come up meanwhile
             remembered = self._unrecorded.get(table.physical, {})
             keys = [remembered.pop(name) for name in list(remembered)[:_RECORDED_AT_ONCE]]
         if keys:

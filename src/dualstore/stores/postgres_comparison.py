@@ -9,7 +9,7 @@ it is committed with the piece's checkpoint, so that a piece that is gone on wit
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from hashlib import sha256
+from hashlib import blake2b, sha256
 from typing import Any
 from uuid import UUID
 
@@ -26,6 +26,7 @@ from dualstore.stores.comparison_sql import comparing, scanning
 from dualstore.stores.ledger import PieceRow, PieceState, TakenOver
 from dualstore.stores.postgres.column_types import unlike_columns
 from dualstore.stores.postgres.faults import Fault, fault_of
+from dualstore.stores.postgres.trigger_functions import sql_table
 from dualstore.stores.postgres_batch import Batch
 from dualstore.stores.postgres_findings import Verdict, note_verdicts
 from dualstore.stores.postgres_runs import checkpoint
@@ -86,6 +87,13 @@ class Found:
     rejected: list[Rejected] = field(default_factory=list)
 
 
+# ALTER TABLE writes a column's row in the catalog anew.
+_COLUMNS_NOW = (
+    "SELECT array_agg(format('%%s %%s %%s %%s %%s', attname, atttypid, atttypmod, attcollation, xmin)"
+    " ORDER BY attnum) FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attname = ANY(%s)"
+)
+
+
 class PostgresComparison:
     """Compares the items of one DynamoDB table with the rows of the SQL tables it is mapped to.
 
@@ -131,6 +139,21 @@ class PostgresComparison:
         if others:
             listed = "".join(f"\n- {each}" for each in others)
             raise SchemaError(f"{self._table} cannot be compared with its rows:{listed}")
+
+    def columns(self) -> str:
+        """A hash that changes where a mapped column is altered, if only there and back.
+
+        Raises:
+            Unavailable: PostgreSQL does not answer.
+        """
+        tables = [sql_table(part) for part in self._mapping.parts]
+        names = [list(part.column_names) for part in self._mapping.parts]
+        with transaction(self._engine, f"Looking at the columns of {self._table}") as cursor:
+            rows = [
+                cursor.execute(_COLUMNS_NOW, [table, columns]).fetchone()
+                for table, columns in zip(tables, names, strict=True)
+            ]
+        return blake2b(repr(rows).encode(), digest_size=16).hexdigest()
 
     def compare(
         self,

@@ -21,12 +21,14 @@ from dualstore.mapping.transcoding.fingerprints import KEY_BYTES
 from dualstore.stores.batch_limits import Limits
 from dualstore.stores.fingerprint_ways import form_of
 from dualstore.stores.ledger import PieceState, Run, RunState, TakenOver
+from dualstore.stores.postgres.trigger_functions import sql_table
 from dualstore.stores.postgres_comparison import PostgresComparison
 from dualstore.stores.postgres_findings import PostgresFindings, Verdict
 from dualstore.stores.postgres_fingerprints import PostgresFingerprints, hashes_of
 from dualstore.stores.postgres_rules import PostgresRules
 from dualstore.stores.postgres_runs import PostgresRuns
 from dualstore.stores.postgres_unmatched import Contradicted, PostgresUnmatched
+from dualstore.stores.postgres_waiting import outlast_writers
 from dualstore.verify.findings import Difference, Finding, Verification
 from dualstore.verify.judging import Judge
 from dualstore.verify.past import PastJudge
@@ -47,8 +49,11 @@ KIND = "verify"
 _ENGINE = "bulk"
 _JOINED = "joined"
 _FIRST_REVISION = "first_revision"
+_COUNTABLE = "countable"
+_COLUMNS = "columns"
 _FORM = "form"
 _FIRST_LOOK = timedelta(milliseconds=5)
+_WRITERS_PATIENCE = timedelta(seconds=30)
 _DIFFERENCES = [finding for finding in Finding if finding.is_difference]
 
 
@@ -127,8 +132,7 @@ class BulkVerify:
                 rows = self._compare_rows(run)
                 verification = self._result(run, rows)
                 self._check_counts(run, verification)
-                # What was compared is what is there: nobody has altered a column meanwhile.
-                self.judge.patiently(self.comparison.check)
+                self._check_columns(run)
             except Contradicted:
                 # Gone on with, it would end like this for ever.
                 self.runs.finish(run, RunState.ABANDONED, {"reason": "what was read does not fit together"})
@@ -209,7 +213,6 @@ class BulkVerify:
         if self.taking is not None:
             planned = interleaved(planned, self.taking.pieces())
             beside[FINGERPRINT_KEY] = secrets.token_hex(KEY_BYTES)
-            beside[_FIRST_REVISION] = self.taking.draw_revision()
         return self.runs.start(KIND, table, parameters | beside, planned=planned)
 
     def _why_not(self, found: Run, parameters: Mapping[str, Any]) -> str | None:
@@ -221,12 +224,28 @@ class BulkVerify:
         return None
 
     def _with_first_revision(self, run: Run) -> Run:
-        """A run that knows from which revision on rows were written since it began."""
+        """A run that knows from which revision on rows were written since it began, before it reads any."""
         if _FIRST_REVISION in run.parameters:
             return run
         revision = self.judge.patiently(self._counting.draw_revision)
-        self.runs.set_parameters(run.id, {_FIRST_REVISION: revision})
-        return replace(run, parameters={**run.parameters, _FIRST_REVISION: revision})
+        known = {_FIRST_REVISION: revision, _COUNTABLE: self._outlasts_older_writers()}
+        self.runs.set_parameters(run.id, known)
+        return replace(run, parameters={**run.parameters, **known})
+
+    def _outlasts_older_writers(self) -> bool:
+        """Wait for those who have drawn a revision before this moment; whether all have ended.
+
+        What they write would be seen to have been there before the run began, though it came later.
+        """
+        doing = f"Waiting for transactions that have written to {self.mapping.shape.name}"
+        try:
+            for part in self.mapping.parts:
+                outlast_writers(
+                    self.comparison.engine, sql_table(part), doing, _WRITERS_PATIENCE, lambda _: None
+                )
+        except Unavailable:
+            return False
+        return True
 
     @property
     def _counting(self) -> PostgresFingerprints:
@@ -258,6 +277,7 @@ class BulkVerify:
             "source": source,
             "repair": self.judge.repair,
             "at_once": self.at_once,
+            _COLUMNS: self.judge.patiently(self.comparison.columns),
             "fingerprints": None if self.taking is None else self.taking.way,
             _FORM: form_of(self.mapping),
             "past": self.judge.context if isinstance(self.judge, PastJudge) else None,
@@ -329,6 +349,8 @@ class BulkVerify:
 
     def _check_counts(self, run: Run, verification: Verification) -> None:
         """See that both sides' counts differ by no more than by what was found, or written meanwhile."""
+        if not run.parameters[_COUNTABLE]:
+            return
         items = verification.items_dynamodb - verification.unreadable
         rows, unmatched = verification.rows_postgres, self._counting.unmatched
         since = run.parameters[_FIRST_REVISION]
@@ -347,6 +369,14 @@ class BulkVerify:
                 f"{self.mapping.shape.name} has {items} items and {rows} rows, and what verification "
                 f"{run.id} found does not explain it: were rows written past dualstore meanwhile? "
                 "Start a new one"
+            )
+
+    def _check_columns(self, run: Run) -> None:
+        """See that what was compared is what is there: nobody has altered a column meanwhile."""
+        if self.judge.patiently(self.comparison.columns) != run.parameters[_COLUMNS]:
+            raise Contradicted(
+                f"a column of {self.mapping.shape.name} was altered during verification {run.id}, which may "
+                "have changed what it had compared: start a new one"
             )
 
     def give_verdicts(self, run_id: UUID, *, piece: int | None = None) -> None:

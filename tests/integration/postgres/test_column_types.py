@@ -5,8 +5,13 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from pynamodb.attributes import ListAttribute, UnicodeAttribute
+from pynamodb.models import Model
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from dualstore import schema
+from dualstore.mapping import Mirrored, map_table
 from dualstore.stores.postgres.column_types import UnlikeColumn, unlike_columns
 from mapping_cases import MAPPINGS, Base
 
@@ -95,3 +100,77 @@ def test_a_column_is_in_order_exactly_where_it_holds_what_the_codec_lets_through
         for remedy in remedies:
             connection.exec_driver_sql(f"ALTER{remedy}")
     assert found(engine) == {}
+
+
+# What the extension of that name declares: PostgreSQL's own functions of texts under another name.
+CITEXT = """
+    CREATE SCHEMA unsearched; CREATE TYPE unsearched.citext;
+    CREATE FUNCTION unsearched.citextin(cstring) RETURNS unsearched.citext
+        LANGUAGE internal IMMUTABLE STRICT AS 'textin';
+    CREATE FUNCTION unsearched.citextout(unsearched.citext) RETURNS cstring
+        LANGUAGE internal IMMUTABLE STRICT AS 'textout';
+    CREATE TYPE unsearched.citext (INPUT = unsearched.citextin, OUTPUT = unsearched.citextout,
+        LIKE = text, CATEGORY = 'S', COLLATABLE = true)
+"""
+
+
+class Note(Model):
+    class Meta:
+        table_name = "notes"
+
+    name = UnicodeAttribute(hash_key=True)
+    title = UnicodeAttribute(null=True)
+    words: Any = ListAttribute(null=True)
+    motto = UnicodeAttribute(null=True)
+    remark = UnicodeAttribute(null=True)
+
+
+class NoteBase(DeclarativeBase):
+    pass
+
+
+class NoteRow(Mirrored, NoteBase):
+    __tablename__ = "notes"
+
+    name: Mapped[str] = mapped_column(sa.Text(collation="C"), primary_key=True)
+    title: Mapped[str | None] = mapped_column(postgresql.CITEXT)
+    words: Mapped[list[str] | None] = mapped_column(sa.ARRAY(postgresql.CITEXT()))
+    motto: Mapped[str | None] = mapped_column(sa.Text(collation="alike"))
+    remark: Mapped[str | None] = mapped_column(sa.Text)
+
+
+def test_what_the_model_itself_wants_to_be_alike_is_in_order(engine: sa.Engine) -> None:
+    with engine.begin() as connection:
+        connection.exec_driver_sql(CITEXT)
+        connection.exec_driver_sql("CREATE COLLATION alike (locale = 'C.utf8')")
+        # As ICU's, which not every PostgreSQL is built with.
+        connection.exec_driver_sql(
+            "UPDATE pg_collation SET collisdeterministic = false WHERE collname = 'alike'"
+        )
+        connection.exec_driver_sql(
+            'CREATE TABLE notes (name text COLLATE "C" PRIMARY KEY, title unsearched.citext,'
+            " words unsearched.citext[], motto text COLLATE alike, remark text, overflow jsonb)"
+        )
+    mapping = map_table("notes", Note, NoteRow)
+    assert unlike_columns(engine, mapping) == []
+
+    with engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE notes ALTER remark TYPE text COLLATE alike")
+    assert [each.column for each in unlike_columns(engine, mapping)] == ["remark"]
+
+
+def test_floats_of_another_width_are_read(engine: sa.Engine) -> None:
+    """Told as unlike, and yet what is there is read as it is."""
+    alter(engine, {("readings", "double"): "real", ("readings", "single"): "float8"})
+    readings = MAPPINGS["readings"]
+    read = ", ".join(readings.read_expressions())
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO readings (sensor, double, single) VALUES ('a', 0.1, 0.1), ('b', NULL, NULL)"
+        )
+        rows = connection.exec_driver_sql(f"SELECT {read} FROM readings ORDER BY sensor").all()
+    numbers = {"double": {"N": "0.1"}, "single": {"N": "0.10000000149011612"}}
+    assert [readings.decode(row) for row in rows] == [
+        {"sensor": {"B": b"a"}, **numbers},
+        {"sensor": {"B": b"b"}},
+    ]

@@ -3,6 +3,7 @@
 import contextlib
 import tempfile
 from collections.abc import Iterator
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -16,8 +17,9 @@ from dualstore.config import Configuration
 from dualstore.mapping import Unreadable
 from dualstore.operations import parse
 from dualstore.store.connecting import connect as store_connections
-from dualstore.stores.postgres import PostgresStore
+from dualstore.stores.postgres import PostgresStore, deadlines
 from dualstore.stores.postgres.exchanges import Exchange
+from dualstore.stores.postgres.sessions import Sessions
 from integration.postgres.authority import EPOCHS, prepare
 from integration.postgres.orders import TABLE, TABLES, key, order
 
@@ -279,3 +281,29 @@ def test_notifications_that_come_with_an_answer_reach_their_handler(connection, 
     exchange.rows(("LISTEN something", ()))
     exchange.rows(("NOTIFY something, 'said'", ()))
     assert heard == ["said"]
+
+
+def test_nothing_is_asked_behind_an_exchange_that_was_given_up(connection, exchange):
+    """The next answer would be that of the statement before."""
+    deadlines.bind(connection)
+    with deadlines.Deadline(timedelta(milliseconds=50)), pytest.raises(deadlines.DeadlinePassed):
+        exchange.together([("SELECT 'first' FROM pg_sleep(0.2)", ()), ("SELECT 'second'", ())])
+    for ask in (exchange.rows, lambda statement: exchange.together([statement, statement])):
+        with pytest.raises(psycopg.OperationalError, match="given up"):
+            ask(("SELECT 'third'", ()))
+    connection.close()
+
+
+def test_a_connection_in_a_pipeline_does_not_go_back_to_the_pool(url):
+    engine = sa.create_engine(url, pool_size=1)
+    sessions = Sessions(engine, statement_timeout=timedelta(seconds=5))
+
+    def interrupted(session):
+        session._connection.pgconn.enter_pipeline_mode()
+        raise KeyError  # as a signal's handler may
+
+    with pytest.raises(KeyError):
+        sessions.run(interrupted, doing="a look", explain=lambda error, _: error)
+    with engine.connect() as connection:
+        assert connection.scalar(sa.text("SELECT 1")) == 1
+    engine.dispose()

@@ -75,6 +75,8 @@ def test_a_connection_with_a_notification_to_read_is_kept(engine, administrator)
     administrator.execute(sa.text("NOTIFY something"))
     with engine.connect() as connection:
         assert connection.scalar(BACKEND) == before
+        heard = connection.connection.driver_connection.notifies(timeout=2, stop_after=1)
+        assert [each.channel for each in heard] == ["something"]
 
 
 def test_a_connection_that_somebody_has_closed_is_opened_afresh(engine):

@@ -137,6 +137,21 @@ def test_the_database_holds_what_was_said(engine, url):
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
+def test_keys_reach_the_outbox_as_they_are(engine):
+    """Whoever writes: triggers run in the writer's session."""
+    store = PostgresStore(engine, TABLES)
+    _, (table, item) = ITEMS.items()
+    run(engine, "DELETE FROM dualstore.outbox")
+    store.execute_as_authority(parse("PutItem", {"TableName": table, "Item": item}), epochs=EPOCHS)
+    run(engine, "INSERT INTO readings (sensor) VALUES (convert_to('zz', 'UTF8'))")
+    run(engine, "INSERT INTO orders (customer_id, number) VALUES ('b' || chr(1) || chr(1), 1)")
+    texts = [key for (key,) in run(engine, "SELECT key FROM dualstore.outbox ORDER BY id")]
+    assert texts == [["\\x" + BINARY.hex()], ["\\x" + b"zz".hex()], ["b\x01\x01", "1"]]
+    run(engine, "DELETE FROM readings")
+    run(engine, "DELETE FROM orders")
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
 def test_jobs_send_and_read_what_they_say(engine):
     with transaction(engine, "a job") as cursor:
         asked = "SELECT %s::bytea[] = ARRAY[decode(%s, 'hex')], %s::jsonb ->> 'a', %s::text"

@@ -1,5 +1,7 @@
 """Which values fit which columns, and what is sent for them."""
 
+import math
+import struct
 import uuid
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -160,3 +162,36 @@ def test_what_has_no_codec_belongs_in_the_overflow(attribute_type, column_type):
 )
 def test_a_codec_is_total_only_where_every_value_fits(attribute_type, column_type, total):
     assert codec_for(attribute_type, column_type).total is total
+
+
+def sent(number: float, letter: str, times: int = 1) -> bytes:
+    """What PostgreSQL's `array_send` makes of an array of one number, of `real` or of `double precision`."""
+    payload = struct.pack(f">{letter}", number)
+    each = struct.pack(">i", len(payload)) + payload
+    return struct.pack(">iiIii", 1, 0, {"f": 700, "d": 701}[letter], times, 1) + each * times
+
+
+@pytest.mark.parametrize(
+    ("column_type", "letter", "number", "text"),
+    [
+        (sa.Double(), "d", 0.1, "0.1"),
+        (sa.Double(), "f", 0.1, "0.1"),
+        (sa.Double(), "f", 16777216.0, "16777216"),
+        (sa.Double(), "f", 3.4028234663852886e38, "34028235" + "0" * 31),
+        (sa.Double(), "f", 1e-45, "0." + "0" * 44 + "1"),
+        (sa.Double(), "f", -0.0, "0"),
+        (sa.REAL(), "f", 0.1, "0.10000000149011612"),
+        (sa.REAL(), "d", 0.1, "0.10000000149011612"),
+        (sa.Float(24), "d", -0.5, "-0.5"),
+        (sa.Double(), "f", math.inf, "Infinity"),
+        (sa.Double(), "f", math.nan, "NaN"),
+    ],
+)
+def test_a_float_is_read_by_the_width_that_its_column_has(column_type, letter, number, text):
+    """The column of the database may be narrower or wider than the model says; a text as PostgreSQL's own."""
+    assert codec_for("N", column_type).decode(sent(number, letter)) == text
+
+
+def test_floats_are_read_by_the_width_that_their_array_has():
+    codec = codec_for("NS", sa.ARRAY(sa.Double))
+    assert codec.decode(sent(0.1, "f", times=2)) == codec.decode(sent(0.1, "d", times=2)) == ["0.1", "0.1"]

@@ -28,20 +28,23 @@ _COLUMNS = """
             ELSE format(' (a domain of %s)', format_type(type, modifier)) END,
         format_type(type, modifier), type::bigint,
         CASE c.collname WHEN 'default' THEN
-            CASE d.datlocprovider WHEN 'c' THEN d.datcollate WHEN 'b' THEN 'C' ELSE 'of the database' END
+            CASE coalesce(to_jsonb(d) ->> 'datlocprovider', 'c') -- before PostgreSQL 15 there was one
+                WHEN 'c' THEN d.datcollate WHEN 'b' THEN 'C' ELSE 'of the database' END
             ELSE coalesce(c.collcollate, c.collname) END, c.collisdeterministic
     FROM typed JOIN pg_attribute a ON a.attrelid = to_regclass(:table) AND a.attnum = number
         JOIN pg_type t ON t.oid = type AND t.typtype <> 'd'
         JOIN pg_database d ON d.datname = current_database()
         LEFT JOIN pg_collation c ON c.oid = a.attcollation"""
-_OIDS = (
-    "SELECT name, to_regtype(name)::oid::bigint AS oid FROM unnest(CAST(:names AS text[])) AS wanted (name)"
-)
+# An extension may be in a schema that nobody searches.
+_OIDS = """
+    SELECT name, coalesce(to_regtype(name)::oid, (SELECT min(oid) FROM pg_type WHERE typname = CASE name
+        WHEN 'citext' THEN 'citext' WHEN 'citext[]' THEN '_citext' END))::bigint AS oid
+    FROM unnest(CAST(:names AS text[])) AS wanted (name)"""
 
 # Kinds: what casts from one to another tell apart all that the types do.
 _KINDS = (
     ("text", "varchar", "citext"),
-    ("text[]", "varchar[]"),
+    ("text[]", "varchar[]", "citext[]"),
     ("int2", "int4", "int8"),
     ("int2[]", "int4[]", "int8[]"),
 )
@@ -141,8 +144,11 @@ def _unlike(connection: sa.Connection, part: TableMapping) -> Iterator[UnlikeCol
 
 def _as_good(column: MappedColumn) -> Sequence[str]:
     """The types that a column of the database may have."""
-    if isinstance(_declared(column), CITEXT):
+    declared = _declared(column)
+    if isinstance(declared, CITEXT):
         return ("citext", "text", "varchar")
+    if isinstance(declared, sa.ARRAY) and isinstance(actual_type(declared.item_type), CITEXT):
+        return ("citext[]", "text[]", "varchar[]")
     return _AS_GOOD.get(column.cast, (column.cast,))
 
 
@@ -194,4 +200,5 @@ def _sorts_alike(column: MappedColumn, found: _Found) -> bool:
         return True
     if column.type == "S" and column.sortable and found.collation not in _BYTEWISE:
         return False
-    return bool(found.tells_apart)
+    # What else calls equal what is not is the model's own wish: dualstore compares by bytes.
+    return bool(found.tells_apart) or getattr(_declared(column), "collation", None) is not None

@@ -147,6 +147,7 @@ class Exchange:
             Unreadable: it succeeded, but its rows cannot be loaded.
         """
         asked = self._dumped(statement)
+        self._check_that_it_stands_between_exchanges()
         sent = self._sent_prepared(asked)
         if sent is None:
             prepare, name = self._prepared(asked.query)
@@ -174,8 +175,9 @@ class Exchange:
     def answers(self, statements: Sequence[Statement]) -> list[Answer]:
         """As `together`, with nothing loaded yet."""
         asked = list(map(self._dumped, statements))
-        self._pgconn.enter_pipeline_mode()
+        self._check_that_it_stands_between_exchanges()
         try:
+            self._pgconn.enter_pipeline_mode()
             sent = [
                 self._sent_prepared(each) or self._send(each, *self._prepared(each.query)) for each in asked
             ]
@@ -197,6 +199,15 @@ class Exchange:
         if self._register._to_flush:  # noqa: SLF001 - as cursors do: the register is full
             self._connection.wait(self._register.maintain_gen(self._connection))
         return [Answer(self, answer) for (answer,) in answers]
+
+    def _check_that_it_stands_between_exchanges(self) -> None:
+        """See that the next answer is of the next statement: an exchange may have been given up half-way.
+
+        Raises:
+            psycopg.OperationalError: it was.
+        """
+        if self._pgconn.pipeline_status:
+            raise psycopg.OperationalError("an exchange before was given up: this connection is of no use")
 
     def _dumped(self, statement: Statement) -> _Asked:
         text, values = statement

@@ -63,7 +63,8 @@ _FAULTS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Faul
         Fault.REFUSED,
     ),
     # Refused logins, too many connections, server shutting down, broken sockets.
-    ((psycopg.OperationalError, psycopg.InterfaceError), Fault.LOST),
+    # And a pool whose connections ended as fast as they were opened (`hangups`).
+    ((psycopg.OperationalError, psycopg.InterfaceError, exc.InvalidRequestError), Fault.LOST),
 )
 
 

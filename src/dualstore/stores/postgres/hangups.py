@@ -15,6 +15,7 @@ from sqlalchemy import event, exc
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from dualstore.stores.postgres import sockets
+from dualstore.stores.postgres.wire import deliver_notifications
 
 _LOOK = "dualstore.something_to_read"
 
@@ -42,6 +43,7 @@ def _is_alive(connection: psycopg.Connection[Any], something_to_read: sockets.Wa
     try:
         while something_to_read(0):
             connection.pgconn.consume_input()
+            deliver_notifications(connection.pgconn)
     except psycopg.OperationalError:
         return False
     return True

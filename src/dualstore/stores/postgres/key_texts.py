@@ -4,14 +4,15 @@ from collections.abc import Iterable
 
 from dualstore.mapping import Mapped, MappedColumn, TableMapping, escape, quoted
 
-# Equal keys have one text, whoever wrote them: 1.0 is 1, and `bytea_output` says nothing.
-_TEXT = {"S": "{}::text", "N": "trim_scale({})::text", "B": "'\\x' || encode({}, 'hex')"}
+# Equal keys have one text, whoever wrote them: 1.0 is 1, and `bytea_output` says nothing. Triggers run in
+# anybody's session: backslashes stand in E'...', which `standard_conforming_strings` changes nothing of.
+_TEXT = {"S": "{}::text", "N": "trim_scale({})::text", "B": "E'\\\\x' || encode({}, 'hex')"}
 
 # `escape` of mapping.text undone on the hexadecimal digits: pairs are told apart from left to right.
 _PAYLOAD = {
     "S": (
         "CASE WHEN position(chr(1) IN {0}) = 0 THEN convert_to({0}, 'UTF8') ELSE decode(replace(replace("
-        "regexp_replace(encode(convert_to({0}, 'UTF8'), 'hex'), '(..)', '\\1 ', 'g'), "
+        "regexp_replace(encode(convert_to({0}, 'UTF8'), 'hex'), '(..)', E'\\\\1 ', 'g'), "
         "'01 01 ', '00 '), '01 02 ', '01 '), 'hex') END"
     ),
     "N": "convert_to(trim_scale({0})::text, 'UTF8')",

@@ -225,7 +225,8 @@ class Sessions:
             self._put_back(borrowed, connection)
 
     def _put_back(self, borrowed: PoolProxiedConnection, connection: psycopg.Connection[Any]) -> None:
-        if connection.pgconn.transaction_status in _BETWEEN_STATEMENTS:
+        pgconn = connection.pgconn
+        if pgconn.transaction_status in _BETWEEN_STATEMENTS and not pgconn.pipeline_status:
             with contextlib.suppress(psycopg.Error):
                 _leave_transaction(connection)
                 borrowed.close()

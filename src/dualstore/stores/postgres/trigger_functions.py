@@ -107,8 +107,9 @@ def function_named(mapping: TableMapping, purpose: str) -> str:
 
 
 def literal(text: str) -> str:
-    """A text as SQL."""
-    return "'" + text.replace("'", "''") + "'"
+    """A text as SQL, whatever `standard_conforming_strings` is."""
+    quoted_text = "'" + text.replace("'", "''").replace("\\", "\\\\") + "'"
+    return f"E{quoted_text}" if "\\" in text else quoted_text
 
 
 def _stamp(mapping: TableMapping) -> str:

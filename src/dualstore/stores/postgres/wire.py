@@ -46,9 +46,7 @@ class Wire:
             if self._readable(0):  # a server that answers meanwhile may wait for us to read
                 pgconn.consume_input()
         results = self._read()
-        while notification := pgconn.notifies():
-            if pgconn.notify_handler:
-                pgconn.notify_handler(notification)
+        deliver_notifications(pgconn)
         return results
 
     def _read(self) -> list[Any]:
@@ -72,6 +70,13 @@ class Wire:
             if result.status in _ENDS_EARLY:
                 return results
             results.append(result)
+
+
+def deliver_notifications(pgconn: Any) -> None:
+    """Hand what has been notified meanwhile to psycopg, which keeps it for the application."""
+    while notification := pgconn.notifies():
+        if pgconn.notify_handler:
+            pgconn.notify_handler(notification)
 
 
 def _wait(ready: Callable[[float | None], object]) -> None:
