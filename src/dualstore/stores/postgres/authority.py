@@ -203,7 +203,7 @@ class _Attempts:
         (target,) = self._targets
         lock = self._sessions.lock(lock_key(target.table, target.key), writer="authority")
         try:
-            return single.response(session.under_lock(lock, single.statement(stamp)))
+            return single.response(session.under_lock(lock, single.statement(stamp), single.expect))
         except CAUGHT as error:
             self._doubt_if_lost(error, [stamp], single.repeated)
             raise

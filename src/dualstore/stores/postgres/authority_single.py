@@ -9,6 +9,7 @@ or update has no SQL. What is answered the evaluator says, of the row that was f
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -70,6 +71,12 @@ class SingleWrite:
     statements: AuthorityStatements
     statement: _Making
 
+    def expect(self) -> None:
+        """Make the answer that most writes have, while PostgreSQL is at it."""
+        tells_nothing_else = self.operation.return_values == "NONE"
+        if tells_nothing_else and asks_for_capacity(self.operation.request) and self._may_cost_no_more:
+            self._of_nothing  # noqa: B018 - is kept
+
     def response(self, answer: Answer) -> Response | None:
         """What was answered, or None where the write must be made in another way: it has done nothing.
 
@@ -97,7 +104,7 @@ class SingleWrite:
             if not asks_for_capacity(operation.request):
                 return {}
             if self._costs_no_more_for(row):
-                return semantics.answered(operation, shape, None)
+                return self._of_nothing
         try:
             return semantics.answered(operation, shape, self._old(row))
         except RequestRejected:
@@ -109,11 +116,21 @@ class SingleWrite:
         Most items are small: then the row need not be made an item of.
         """
         operation, mapping = self.operation, self.statements.mapping
-        if row is None or isinstance(operation, UpdateItem) or mapping.shape.indexes:
-            return False  # what an index consumes depends on what it held
+        if row is None or not self._may_cost_no_more:
+            return False
         most = most_bytes(mapping, row.sizes_bytes(self._columns))
         new = operation.stored.size_bytes if isinstance(operation, PutItem) else 0
         return most is not None and write_units_of(most) <= write_units_of(new)
+
+    @property
+    def _may_cost_no_more(self) -> bool:
+        # What an index consumes depends on what it held.
+        return not (isinstance(self.operation, UpdateItem) or self.statements.mapping.shape.indexes)
+
+    @cached_property
+    def _of_nothing(self) -> Response:
+        """The answer where nothing was there."""
+        return semantics.answered(self.operation, self.statements.mapping.shape, None)
 
     def _old(self, row: Answer | None) -> Item | None:
         if row is None:

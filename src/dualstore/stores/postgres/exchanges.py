@@ -6,7 +6,7 @@ register of prepared statements is shared with the cursors that an application u
 psycopg takes all statements off the server after a rollback, and says so there only.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Any, NamedTuple, TypeAlias
@@ -172,8 +172,15 @@ class Exchange:
         """
         return [answer.rows for answer in self.answers(statements)]
 
-    def answers(self, statements: Sequence[Statement]) -> list[Answer]:
-        """As `together`, with nothing loaded yet."""
+    def answers(
+        self, statements: Sequence[Statement], meanwhile: Callable[[], object] | None = None
+    ) -> list[Answer]:
+        """As `together`, with nothing loaded yet.
+
+        Args:
+            statements: what to run.
+            meanwhile: work to be done while PostgreSQL is at it; it must not fail.
+        """
         asked = list(map(self._dumped, statements))
         self._check_that_it_stands_between_exchanges()
         try:
@@ -182,6 +189,8 @@ class Exchange:
                 self._sent_prepared(each) or self._send(each, *self._prepared(each.query)) for each in asked
             ]
             self._pgconn.pipeline_sync()
+            if meanwhile is not None:
+                meanwhile()
             results = self._wire.results()
         finally:
             if self._pgconn.status != ConnStatus.BAD:

@@ -81,16 +81,23 @@ class Session:
             return [self._exchange.rows(statements[0])]
         return self._exchange.together(statements)
 
-    def under_lock(self, lock: Statement, statement: Statement) -> Answer:
+    def under_lock(
+        self, lock: Statement, statement: Statement, meanwhile: Callable[[], object] | None = None
+    ) -> Answer:
         """Take one key's lock, then run a statement, in one transaction and one round trip.
 
         The statements of one pipeline are a transaction without BEGIN and COMMIT (PostgreSQL, "Pipeline
         Mode"), each with a snapshot of its own at READ COMMITTED; sending both takes 60 of 450 µs. Where the
         database begins transactions otherwise the lock is refused, and both are sent from then on.
+
+        Args:
+            lock: from `Sessions.lock`.
+            statement: what to run under it.
+            meanwhile: see `Exchange.answers`.
         """
         if self._sessions.begins_read_committed:
             try:
-                return self._exchange.answers((lock, statement))[1]
+                return self._exchange.answers((lock, statement), meanwhile)[1]
             except psycopg.errors.ActiveSqlTransaction:  # of dualstore.lock_key: nothing has been done
                 self._sessions.begins_read_committed = False
         return self._exchange.answers((BEGIN, lock, statement, COMMIT))[2]
