@@ -10,7 +10,7 @@ import sqlalchemy
 from dualstore import schema
 from dualstore.stores.memory.streams import MemoryCheckpoints
 from dualstore.stores.postgres_streams import PostgresCheckpoints
-from dualstore.stores.streams import Checkpoints, RogueSeen, Shard, ShardLease
+from dualstore.stores.streams import NO_SHARD, Checkpoints, RogueSeen, Shard, ShardLease
 
 TABLE, ARN = "items-prod", "arn:aws:dynamodb:test:0:table/items-prod/stream/1"
 LONG, SHORT = timedelta(minutes=5), timedelta()
@@ -60,6 +60,18 @@ def test_registering_again_changes_nothing(checkpoints):
     assert checkpoints.advance(first, "7", {}, caught_up_at=checkpoints.now()) is not None
     checkpoints.register(TABLE, ARN, [Shard("a"), Shard("b", "a")])
     assert [(row.shard_id, row.sequence) for row in checkpoints.rows(TABLE)] == [("a", "7"), ("b", None)]
+
+
+def test_a_stream_that_lists_no_shard_is_noted_once_and_followed_by_nobody(checkpoints):
+    checkpoints.note_unlisted(TABLE, ARN)
+    checkpoints.note_unlisted(TABLE, ARN)
+    assert [(row.stream_arn, row.shard_id, row.open) for row in checkpoints.rows(TABLE)] == [
+        (ARN, NO_SHARD, False)
+    ]
+    assert lease(checkpoints) == []
+    assert not checkpoints.drained_since(TABLE, checkpoints.now() - SECOND)
+    checkpoints.register(TABLE, ARN, [Shard("a")])
+    assert names(lease(checkpoints)) == {"a"}
 
 
 def test_tables_and_streams_are_kept_apart(checkpoints):

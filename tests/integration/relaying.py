@@ -58,13 +58,18 @@ class Relaying:
         self.streams = DynamoStreams(self.clients)
         self.suspected: list[str] = []
 
+    def _suspect(self, _: str, kind: str, *, once: bool) -> bool:
+        noted = not once or kind not in self.suspected
+        self.suspected += [kind] * noted
+        return noted
+
     def relay(self, *, holder: str = "first") -> Relay:
         carrier = Carrier(
             dynamodb=DynamoStore(reads=self.clients.reads, writes=self.clients.writes),
             postgres=self.postgres,
             outbox=self.outbox,
             view=lambda _: View(record=self.record, read_until=0, write_until=float("inf")),
-            suspect=lambda _, name: self.suspected.append(name),
+            suspect=self._suspect,
             telemetry=self.telemetry,
         )
         return Relay(

@@ -203,6 +203,18 @@ def test_a_planted_fault_is_found_with_its_fix_and_is_gone_when_it_is_mended(
     assert not any(says in each.says for each in clinic.found(check))
 
 
+def test_another_table_of_the_name_is_told_of_where_the_model_names_no_schema(clinic: Clinic) -> None:
+    plant = planted(
+        "CREATE SCHEMA tenant; CREATE TABLE tenant.{t} (n int)", "DROP TABLE tenant.{t}; DROP SCHEMA tenant"
+    )
+    with plant(clinic):
+        well, told = clinic.found("sql-tables")
+    assert (well.verdict, told.verdict) == (Verdict.OK, Verdict.ADVICE)
+    assert "is in public" in told.says
+    assert "another of the name in tenant:" in told.says
+    assert "__table_args__ = {'schema': 'public'}" in told.fix
+
+
 @pytest.mark.parametrize(
     "check",
     [

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ import sqlalchemy as sa
 from dualstore import DualStore, Stage
 from dualstore.flags import StaticFlags
 from dualstore.rollout import EventKind, Outcome, Plan, Tools, carrying_out, parse_plan, rehearse, run
+from dualstore.rollout.actions.data import ended_doubt
+from dualstore.rollout.registry import StepRefused
 from dualstore.rollout.rolling_back import rollback_one_step
 from dualstore.rollout.runner import Ended
 from dualstore.store import MigratedTable
@@ -147,6 +150,21 @@ def test_a_flip_compares_what_comes_into_doubt_and_is_refused_while_both_sides_d
     rehearsed = rehearse(flipping.plan, flipping.tools)
     assert (rehearsed.step, flipping.table.stage) == ("flip_authority", Stage.LIVE)
     assert rehearsed.forward is not None
+
+
+def test_a_flip_is_refused_while_something_comes_into_doubt_during_each_comparison(
+    flipping: Flipping,
+) -> None:
+    def doubt() -> None:
+        flipping.table.suspect(GAP)
+
+    doubt()
+    flipping.compares = doubt
+    with flipping.carried_out() as context:
+        step = replace(flipping.plan.steps[-1], patience=timedelta(seconds=1))
+        with pytest.raises(StepRefused, match="came into doubt meanwhile each time"):
+            ended_doubt(step, context, step.tables[0])
+    assert any(AGAIN in words for words in flipping.said)
 
 
 def test_a_flip_that_was_undone_behind_the_plan_is_not_done_again_before_it_is_approved_anew(

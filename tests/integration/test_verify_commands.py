@@ -2,15 +2,21 @@
 
 import json
 import os
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dualstore.backfill.sources import ExportSource
 from dualstore.flags import Requested
+from dualstore.replication.suspects import UNMIRRORED
 from dualstore.stages import Stage
 from dualstore.store import MigratedTable
+from dualstore.store.proving import ProofOrder
+from dualstore.stores.postgres_runs import Run
+from dualstore.verify import BulkVerify
 from exports import full_export
 from integration.commands import CommandLine
 from integration.deployment import Deployment, bring_to
@@ -18,6 +24,7 @@ from integration.test_flip import ask, prepare
 from integration.writing import NAME, item_of
 
 ITEMS = 30
+GAP = "stream gap planted"
 
 
 @pytest.mark.skipif(
@@ -87,6 +94,76 @@ def test_after_the_move_an_export_tells_what_dynamodb_held(deployment: Deploymen
     assert damaged.exit_code == 1, damaged.output
     assert f"{len(items) - 2} equal, 2 different" in damaged.output
     assert (repairing.exit_code, twofold.exit_code) == (2, 2)
+
+
+def test_a_table_that_came_into_doubt_meanwhile_is_not_said_to_be_proven(
+    deployment: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, row = deployment.table()
+    with deployment.store() as store:
+        store.bind(model, row, name=NAME)
+        table = bring_to(store, NAME, Requested(stage=Stage.DUALWRITE))
+        for n in range(ITEMS):
+            deployment.dynamodb.put_item(TableName=table.physical, Item=item_of(n, n))
+        assert table.backfill(segments=1, workers=1).succeeded
+        line = CommandLine(deployment, table.physical, tmp_path)
+        meanwhile = [lambda: table.suspect(GAP), lambda: table.backfill(segments=1, workers=1)]
+        compare = BulkVerify._compare_rows
+
+        def compare_and_come_into_doubt(self: BulkVerify, run: Run) -> Any:
+            if meanwhile:
+                meanwhile.pop(0)()
+            return compare(self, run)
+
+        monkeypatch.setattr(BulkVerify, "_compare_rows", compare_and_come_into_doubt)
+        report = tmp_path / "doubtful.json"
+        suspect = line("verify", "--report", str(report))
+        disturbed = line("verify")
+        proven = line("verify")
+        store.unbind(model)
+
+    for each in (suspect, disturbed):
+        assert f"{ITEMS} equal, 0 different" in each.output
+        assert each.exit_code == 1, each.output
+        assert f"run `dualstore verify {table.served.logical}` again" in each.output
+    assert f"still suspect: {GAP} (generation" in suspect.output
+    assert "the history was copied anew meanwhile" in disturbed.output
+    told = json.loads(report.read_text())
+    assert (told["passed"], len(told["suspects"]), told["disturbed"]) == (False, 1, False)
+    assert proven.exit_code == 0, proven.output
+    assert "suspect" not in proven.output
+
+
+@pytest.mark.parametrize("kind", [GAP, UNMIRRORED])
+def test_a_comparison_with_the_past_is_gone_on_with_whatever_became_suspect(
+    deployment: Deployment, tmp_path: Path, kind: str
+) -> None:
+    """It clears nothing, and what it says is of the past."""
+    with prepare(deployment) as (store, table, model):
+        for n in range(ITEMS):
+            model("q", n, name=str(n)).save()
+        items = deployment.dynamodb.scan(TableName=table.physical, ConsistentRead=True)["Items"]
+        at = (datetime.now(UTC) + timedelta(minutes=10)).replace(microsecond=0)
+        place = full_export(table.physical, [items[::2], items[1::2]], at=at).write(tmp_path)
+        ask(table, store, Stage.LIVE)
+        export = ExportSource([place], shape=table.served.shape, s3=deployment.dynamodb)
+        order = ProofOrder(source=export, against=export.taken_at, workers=1)
+
+        def die(_: object) -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            table.prove(replace(order, progress=die))
+        run = table.copying.runs.latest("verify", table.physical)
+        table.suspect(kind)
+        suspects = table.status().record.suspects
+        found = table.prove(order)
+        assert table.status().record.suspects == suspects
+
+    assert run is not None
+    assert found.run_id == run.id
+    assert (found.difference_count, found.equal, found.proven) == (0, len(items), True)
+    assert not found.suspects
 
 
 def importable(table: MigratedTable, deployment: Deployment, folder: Path) -> None:

@@ -103,7 +103,8 @@ def test_a_copy_that_began_within_a_verification_takes_its_proof(table: Migrated
     found = table.verify(segments=1, workers=1, progress=copy_again)
 
     assert copies[0].succeeded
-    assert found.proven
+    assert (found.all_equal, found.disturbed, found.proven) == (True, True, False)
+    assert not found.passes(0.5)
     assert not table.status().record.verified
 
 
@@ -159,7 +160,9 @@ def test_what_becomes_suspect_again_within_a_verification_stays_suspect(
             table.suspect(kind)
             later.append(table.status().record.suspects)
 
-    assert table.verify(segments=1, workers=1, progress=meanwhile).proven
+    found = table.verify(segments=1, workers=1, progress=meanwhile)
+    assert (found.all_equal, [found.suspects], found.proven) == (True, later, False)
+    assert not found.passes(0.5)
     record = table.status().record
     assert (record.verified, [record.suspects]) == (False, later)
     assert table.verify(segments=1, workers=1).proven
@@ -181,7 +184,7 @@ def test_what_becomes_suspect_once_the_record_was_read_stays_suspect(
         return record
 
     monkeypatch.setattr(MigratedTable, "_record", read_and_leave)
-    assert table.verify(segments=1, workers=1).proven
+    assert table.verify(segments=1, workers=1).all_equal
     record = table.status().record
     assert (record.verified, len(record.suspects)) == (False, 1)
 
@@ -192,6 +195,35 @@ def test_a_suspicion_of_the_version_before_is_cleared_as_well(table: MigratedTab
     assert table.verify(segments=1, workers=1).proven
     record = table.status().record
     assert (record.verified, record.suspects) == (True, frozenset())
+
+
+@pytest.mark.parametrize("kind", [GAP, UNMIRRORED])
+def test_what_the_version_before_notes_again_meanwhile_stays_suspect(table: MigratedTable, kind: str) -> None:
+    """It gives the next one the same name, which tells nothing of when it arose."""
+    table.backfill(segments=1, workers=1)
+
+    def note(*_: object) -> None:
+        table._decide(lambda record: {"suspects": record.suspects | {kind}, "verified": False})
+
+    note()
+    found = table.verify(segments=1, workers=1, progress=note)
+    assert (found.all_equal, found.suspects) == (True, {kind})
+    record = table.status().record
+    assert (record.verified, record.suspects) == (False, {kind})
+    assert table.verify(segments=1, workers=1).proven
+    record = table.status().record
+    assert (record.verified, record.suspects) == (True, frozenset())
+
+
+def test_what_differs_leaves_what_was_suspect_and_says_so(
+    table: MigratedTable, deployment: Deployment
+) -> None:
+    table.backfill(segments=1, workers=1)
+    table.suspect(GAP)
+    deployment.dynamodb.put_item(TableName=table.physical, Item=item(ITEMS))  # past dualstore
+    found = table.verify(segments=1, workers=1)
+    assert found.suspects == table.status().record.suspects
+    assert not found.passes(0.5)
 
 
 class Killed(Exception):  # noqa: N818 - no error: the end of a process

@@ -147,7 +147,7 @@ class Member:
             postgres=self.mirror,
             outbox=self.mirroring.outbox,
             view=self.agent.view,
-            suspect=lambda _, name: self.table.suspect(name),
+            suspect=lambda _, kind, *, once: self.table.suspect(kind, once=once),
             telemetry=UNTOLD,
             clock=self.clock,
         )

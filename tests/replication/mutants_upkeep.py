@@ -168,7 +168,7 @@ UPKEEP: tuple[Mutant, ...] = (
         "4",
         "a gap in the stream makes the table suspect",
         "cut_stream",
-        ((Carrier, "gap", lambda *_: None),),
+        ((Carrier, "gap", lambda *_, **__: None),),
     ),
     Mutant(
         "4",

@@ -176,7 +176,7 @@ def _verify(store: DualStore, table: MigratedTable, clients: SourceClients, opti
     )
     for line in _further(name, found, order):
         click.echo(line)
-    for line in _left_alone(table, found):
+    for line in (*_left_alone(table, found), *_in_doubt(name, found)):
         click.echo(line)
     if options["dry_run"]:
         _tell_repairs(table, found)
@@ -293,6 +293,20 @@ def _left_alone(table: MigratedTable, found: Verification) -> Iterator[str]:
         yield (
             f"{table.served.logical}: {count:,} row(s) are {finding}, which --repair leaves as they are: "
             "PostgreSQL decides, and nothing tells what else they should hold; write the items again"
+        )
+
+
+def _in_doubt(name: str, found: Verification) -> Iterator[str]:
+    """Why both sides are not proven equal, whatever was compared, and what to do."""
+    if found.suspects:
+        yield (
+            f"{name}: still suspect: {', '.join(sorted(found.suspects))}. A verification clears what was so "
+            f"when it began, where it knows every key to be equal: run `dualstore verify {name}` again"
+        )
+    if found.disturbed:
+        yield (
+            f"{name}: nothing is proven: the history was copied anew meanwhile, or writes passed PostgreSQL "
+            f"by. Once every write is mirrored and the copy has ended, run `dualstore verify {name}` again"
         )
 
 

@@ -145,11 +145,13 @@ class Index:
     def entry_of(self, item: Item, table_keys: KeySchema) -> Item | None:
         """What it holds of an item, which may be the item itself; None where a part of its key is missing.
 
+        One of another type is no key either: others may have written it by SQL.
+
         Args:
             item: an item of the table.
             table_keys: the key of the table.
         """
-        if any(name not in item for name in self.keys.names):
+        if any(attribute.type not in item.get(attribute.name, ()) for attribute in self.keys.attributes):
             return None
         held = self.held_attributes(table_keys)
         return item if held is None else {name: value for name, value in item.items() if name in held}

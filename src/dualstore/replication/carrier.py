@@ -102,6 +102,23 @@ class _Noticed:
     echoes: set[str] = field(default_factory=set)
 
 
+class Suspecting(Protocol):
+    """Makes a table suspect."""
+
+    def __call__(self, table: str, kind: str, *, once: bool) -> bool:
+        """Make it suspect, durably.
+
+        Args:
+            table: its physical name.
+            kind: of what has happened.
+            once: nothing is to be done where that kind is among the suspects; else it is noted anew.
+
+        Returns:
+            Whether it was noted.
+        """
+        ...
+
+
 class Carrier:
     """Deals with records of streams.
 
@@ -111,7 +128,7 @@ class Carrier:
         outbox: takes keys while PostgreSQL is the authority; None where it never is.
         view: what this process may act on for a table, by its physical name. Must not wait while writes
             pause: a move of the authority waits for the relay.
-        suspect: makes a table suspect, durably, under a name; harmless where it is already.
+        suspect: makes a table suspect.
         telemetry: told what becomes of records.
         retries: how often to try.
         clock: that of grants.
@@ -124,7 +141,7 @@ class Carrier:
         postgres: MirrorAuthority,
         outbox: Outbox | None,
         view: Callable[[str], Viewed],
-        suspect: Callable[[str, str], None],
+        suspect: Suspecting,
         telemetry: Telemetry,
         retries: RetryTimes | None = None,
         clock: Clock = SYSTEM_CLOCK,
@@ -164,17 +181,19 @@ class Carrier:
                 return Carried(done, carried.failure, rogues)
         return Carried(done, None, rogues)
 
-    def gap(self, table: ServedTable, place: str, reason: Gap) -> None:
+    def gap(self, table: ServedTable, place: str, reason: Gap, *, once: bool = False) -> None:
         """Some records may be lost: nothing but a verification can say what they were.
 
         Args:
             table: the table.
             place: where; the same place is the same kind of suspect, of which the latest find stands.
             reason: what is wrong there.
+            once: nothing else can happen at this place: it is not noted anew while it is suspect.
         """
         hashed = hashlib.blake2b(f"{table.physical}\0{place}".encode(), digest_size=8).hexdigest()
         name = f"{GAP} {hashed}"
-        self._suspect(table.physical, name)
+        if not self._suspect(table.physical, name, once=once):
+            return
         self._telemetry.record(StreamGap(table.logical, reason))
         logger.error(
             "Changes of %s may be missing from what was read of its stream (%s, %s): the table is suspect "

@@ -214,14 +214,23 @@ class Relay:
         if stream is not None:
             seen = reshaping(rows, stream)
             for place, reason in seen.gaps.items():
-                self._carrier.gap(table, f"{stream.arn} {place}", reason)
-            if seen.begins and _processes(self._carrier.decided(physical)):
-                self._carrier.gap(table, stream.arn, Gap.BEGAN_LATE)
+                # Until a stream is on, or has shards, what is written may not go into it: that comes anew.
+                once = reason is not Gap.REPLACED or (stream.enabling and not stream.shards)
+                self._carrier.gap(table, f"{stream.arn} {place}", reason, once=once)
+            if seen.begins:
+                self._began_late(table, stream, _processes(self._carrier.decided(physical)))
+            if stream.arn in seen.gaps and not stream.shards and not stream.enabling:
+                self._checkpoints.note_unlisted(physical, stream.arn)
             for arn, shard_id in seen.lost:
                 self._checkpoints.write_off(physical, arn, [shard_id])
             self._checkpoints.register(physical, stream.arn, seen.added)
         followed.stream, followed.described_at = stream, self._clock.now()
         return stream
+
+    def _began_late(self, table: ServedTable, stream: Stream, processes: Iterable[str]) -> None:
+        """Note that processes may have written before the stream told; once, whichever relays see it."""
+        for name in sorted(processes):
+            self._carrier.gap(table, f"{stream.arn} {name}", Gap.BEGAN_LATE, once=True)
 
     def _attend_to_suspects(self, table: ServedTable, followed: _Followed, stream: Stream) -> None:
         """Clear those that died before everything was dealt with that they can have written."""
@@ -231,7 +240,7 @@ class Relay:
         if news := present - followed.suspects.keys():
             now = self._checkpoints.now()
             if now - stream.created_at < _YOUNG:
-                self._carrier.gap(table, stream.arn, Gap.BEGAN_LATE)
+                self._began_late(table, stream, news)
             followed.suspects |= dict.fromkeys(news, now)
         if not _deals_with_every_key(record):
             return

@@ -33,8 +33,13 @@ def renewed(suspects: AbstractSet[str], kind: str, generation: int) -> frozenset
         kind: what has happened.
         generation: of the record that is to say so.
     """
-    others = {name for name in suspects if _NUMBERED.sub("", name) != kind}
+    others = {name for name in suspects if _kind_of(name) != kind}
     return frozenset({*others, f"{kind} (generation {generation})"})
+
+
+def is_noted(suspects: AbstractSet[str], kind: str) -> bool:
+    """Whether an occurrence of a kind is among the suspects."""
+    return kind in map(_kind_of, suspects)
 
 
 def is_gap(suspect: str) -> bool:
@@ -55,3 +60,7 @@ def is_for_verification(suspect: str) -> bool:
 def is_numbered(suspect: str) -> bool:
     """Whether the name stands for one occurrence. Those of the version before stood for any of their kind."""
     return _NUMBERED.search(suspect) is not None
+
+
+def _kind_of(suspect: str) -> str:
+    return _NUMBERED.sub("", suspect)

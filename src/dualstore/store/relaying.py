@@ -149,7 +149,7 @@ def relay_of(replication: Replication) -> Relay:
             postgres=replication.postgres,
             outbox=replication.mirroring.outbox,
             view=replication.agent.view,
-            suspect=lambda name, suspect: tables[name].suspect(suspect),
+            suspect=lambda name, kind, *, once: tables[name].suspect(kind, once=once),
             telemetry=replication.telemetry,
         ),
         clear_suspects=lambda name, suspects: tables[name].clear(suspects),

@@ -30,7 +30,13 @@ from dualstore.replication.mirroring import Mirroring
 from dualstore.replication.repair import Repair, Repaired
 from dualstore.replication.served import ServedTable
 from dualstore.replication.stopping import Stopping, bring_over, release_reads, stop_reads
-from dualstore.replication.suspects import is_for_verification, is_numbered, is_unmirrored, renewed
+from dualstore.replication.suspects import (
+    is_for_verification,
+    is_noted,
+    is_numbered,
+    is_unmirrored,
+    renewed,
+)
 from dualstore.replication.views import View
 from dualstore.stages import Dials, Side, Stage
 from dualstore.store.control_copy import ControlCopy
@@ -61,6 +67,7 @@ _BEATEN_LATELY_SECONDS = 15.0
 # A refusal may be of an earlier request: a flag that was just set takes this long to be seen.
 _REFUSAL_STANDS_SECONDS = 1.5
 _WRITERS_PATIENCE = timedelta(seconds=60)
+_UNKNOWN_GENERATION = -1  # of a run that the version before began
 
 
 class MigratedTable:
@@ -468,6 +475,8 @@ class MigratedTable:
     def prove(self, order: ProofOrder) -> Verification:
         """Compare what an order asks for; where that proves both sides equal, earlier suspicions end.
 
+        What came into doubt meanwhile is told with the result, which then proves nothing.
+
         Args:
             order: which keys to compare, and from where.
 
@@ -480,11 +489,16 @@ class MigratedTable:
         record = self._record()
         if order.proves_the_present:
             self._outlast_unmirrored_writers(record)
-        verification = self._proving(record, repair=order.repair).run(order)
-        if order.proves_the_present and verification.proven:
-            # A comparison that was gone on with has proved what was true when it began.
-            self._declare_proven(verification, lambda now: _seen_before(now, verification.context))
-        return verification
+        clears = order.proves_the_present
+        verification = self._proving(record, repair=order.repair, clears=clears).run(order)
+        if not clears:
+            return verification
+        if not verification.proven:
+            return replace(verification, suspects=self.view.record.suspects)
+        # A comparison that was gone on with has proved what was true when it began.
+        now = self._declare_proven(verification, lambda now: _seen_before(now, verification.context))
+        disturbed = verification.context["loaded"] and not (now.verified or now.suspects)
+        return replace(verification, suspects=now.suspects, disturbed=disturbed)
 
     def _outlast_unmirrored_writers(self, record: ControlRecord) -> None:
         """After this, all that was written at `complete`, and reaches DynamoDB by no other way, can be seen.
@@ -502,13 +516,18 @@ class MigratedTable:
 
     def _declare_proven(
         self, verification: Verification, before: Callable[[ControlRecord], ControlRecord]
-    ) -> None:
-        """Note that both sides were found equal; a copy that began meanwhile may have changed that since."""
+    ) -> ControlRecord:
+        """Note that both sides were found equal; a copy that began meanwhile may have changed that since.
+
+        Returns:
+            The record after that.
+        """
         runs = PostgresRuns(self._engine)
         mine, copied = runs.find(verification.run_id), runs.latest(BACKFILL, self.physical)
         undisturbed = copied is None or (mine is not None and _began_before(copied, mine))
-        self._decide(lambda record: _proven(record, before(record), undisturbed=undisturbed))
+        decided = self._decide(lambda record: _proven(record, before(record), undisturbed=undisturbed))
         self._discrepancies.mark_all_repaired(self.physical, before=verification.started)
+        return decided
 
     def proving(self, *, repair: bool = False) -> Proving:
         """What compares both sides of the table.
@@ -518,7 +537,7 @@ class MigratedTable:
         """
         return self._proving(self._record(), repair=repair)
 
-    def _proving(self, record: ControlRecord, *, repair: bool) -> Proving:
+    def _proving(self, record: ControlRecord, *, repair: bool, clears: bool = False) -> Proving:
         judging: dict[str, Any] = {
             "shape": self.served.shape,
             "dynamodb": self._mirroring.authority,
@@ -544,8 +563,9 @@ class MigratedTable:
                 "suspects": sorted(record.suspects),
                 "loaded": record.loaded,
                 "mirrored_since": record.mirrored_since,
+                "generation": record.generation,
             },
-            goes_on=partial(_still_proves, record),
+            goes_on=partial(_still_proves, record, clears=clears),
         )
 
     @property
@@ -593,18 +613,28 @@ class MigratedTable:
         if record.streamed is not streamed and record.phase is Phase.OPEN:  # a move goes by the generation
             self._decide(lambda _: {"streamed": streamed})
 
-    def suspect(self, kind: str) -> None:
+    def suspect(self, kind: str, *, once: bool = False) -> bool:
         """Make the table suspect, until a verification, or whoever knows better, clears it.
 
         Args:
             kind: of what has happened; the record tells each time from the one before (see `suspects`).
+            once: nothing is noted where that kind is among the suspects.
+
+        Returns:
+            Whether it was noted.
         """
+        noted = True
 
         def change(record: ControlRecord) -> Mapping[str, object]:
+            nonlocal noted
+            noted = not (once and is_noted(record.suspects, kind))
+            if not noted:
+                return {}
             suspects = renewed(record.suspects, kind, record.generation + 1)
             return {"suspects": suspects, "verified": False}
 
         self._decide(change)
+        return noted
 
     def clear(self, suspects: frozenset[str]) -> None:
         """Take names out of the table's suspects."""
@@ -636,9 +666,9 @@ class MigratedTable:
         """The control record that decides, read now."""
         return self._agent.decided(self.physical)
 
-    def _decide(self, change: Change) -> None:
-        """Change the control record, again where somebody else was faster."""
-        self._agent.decide(self.physical, change)
+    def _decide(self, change: Change) -> ControlRecord:
+        """Change the control record, again where somebody else was faster; as it is then."""
+        return self._agent.decide(self.physical, change)
 
     def _serving(self) -> list[ProcessEntry]:
         """The processes that serve the table.
@@ -667,27 +697,38 @@ def _seen_before(record: ControlRecord, context: Mapping[str, Any]) -> ControlRe
         suspects=frozenset(context["suspects"]),
         loaded=context["loaded"],
         mirrored_since=context["mirrored_since"],
+        generation=context.get("generation", _UNKNOWN_GENERATION),
     )
 
 
-def _still_proves(record: ControlRecord, context: Mapping[str, Any]) -> bool:
+def _still_proves(record: ControlRecord, context: Mapping[str, Any], *, clears: bool) -> bool:
     """Whether a verification that began in this context, gone on with, can prove what is asked for now.
 
-    What it has compared already it does not read again. So nothing that only a verification can clear may
-    have happened since, and nothing that writes passed by.
+    What it has compared already it does not read again. So nothing that writes passed by may have happened
+    since, and nothing that only a verification can clear, where it `clears` that.
     """
     if not context:
         return False
     before = _seen_before(record, context)
     if (record.loaded, record.mirrored_since) != (before.loaded, before.mirrored_since):
         return False
+    if not clears:
+        return True  # what it says holds as if it had never been interrupted
     asked = set(filter(is_for_verification, record.suspects))
     return asked <= before.suspects and all(map(is_numbered, asked))
 
 
 def _proven(record: ControlRecord, before: ControlRecord, *, undisturbed: bool) -> dict[str, object]:
-    """What a verification that began under the record `before` has proved: later suspicions are left."""
-    later = record.suspects - before.suspects
+    """What a verification that began under the record `before` has proved: later suspicions are left.
+
+    The version before gives the next of a kind the same name. So one without a number is cleared only where
+    the record has not been changed at all since.
+    """
+    untouched = record.generation == before.generation
+    cleared = {
+        name for name in before.suspects if untouched or is_numbered(name) or not is_for_verification(name)
+    }
+    later = record.suspects - cleared
     holds = (
         undisturbed
         and before.loaded

@@ -71,6 +71,7 @@ class DynamoStreams:
         return Stream(
             arn=arn,
             enabled=description["StreamStatus"] in _ENABLED,
+            enabling=description["StreamStatus"] == "ENABLING",
             created_at=description["CreationRequestDateTime"],
             view_type=description["StreamViewType"],
             shards=tuple(shards.values()),

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
+from struct import unpack
 from typing import Any
 
 import sqlalchemy
@@ -113,8 +114,8 @@ class PostgresExpiry:
         expired = tuple(ExpiredRow(statements.key(key), revision, place) for *key, revision, _ in found)
         if len(found) < rows:
             return self._ended(table, place, expired)
-        *last, _, value = found[-1]
-        return ExpiredPage(expired, (place, value, *last))
+        *last, _, told = found[-1]
+        return ExpiredPage(expired, (place, statements.expiry(told), *last))
 
     def in_overflow(self, table: str, attribute: str, *, after: Cursor | None, rows: int) -> ExpiredPage:
         """Expired rows among the next rows of the table, by a value that is in the overflow.
@@ -244,6 +245,10 @@ class _Statements:
         columns = zip(self.mapping.key_columns, stored, strict=True)
         return {column.attribute: column.decode(value) for column, value in columns}
 
+    def expiry(self, told: str | bytes) -> Any:
+        """The column's value, as `by_column` answered it, for its cursor."""
+        return unpack(">d", told)[0] if isinstance(told, bytes) else told
+
     @cached_property
     def table(self) -> str:
         """The SQL table's name, quoted, with its schema."""
@@ -265,11 +270,15 @@ class _Statements:
         column = self.place.column
         assert column is not None  # noqa: S101 - the caller looked
         name = f"t.{quoted(column.name)}"
+        # How many digits the text of a float has is a setting, which anybody may have set.
+        cast, told = (
+            ("float8", "float8send({})") if column.cast in {"float4", "float8"} else (column.cast, "{}::text")
+        )
         condition = self.place.column_has_expired("$1::numeric", "$2::numeric")
         if after:
-            condition += f" AND ({name}, {self.keys}) > ($3::{column.cast}, {self._key_values(4)})"
+            condition += f" AND ({name}, {self.keys}) > ($3::{cast}, {self._key_values(4)})"
         return (
-            f"SELECT {self.keys}, t.{REVISION}, {name}::text FROM {self.table} t WHERE {condition} "
+            f"SELECT {self.keys}, t.{REVISION}, {told.format(name)} FROM {self.table} t WHERE {condition} "
             f"ORDER BY {name}, {self.keys} LIMIT {rows:d}"
         )
 

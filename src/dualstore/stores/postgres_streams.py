@@ -9,7 +9,7 @@ from psycopg.types.json import Jsonb
 from sqlalchemy import Engine
 
 from dualstore.stores.postgres_transaction import Cursor, transaction
-from dualstore.stores.streams import RETENTION, RogueSeen, Shard, ShardLease, ShardRow
+from dualstore.stores.streams import NO_SHARD, RETENTION, RogueSeen, Shard, ShardLease, ShardRow
 
 # One worker at a time takes shards of a table over; a statement of its own: the next sees what it did.
 _ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtextextended('dualstore relay ' || %(table)s, 0))"
@@ -125,6 +125,15 @@ class PostgresCheckpoints:
         with transaction(self._engine, f"Recording shards of the stream of {table}") as cursor:
             cursor.execute(_REGISTER, values)
             cursor.execute(_PRUNE, values)
+
+    def note_unlisted(self, table: str, stream_arn: str) -> None:
+        """Record that a stream was seen that lists no shard yet (see `Checkpoints.note_unlisted`)."""
+        with transaction(self._engine, f"Recording the stream of {table}") as cursor:
+            cursor.execute(
+                "INSERT INTO dualstore.stream_shards (table_name, stream_arn, shard_id, state)"
+                " VALUES (%s, %s, %s, 'done') ON CONFLICT DO NOTHING",
+                [table, stream_arn, NO_SHARD],
+            )
 
     def write_off(self, table: str, stream_arn: str, shard_ids: Sequence[str]) -> None:
         """Give shards up that nobody can read any more."""

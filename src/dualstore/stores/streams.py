@@ -16,6 +16,9 @@ from dualstore.items import STAMP, Item, Key
 RETENTION = timedelta(hours=24)
 """How long a record is kept; later it may be gone at any time."""
 
+NO_SHARD = "none listed"
+"""What stands for a stream in the place of a shard: it was seen when it listed none (`note_unlisted`)."""
+
 
 class PositionTrimmed(DualStoreError):  # noqa: N818 - named for what happened
     """The records that follow a position of a shard are gone, or some of them."""
@@ -93,6 +96,7 @@ class Stream:
         created_at: when it began.
         view_type: what its records hold, such as `NEW_AND_OLD_IMAGES`.
         shards: those that hold records, and those that may.
+        enabling: whether it is still being switched on: what is written meanwhile may not go into it.
     """
 
     arn: str
@@ -100,6 +104,7 @@ class Stream:
     created_at: datetime
     view_type: str
     shards: tuple[Shard, ...]
+    enabling: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +237,10 @@ class Checkpoints(Protocol):
 
         What is known to have been read of a parent is known of its child.
         """
+        ...
+
+    def note_unlisted(self, table: str, stream_arn: str) -> None:
+        """Record that a stream was seen that lists no shard yet: a row that nobody follows, `NO_SHARD`."""
         ...
 
     def write_off(self, table: str, stream_arn: str, shard_ids: Sequence[str]) -> None:

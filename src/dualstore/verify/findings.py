@@ -168,6 +168,10 @@ class Verification:
         started: when the verification began.
         finished: when it ended.
         context: what whoever started it wanted to find again, as it was then.
+        suspects: what makes the table suspect still, though all its items were compared as they are now: it
+            arose meanwhile, or the comparison did not prove both sides equal.
+        disturbed: whether the history was copied anew meanwhile, or writes passed PostgreSQL by, which may
+            have changed what was compared.
     """
 
     run_id: UUID
@@ -188,6 +192,8 @@ class Verification:
     started: datetime
     finished: datetime
     context: Mapping[str, Any] = field(default_factory=dict)
+    suspects: frozenset[str] = frozenset()
+    disturbed: bool = False
 
     @property
     def success_rate(self) -> float:
@@ -197,17 +203,31 @@ class Verification:
     def passes(self, threshold: float) -> bool:
         """Whether enough of the keys are equal: the success rate, once repairs count, reaches a threshold.
 
+        Never where they are in doubt all the same.
+
         Args:
             threshold: a share; with 1.0 every key has to be known to be equal.
         """
         if threshold >= 1.0:
             return self.proven
+        if self.in_doubt:
+            return False
         return not self._compared or (self.equal + self.repaired) / self._compared >= threshold
 
     @property
     def proven(self) -> bool:
-        """Whether every key is known to be equal now: no difference is left, and none was left unjudged."""
+        """Whether every key is known to be equal now: no difference is left, none unjudged, and no doubt."""
+        return self.all_equal and not self.in_doubt
+
+    @property
+    def all_equal(self) -> bool:
+        """Whether every key was found equal when it was looked at, whatever came into doubt meanwhile."""
         return self.difference_count == self.repaired and not (self.moving or self.undecided)
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether something happened after which only another verification can tell."""
+        return bool(self.suspects) or self.disturbed
 
     @property
     def _compared(self) -> int:

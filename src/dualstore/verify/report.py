@@ -78,6 +78,8 @@ def document(verification: Verification, inputs: Inputs) -> dict[str, Any]:
         "success_rate": verification.success_rate,
         "threshold": inputs.threshold,
         "bound_95": inputs.bound,
+        "suspects": sorted(verification.suspects),
+        "disturbed": verification.disturbed,
         "passed": verification.passes(inputs.threshold),
         "differences": [
             {
@@ -182,6 +184,7 @@ def _html(report: Mapping[str, Any]) -> str:
         "Upper bound of differing keys, 95 %": (
             "all keys were compared" if report["bound_95"] is None else f"{report['bound_95']:.4%}"
         ),
+        "In doubt": _doubts(report),
         "Signature": report["signature"],
     }
     counts = {name.replace("_", " "): f"{value:,}" for name, value in report["counts"].items()}
@@ -199,6 +202,14 @@ def _html(report: Mapping[str, Any]) -> str:
         differences=differences or '<tr><td colspan="4">none',
         embedded=f"{_JSON_OPENS}{embedded}</script>",
     )
+
+
+def _doubts(report: Mapping[str, Any]) -> str:
+    """What keeps a comparison from proving anything."""
+    doubts = list(report["suspects"])
+    if report["disturbed"]:
+        doubts.append("the history was copied anew meanwhile, or writes passed PostgreSQL by")
+    return ", ".join(doubts) or "nothing"
 
 
 def _rows(entries: Mapping[str, Any]) -> str:

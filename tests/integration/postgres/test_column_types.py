@@ -33,6 +33,8 @@ UNLIKE = {
     ("readings", "thousands"): ("numeric(4, -4)", False),
     ("readings", "coarse"): ("timestamptz(2)", False),
     ("readings", "small"): ("numeric", True),
+    ("readings", "medium"): ("numeric(10, 0)", True),
+    ("readings", "counts"): ("numeric[]", True),
     ("readings", "double"): ("real", True),
     ("readings", "single"): ("float8", True),
     ("readings", "raw"): ("jsonb", True),

@@ -1,6 +1,7 @@
 """Statements without cursors: one round trip each, the driver's own errors, and a register that is shared."""
 
 import contextlib
+import select
 import tempfile
 from collections.abc import Iterator
 from datetime import timedelta
@@ -281,6 +282,51 @@ def test_notifications_that_come_with_an_answer_reach_their_handler(connection, 
     exchange.rows(("LISTEN something", ()))
     exchange.rows(("NOTIFY something, 'said'", ()))
     assert heard == ["said"]
+
+
+def test_a_handler_that_fails_hides_no_answer(connection, exchange, caplog):
+    heard = []
+
+    def fail(notification):
+        heard.append(notification.payload)
+        raise psycopg.OperationalError(notification.payload)
+
+    connection.add_notify_handler(fail)
+    exchange.rows(("LISTEN something", ()))
+    assert exchange.rows(("SELECT pg_notify('something', 'one')", ())) == [("",)]
+    both = [("INSERT INTO kept VALUES (1)", ()), ("SELECT 'done' FROM pg_notify('something', 'two')", ())]
+    assert exchange.together(both) == [[], [("done",)]]
+    assert exchange.rows(("SELECT n FROM kept", ())) == [(1,)]
+    assert heard == ["one", "two"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "A handler of notifications failed: OperationalError"
+    ] * 2
+
+
+def test_nor_does_one_that_fails_while_a_prepared_statement_is_taken_off(
+    url, connection, exchange, monkeypatch
+):
+    heard = []
+
+    def fail(notification):
+        heard.append(notification.payload)
+        raise KeyError
+
+    register = exchange._register
+    maintain = register.maintain_gen
+
+    def notified_meanwhile(taken_off):
+        with connect(url, autocommit=True) as another:
+            another.execute("NOTIFY something, 'said'")
+        assert select.select([connection], [], [], 10)[0]
+        return maintain(taken_off)
+
+    exchange.rows(("LISTEN something", ()))
+    connection.add_notify_handler(fail)
+    monkeypatch.setattr(register, "maintain_gen", notified_meanwhile)
+    register._to_flush.append(b"of_a_full_register")
+    assert exchange.together([("SELECT 'a'", ()), ("SELECT 'b'", ())]) == [[("a",)], [("b",)]]
+    assert (heard, list(register._to_flush)) == (["said"], [])
 
 
 def test_nothing_is_asked_behind_an_exchange_that_was_given_up(connection, exchange):

@@ -60,6 +60,7 @@ COLUMNS = {
     "long": mapped("long", sa.BigInteger()),
     "short": mapped("short", sa.Integer()),
     "floating": mapped("floating", sa.Double()),
+    "single": mapped("single", sa.REAL()),
     "zoned": mapped("zoned", sa.DateTime(timezone=True)),
     "unzoned": mapped("unzoned", sa.DateTime()),
     "texts": mapped("texts", sa.Text()),  # no column for numbers: all in the overflow
@@ -143,6 +144,7 @@ def expired(expiry: PostgresExpiry, table: str, *, rows: int = 100) -> list[Expi
         while True:
             page: ExpiredPage = look(table, "ttl", after=after, rows=rows)
             found += page.rows
+            assert len(found) < 1_000, "it does not end"
             after = page.next
             if after is None:
                 break
@@ -380,6 +382,18 @@ def test_the_times_of_columns_do_not_depend_on_the_session_s_time_zone(engine):
         assert names(expired(expiry, "unzoned-prod", rows=1)) == ["just"]
         assert names(expired(expiry, "zoned-prod", rows=1)) == ["just"]
         there.dispose()
+
+
+@pytest.mark.parametrize("digits", [-10, 0, 3])
+def test_pages_go_on_where_they_ended_however_many_digits_floats_are_told_with(engine, digits):
+    load(engine, "floating-prod", *(item(f"{n}", Decimal(f"-{n}.25")) for n in range(10, 20)))
+    times = {n: (int(time.time()) // 128 - n) * 128 for n in range(10, 20)}  # floats of 32 bits
+    load(engine, "single-prod", *(item(f"{n}", {"N": str(seconds)}) for n, seconds in times.items()))
+    there = sa.create_engine(engine.url, connect_args={"options": f"-c extra_float_digits={digits}"})
+    expiry = PostgresExpiry(there, MAPPINGS)
+    for table in ("floating-prod", "single-prod"):
+        assert names(expired(expiry, table, rows=1)) == [f"{n}" for n in range(10, 20)]
+    there.dispose()
 
 
 def test_a_name_with_u0000_is_found_in_the_overflow(engine, expiry):

@@ -1,9 +1,11 @@
 """Connections on which the server has hung up while they lay in the pool: nobody is handed one."""
 
 import os
+import select
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
@@ -114,3 +116,21 @@ def test_one_that_ends_after_it_was_handed_out_is_replaced_once(engine):
     with pytest.raises(Unavailable):
         sessions.run(end_itself, doing="a look", explain=explain)
     assert calls == 2
+
+
+def test_a_notification_whose_handler_fails_is_no_hangup(engine, administrator):
+    with engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        driver.autocommit = True
+        driver.execute("LISTEN something")
+        driver.autocommit = False
+        pid = connection.scalar(BACKEND)
+
+    def fail(_: object) -> None:
+        raise psycopg.OperationalError
+
+    driver.add_notify_handler(fail)
+    administrator.exec_driver_sql("NOTIFY something")
+    assert select.select([driver], [], [], 10)[0]
+    with engine.connect() as connection:
+        assert connection.scalar(BACKEND) == pid

@@ -12,6 +12,7 @@ from dualstore.replication.carrier import Carrier, RetryTimes
 from dualstore.replication.relay import Relay, RelayTimes
 from dualstore.replication.served import ServedTable
 from dualstore.replication.stamps import new_stamp, stamp_of
+from dualstore.replication.suspects import is_noted, renewed
 from dualstore.replication.views import View
 from dualstore.stages import Stage
 from dualstore.stores.memory import MemoryStore
@@ -60,9 +61,17 @@ class StreamedWorld:
         assert table == TABLE
         return View(record=self.record, read_until=0, write_until=self.clock.time + 10)
 
-    def suspect(self, table: str, name: str) -> None:
+    def suspect(self, table: str, kind: str, *, once: bool = False) -> bool:
         assert table == TABLE
-        self.record = replace(self.record, suspects=self.record.suspects | {name})
+        if once and is_noted(self.record.suspects, kind):
+            return False
+        self.record = self.record.changed(
+            suspects=renewed(self.record.suspects, kind, self.record.generation + 1), verified=False
+        )
+        return True
+
+    def die(self, process: str) -> None:
+        self.record = self.record.changed(suspects=self.record.suspects | {process}, verified=False)
 
     def clear_suspects(self, table: str, names: frozenset[str]) -> None:
         assert table == TABLE

@@ -268,6 +268,80 @@ def test_a_stream_that_was_switched_off_and_on_again_is_a_gap(world, relay):
     assert world.differing == []
 
 
+def test_a_stream_that_lists_no_shard_is_one_gap(world, relay):
+    """Found anew at each look, it would outlive every verification."""
+    relay.round()
+    world.streams.replace(TABLE)
+    second = world.relay(holder="second")
+    for _ in range(3):
+        relay.round()
+        second.round()
+    (gap,) = world.record.suspects
+    world.clear_suspects(TABLE, frozenset({gap}))  # by a verification
+    world.rogue_put("1", key="b")
+    world.relay(holder="third").round()
+    world.streams.list_shards(TABLE)
+    relay.rounds(3)
+    assert world.record.suspects == frozenset()
+    assert world.counted("dualstore.relay.gaps") == {"replaced": 1}
+    assert world.differing == []
+
+
+def test_a_stream_that_is_replaced_once_more_is_another_gap(world, relay):
+    relay.round()
+    world.streams.replace(TABLE)
+    relay.rounds(2)
+    world.streams.replace(TABLE)
+    relay.rounds(2)
+    assert gaps(world) == {"replaced": 2}
+
+
+def test_what_is_written_until_a_stream_is_on_is_a_gap_as_well(world, relay):
+    """It may be in neither, though somebody has compared both sides meanwhile."""
+    relay.round()
+    world.streams.replace(TABLE, enabling=True)
+    relay.rounds(3)
+    assert gaps(world) == {"replaced": 1}
+    early = world.record.suspects
+    world.streams.complete(TABLE)
+    relay.rounds(3)
+    world.streams.list_shards(TABLE)
+    relay.rounds(3)
+    assert len(world.record.suspects - early) == 1
+    assert world.counted("dualstore.relay.gaps") == {"replaced": 2}
+
+
+def test_a_stream_that_is_on_once_it_lists_shards_is_a_gap_anew(world, relay):
+    relay.round()
+    world.streams.replace(TABLE, enabling=True)
+    relay.rounds(2)
+    early = world.record.suspects
+    world.streams.list_shards(TABLE)
+    relay.rounds(3)
+    assert len(world.record.suspects - early) == 1
+
+
+def test_a_first_stream_that_lists_no_shard_is_no_gap_and_the_one_after_it_neither(world, relay):
+    world.streams.replace(TABLE)
+    world.streams.disable(TABLE)
+    relay.rounds(2)
+    world.streams.enable(TABLE)
+    relay.rounds(2)
+    assert gaps(world) == {}
+
+
+def test_a_stream_that_vanishes_before_it_was_followed_leaves_shards_with_unknown_parents(world, relay):
+    relay.round()
+    world.streams.replace(TABLE)
+    relay.round()
+    world.streams.split(TABLE)
+    world.clock.advance(1)
+    world.streams.trim(TABLE)
+    world.streams.list_shards(TABLE)
+    relay.round()
+    assert set(gaps(world)) == {"replaced", "unlinked"}
+
+
 def test_splits_that_a_relay_follows_leave_no_gap(world, relay):
     for number in range(6):
         world.rogue_put(str(number), key=f"key-{number}")
@@ -333,7 +407,7 @@ def test_a_busy_shard_is_drained_up_to_a_minute_before_its_last_record(world):
 
 def die(world: StreamedWorld) -> None:
     world.write("1", mirrored=False)
-    world.suspect(TABLE, "dead")
+    world.die("dead")
 
 
 def test_a_dead_process_is_no_longer_suspect_once_the_relay_has_passed_its_death(world, relay):
@@ -356,8 +430,7 @@ def test_what_only_a_verification_can_clear_is_cleared_by_no_relay(world, relay,
         kind,
         *renewed(frozenset(), kind, 7),
     }  # as the version before has noted it, and as this one does
-    for name in suspects:
-        world.suspect(TABLE, name)
+    world.record = replace(world.record, suspects=frozenset(suspects))
     relay.rounds(6, seconds=10)
     assert world.record.suspects == suspects
 
@@ -375,6 +448,20 @@ def test_a_process_that_died_soon_after_the_stream_began_leaves_a_gap(world, rel
     die(world)
     relay.rounds(6, seconds=10)
     assert gaps(world) == {"began_late": 1}
+
+
+def test_a_dead_process_is_one_gap_however_many_relays_see_it_and_how_often(world, relay):
+    world.streams.replace(TABLE)
+    die(world)
+    relay.rounds(3)
+    world.relay(holder="second").rounds(3)
+    world.streams.list_shards(TABLE)
+    relay.rounds(3)
+    world.relay(holder="third").rounds(3)
+    assert gaps(world) == {"began_late": 1}
+    world.die("another")
+    relay.rounds(3)
+    assert gaps(world) == {"began_late": 2}
 
 
 @pytest.mark.parametrize("passing", [{"dials": Dials(mirror_percent=50)}, {"stage": Stage.OFF}])

@@ -73,7 +73,7 @@ def test_all_pages_of_a_description_are_read(stubbed):
 
 
 @pytest.mark.parametrize(
-    ("status", "enabled"), [("ENABLING", True), ("DISABLING", False), ("DISABLED", False)]
+    ("status", "enabled"), [("ENABLED", True), ("ENABLING", True), ("DISABLING", False), ("DISABLED", False)]
 )
 def test_a_stream_is_enabled_while_changes_go_into_it(stubbed, status, enabled):
     described(stubbed, LatestStreamArn=ARN)
@@ -81,7 +81,7 @@ def test_a_stream_is_enabled_while_changes_go_into_it(stubbed, status, enabled):
     stubbed.streams.add_response("describe_stream", {"StreamDescription": description})
     stream = stubbed.reader.stream_of("items-prod")
     assert stream is not None
-    assert stream.enabled is enabled
+    assert (stream.enabled, stream.enabling) == (enabled, status == "ENABLING")
 
 
 @pytest.mark.parametrize(

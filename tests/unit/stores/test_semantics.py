@@ -9,6 +9,7 @@ from dualstore.errors import RequestRejected
 from dualstore.items import Index, Item, KeyAttribute, KeySchema, TableShape
 from dualstore.operations import BatchGetItem, GetItem, PutItem, Query, Scan, TransactGetItems, UpdateItem
 from dualstore.stores import semantics
+from dualstore.stores.semantics.capacity import Units, write_units
 
 KEYS = KeySchema(KeyAttribute("pk", "S"), KeyAttribute("sk", "N"))
 SHAPE = TableShape("things", KEYS, {"by-n": Index("by-n", KeySchema(KeyAttribute("n", "N")), "KEYS_ONLY")})
@@ -146,6 +147,19 @@ def test_the_capacity_of_an_index_is_told_apart_on_request():
         "Table": {"CapacityUnits": 0.0},
         "GlobalSecondaryIndexes": {"by-n": {"CapacityUnits": 0.5}},
     }
+
+
+@pytest.mark.parametrize("other", [{"S": "1"}, {"NS": ["1"]}, {"NULL": True}, None])
+def test_an_index_has_no_entry_of_an_item_whose_key_of_it_is_of_another_type(other):
+    """DynamoDB takes none; who writes by SQL may leave one."""
+    mine: Item = {**KEY, "n": {"N": "1"}}
+    theirs: Item = KEY if other is None else {**KEY, "n": other}
+    changed = {**theirs, "filler": {"S": "x"}}
+    by_n = SHAPE.indexes["by-n"]
+    for old, new in ((theirs, mine), (mine, theirs), (None, mine), (mine, None)):
+        assert write_units(SHAPE, old, new) == Units(1.0, [(by_n, 1.0)])
+    for old, new in ((theirs, changed), (None, theirs), (theirs, None)):
+        assert write_units(SHAPE, old, new) == Units(1.0, [])
 
 
 # --- Batches -----------------------------------------------------------------------------------

@@ -204,6 +204,12 @@ def _proven_equal(step: Step, context: Context, name: str) -> Evidence:
     context.tools.announce(f"{step.id}: comparing both sides of {name} whole")
     result = _compared(step, context, name)
     if not result.proven:
+        if result.all_equal:
+            raise StepRefused(
+                f"{name}: both sides were found equal, and came into doubt meanwhile each time: "
+                "`dualstore status` counts what is suspect; run the step again once nothing more "
+                "becomes so, no copy is at work, and every write is mirrored"
+            )
         raise StepRefused(
             f"{name}: {result.difference_count - result.repaired:,} difference(s) are left and "
             f"{result.moving + result.undecided:,} key(s) could not be judged: look at `dualstore "
@@ -232,7 +238,7 @@ def _compared(step: Step, context: Context, name: str) -> Verification:
             return result
         if result.moving:
             why = f"{result.moving:,} key(s) of {name} did not hold still"
-        elif table.status().record.suspects:
+        elif result.in_doubt or table.status().record.suspects:
             why = f"{name} came into doubt meanwhile"
         else:
             return result
@@ -252,7 +258,8 @@ def _proven(step: Step, context: Context) -> Sequence[Check]:
     for name, table in context.tables(step):
         proven_at = context.tools.plans.proven_at(table.physical)
         fresh = began is not None and proven_at is not None and proven_at > began.at
-        equal = fresh and (table.status().record.verified or table.stage.rule.authority is Side.POSTGRES)
+        record = table.status().record
+        equal = fresh and not record.suspects and (record.verified or record.authority is Side.POSTGRES)
         what = f"both sides of {name} are proven equal since the step began"
         found.append(Check(what, None if equal else "no verification has proved it"))
     return found

@@ -27,6 +27,12 @@ _INDEXES = """
             JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number
             WHERE k.place <= i.indnkeyatts ORDER BY k.place)
     FROM pg_index i WHERE i.indrelid = to_regclass(:table) AND i.indpred IS NULL AND i.indexprs IS NULL"""
+# Temporary tables too: they come before all others.
+_NAMESAKES = """
+    SELECT DISTINCT CASE relpersistence WHEN 't' THEN 'pg_temp' ELSE nspname::text END AS place
+    FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace AND nspname <> 'information_schema'
+    WHERE relname = :name AND relkind IN ('r', 'p', 'v', 'm', 'f') AND c.oid <> to_regclass(:table)
+    ORDER BY place"""
 
 
 def bookkeeping(patient: Patient) -> Iterator[Finding]:
@@ -63,6 +69,29 @@ def sql_tables(patient: Patient, table: MigratedTable) -> Iterator[Finding]:
         yield problem(says, fix)
     if not found:
         yield ok(f"{', '.join(there)}: triggers are there, and nothing in the way of a mirror")
+    for part in table.mapping.parts:
+        yield from _namesakes(patient, part)
+
+
+def _namesakes(patient: Patient, part: TableMapping) -> Iterator[Finding]:
+    """Tables that statements would reach in place of a mapped one where `search_path` is another."""
+    if part.table.schema is not None:
+        return
+    name = sql_table(part)
+    places = [place for (place,) in patient.rows(_NAMESAKES, name=part.table.name, table=name)]
+    if places:
+        mine = patient.value(
+            "SELECT nspname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace "
+            "WHERE c.oid = to_regclass(:table)",
+            table=name,
+        )
+        yield advice(
+            f"{name} is in {mine}, which the model does not say, and another of the name in "
+            f"{', '.join(places)}: the search_path of a role or an application decides between them",
+            f"have the model name its schema: __table_args__ = {{'schema': '{mine}'}}; "
+            "then: dualstore schema upgrade",
+            schemas=places,
+        )
 
 
 def collations(patient: Patient, table: MigratedTable) -> Iterator[Finding]:

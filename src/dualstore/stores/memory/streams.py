@@ -10,6 +10,7 @@ from zlib import crc32
 from dualstore.items import Item, Key, TableShape, key_bytes
 from dualstore.stores.memory.tables import detached
 from dualstore.stores.streams import (
+    NO_SHARD,
     RETENTION,
     Change,
     IteratorExpired,
@@ -46,6 +47,8 @@ class _Stream:
     arn: str
     created_at: datetime
     enabled: bool = True
+    enabling: bool = False
+    listed: bool = True
     shards: dict[str, _Shard] = field(default_factory=dict)
 
 
@@ -74,6 +77,23 @@ class MemoryStreams:
             )
             self._add_shards(stream, None, range(_HASHES), shards)
             self._streams[table] = stream
+
+    def replace(self, table: str, *, enabling: bool = False) -> None:
+        """Switch it on afresh, its shards not listed before `list_shards`."""
+        with self._lock:
+            self.enable(table)
+            stream = self._streams[table]
+            stream.enabling, stream.listed = enabling, False
+
+    def complete(self, table: str) -> None:
+        """Be done with switching it on."""
+        with self._lock:
+            self._streams[table].enabling = False
+
+    def list_shards(self, table: str) -> None:
+        """Have its shards listed from now on."""
+        with self._lock:
+            self._streams[table].listed = True
 
     def disable(self, table: str) -> None:
         """Switch it off: its shards are closed, and may still be read."""
@@ -143,8 +163,15 @@ class MemoryStreams:
             stream = self._streams.get(table)
             if stream is None:
                 return None
-            shards = tuple(Shard(shard.id, shard.parent_id) for shard in stream.shards.values())
-            return Stream(stream.arn, stream.enabled, stream.created_at, "NEW_AND_OLD_IMAGES", shards)
+            shards = tuple(Shard(s.id, s.parent_id) for s in stream.shards.values() if stream.listed)
+            return Stream(
+                stream.arn,
+                stream.enabled,
+                stream.created_at,
+                "NEW_AND_OLD_IMAGES",
+                shards,
+                enabling=stream.enabling,
+            )
 
     def iterator(self, stream_arn: str, shard_id: str, *, after: str | None) -> str:
         """Where to read on in a shard (see `Streams.iterator`)."""
@@ -245,6 +272,12 @@ class MemoryCheckpoints:
                     p for p, each in kept.items() if not each.row.open and each.updated_at < oldest
                 ]:
                     del kept[place]
+
+    def note_unlisted(self, table: str, stream_arn: str) -> None:
+        """Record that a stream was seen that lists no shard yet (see `Checkpoints.note_unlisted`)."""
+        with self._lock:
+            row = ShardRow(stream_arn, NO_SHARD, None, None, open=False, caught_up_at=None)
+            self._rows.setdefault(table, {}).setdefault((stream_arn, NO_SHARD), _Row(row, self.now()))
 
     def write_off(self, table: str, stream_arn: str, shard_ids: Sequence[str]) -> None:
         """Give shards up that nobody can read any more."""

@@ -48,7 +48,8 @@ _KINDS = (
     ("int2", "int4", "int8"),
     ("int2[]", "int4[]", "int8[]"),
 )
-# By the type that the mapping speaks: those that hold the same contents, and psycopg reads alike.
+# By the type that the mapping speaks: those that hold the same contents, and psycopg reads alike. A numeric
+# stands for no integer: comparisons round its fractions away, and its hashes are others.
 _AS_GOOD = {
     "text": ("text", "varchar"),
     "varchar": ("text", "varchar"),

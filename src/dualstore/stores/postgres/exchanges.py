@@ -19,7 +19,7 @@ from psycopg.pq import ConnStatus, ExecStatus, Format
 
 from dualstore.mapping import Unreadable
 from dualstore.stores.postgres.settings import takes_backslashes_for_escapes
-from dualstore.stores.postgres.wire import Wire
+from dualstore.stores.postgres.wire import Wire, failing_handlers_logged
 
 Row: TypeAlias = tuple[Any, ...]
 Statement: TypeAlias = tuple[str, Sequence[Any]]
@@ -206,7 +206,8 @@ class Exchange:
             self._note(each, answers[-1])
         self._raise_failure(sent, results)
         if self._register._to_flush:  # noqa: SLF001 - as cursors do: the register is full
-            self._connection.wait(self._register.maintain_gen(self._connection))
+            with failing_handlers_logged(self._pgconn):
+                self._connection.wait(self._register.maintain_gen(self._connection))
         return [Answer(self, answer) for (answer,) in answers]
 
     def _check_that_it_stands_between_exchanges(self) -> None:

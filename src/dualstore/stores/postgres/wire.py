@@ -4,13 +4,18 @@ psycopg does the same with generators, one inside the other, which a wait functi
 more of the client's processor for two empty statements in a pipeline.
 """
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import psycopg
 from psycopg.pq import ExecStatus
 
 from dualstore.stores.postgres import deadlines, sockets
+
+logger = logging.getLogger(__name__)
 
 _ENDS_EARLY = (ExecStatus.COPY_IN, ExecStatus.COPY_OUT, ExecStatus.COPY_BOTH, ExecStatus.PIPELINE_SYNC)
 
@@ -73,10 +78,32 @@ class Wire:
 
 
 def deliver_notifications(pgconn: Any) -> None:
-    """Hand what has been notified meanwhile to psycopg, which keeps it for the application."""
+    """Hand what has been notified meanwhile to psycopg, which keeps it for the application.
+
+    What a handler raises is logged, and hides no answer: the write may have been committed.
+    """
     while notification := pgconn.notifies():
         if pgconn.notify_handler:
-            pgconn.notify_handler(notification)
+            _deliver(pgconn.notify_handler, notification)
+
+
+@contextmanager
+def failing_handlers_logged(pgconn: Any) -> Iterator[None]:
+    """Have psycopg deliver notifications as `deliver_notifications` does."""
+    handler = pgconn.notify_handler
+    pgconn.notify_handler = handler and partial(_deliver, handler)
+    try:
+        yield
+    finally:
+        pgconn.notify_handler = handler
+
+
+def _deliver(handler: Callable[[Any], object], notification: Any) -> None:
+    try:
+        handler(notification)
+    except Exception as failure:  # noqa: BLE001 - whatever an application raises
+        # As psycopg does for handlers of notices; of the failure only its type, since payloads may be values.
+        logger.warning("A handler of notifications failed: %s", type(failure).__name__)
 
 
 def _wait(ready: Callable[[float | None], object]) -> None:
