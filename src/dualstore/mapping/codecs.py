@@ -9,13 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Context, Decimal, InvalidOperation
+from functools import partial
 from struct import error as struct_error
 from struct import pack, unpack, unpack_from
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
+from psycopg.postgres import types as builtins
 from psycopg.types.json import Json, Jsonb
+from psycopg.types.numeric import NumericBinaryLoader
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
@@ -103,7 +106,7 @@ def _text(column_type: sa.String) -> Codec:
     return Codec("S", pg_type, encode, unescape)
 
 
-def _padded_text(column_type: sa.CHAR) -> Codec:
+def _padded_text(column_type: sa.CHAR | sa.NCHAR) -> Codec:
     length = column_type.length or 1
 
     def encode(text: str) -> str | None:
@@ -235,13 +238,16 @@ def _integer(column_type: sa.Integer) -> Codec:
 
 
 _INTEGERS = {"SMALLINT": (16, "int2"), "INTEGER": (32, "int4"), "BIGINT": (64, "int8")}
-_DOUBLE_SIZE_BYTES = 8
-_SENT_ALONE, _SENT = "CASE WHEN {0} IS NOT NULL THEN array_send(ARRAY[{0}]) END", "array_send({0})"
+# What is sent says of which type it is; by the sign in front, a domain is sent as what is behind it.
+_SENT_ALONE, _SENT = "CASE WHEN {0} IS NOT NULL THEN array_send(ARRAY[+{0}]) END", "array_send({0})"
 _REALS = frozenset({"REAL", *(f"FLOAT({precision})" for precision in range(1, 25))})
 
 
 def _float(column_type: sa.Float[Any]) -> Codec:
-    """Binary floating point: the numbers that are the shortest text of some float."""
+    """Binary floating point: the numbers that are the shortest text of some float.
+
+    The column of the database may be of another type of numbers: what it holds is read as it is.
+    """
     single = column_type.compile(dialect=POSTGRESQL) in _REALS
 
     def rounded(value: float) -> float:
@@ -254,25 +260,16 @@ def _float(column_type: sa.Float[Any]) -> Codec:
             return None
         return value if Decimal(repr(value)) == Decimal(text) else None
 
-    def decode(value: float | bytes) -> str:
-        if isinstance(value, bytes):
-            value = _unpacked(value)
-        return decimal_text(Decimal(repr(rounded(value))))
+    def decode(stored: float | Decimal | bytes) -> str:
+        value = _elements(stored)[0] if isinstance(stored, bytes) else stored
+        return decimal_text(Decimal(repr(rounded(value))) if isinstance(value, float) else Decimal(value))
 
     name = "float4" if single else "float8"
     return Codec("N", name, encode, decode, sent_by=_SENT_ALONE)
 
 
-def _unpacked(value: bytes) -> float:
-    """A float in the bytes that PostgreSQL sends, of an array of one element, or of an element.
-
-    A column of the database may be wider or narrower than the model says. What a narrower one holds is taken
-    for the shortest text of it, as PostgreSQL writes it.
-    """
-    if len(value) > _DOUBLE_SIZE_BYTES:
-        (value,) = _elements(value)
-    if len(value) == _DOUBLE_SIZE_BYTES:
-        return float(unpack(">d", value)[0])
+def _shortest(value: bytes) -> float:
+    """What a `real` holds, taken for the shortest text of it, as PostgreSQL writes it."""
     number: float = unpack(">f", value)[0]
     shortened = (float(f"{number:.{digits}g}") for digits in range(1, 10))
     return next((each for each in shortened if _is_packed(each, value)), number)
@@ -373,25 +370,43 @@ def _elements(values: Any) -> Sequence[Any]:
 
     These are big-endian numbers of 32 bits (PostgreSQL, `array_send`): dimensions, whether there are nulls,
     the type, for each dimension its length and first index, then for each element its length and its bytes.
+
+    Raises:
+        ValueError: it is of several dimensions or of another type, or has a null.
     """
     if not isinstance(values, bytes):
         if any(each is None or isinstance(each, list) for each in values):
             raise ValueError("an array with a null, or of several dimensions")
         return list(values)
-    dimensions, _, _ = unpack_from(">iiI", values)
+    dimensions, _, type_ = unpack_from(">iiI", values)
     if not dimensions:
         return []
     if dimensions != 1:
         raise ValueError(f"an array of {dimensions} dimensions")
-    (count, _), at = unpack_from(">ii", values, 12), 20
+    if type_ not in _SENT_ELEMENTS:
+        raise ValueError(f"an array of the type with the OID {type_}")
+    (count, _), at, load = unpack_from(">ii", values, 12), 20, _SENT_ELEMENTS[type_]
     elements = []
     for _ in range(count):
         (length,) = unpack_from(">i", values, at)
         if length < 0:
             raise ValueError("an array with a null")
-        elements.append(values[at + 4 : at + 4 + length])
+        elements.append(load(values[at + 4 : at + 4 + length]))
         at += 4 + length
     return elements
+
+
+# By OID, which PostgreSQL keeps for the types of its own.
+_SENT_ELEMENTS: Mapping[int, Callable[[bytes], Any]] = {
+    builtins["bytea"].oid: bytes,
+    builtins["float4"].oid: _shortest,
+    builtins["float8"].oid: lambda value: unpack(">d", value)[0],
+    builtins["numeric"].oid: NumericBinaryLoader(builtins["numeric"].oid).load,
+    **{
+        builtins[name].oid: partial(int.from_bytes, byteorder="big", signed=True)
+        for _, name in _INTEGERS.values()
+    },
+}
 
 
 def _member(column_type: sa.ARRAY[Any], member_type: str) -> Codec | None:
@@ -411,6 +426,7 @@ _BUILDERS: tuple[tuple[str, type[Any], Callable[[Any], Codec | None]], ...] = (
     ("S", sa.Enum, _enumeration),
     ("S", sa.Uuid, _uuid),
     ("S", sa.CHAR, _padded_text),
+    ("S", sa.NCHAR, _padded_text),
     ("S", sa.String, _text),
     ("S", sa.DateTime, lambda column_type: _moments("S", column_type, datetime.fromisoformat, _utc_text)),
     ("S", sa.Date, _date),

@@ -145,7 +145,7 @@ def _enumeration(type_: sa.Enum) -> _Sent:
 
 def _text(type_: sa.String) -> _Sent:
     shortest, longest = 0, float("inf") if type_.length is None else type_.length
-    is_padded = isinstance(type_, sa.CHAR)
+    is_padded = isinstance(type_, sa.CHAR | sa.NCHAR)
     if is_padded:
         shortest = longest = type_.length or 1
 

@@ -125,6 +125,7 @@ class Note(Model):
     words: Any = ListAttribute(null=True)
     motto = UnicodeAttribute(null=True)
     remark = UnicodeAttribute(null=True)
+    code = UnicodeAttribute(null=True)
 
 
 class NoteBase(DeclarativeBase):
@@ -139,6 +140,7 @@ class NoteRow(Mirrored, NoteBase):
     words: Mapped[list[str] | None] = mapped_column(sa.ARRAY(postgresql.CITEXT()))
     motto: Mapped[str | None] = mapped_column(sa.Text(collation="alike"))
     remark: Mapped[str | None] = mapped_column(sa.Text)
+    code: Mapped[str | None] = mapped_column(sa.NCHAR(4))
 
 
 def test_what_the_model_itself_wants_to_be_alike_is_in_order(engine: sa.Engine) -> None:
@@ -151,7 +153,7 @@ def test_what_the_model_itself_wants_to_be_alike_is_in_order(engine: sa.Engine) 
         )
         connection.exec_driver_sql(
             'CREATE TABLE notes (name text COLLATE "C" PRIMARY KEY, title unsearched.citext,'
-            " words unsearched.citext[], motto text COLLATE alike, remark text, overflow jsonb)"
+            " words unsearched.citext[], motto text COLLATE alike, remark text, code nchar(4))"
         )
     mapping = map_table("notes", Note, NoteRow)
     assert unlike_columns(engine, mapping) == []
@@ -161,18 +163,35 @@ def test_what_the_model_itself_wants_to_be_alike_is_in_order(engine: sa.Engine) 
     assert [each.column for each in unlike_columns(engine, mapping)] == ["remark"]
 
 
-def test_floats_of_another_width_are_read(engine: sa.Engine) -> None:
-    """Told as unlike, and yet what is there is read as it is."""
-    alter(engine, {("readings", "double"): "real", ("readings", "single"): "float8"})
+@pytest.mark.parametrize(
+    ("type_", "written", "double", "single"),
+    [
+        ("real", "0.1", "0.1", "0.10000000149011612"),
+        ("float8", "0.1", "0.1", "0.10000000149011612"),
+        ("weight", "0.1", "0.1", "0.10000000149011612"),
+        ("numeric", "12345678901234567890.1", "12345678901234567890.1", "12345678901234567890.1"),
+        ("numeric(10, 2)", "-0.10", "-0.1", "-0.1"),
+        ("smallint", "-7", "-7", "-7"),
+        ("integer", "16777217", "16777217", "16777217"),
+        ("bigint", "0", "0", "0"),
+    ],
+)
+def test_floats_in_another_type_of_numbers_are_read_as_they_are(
+    engine: sa.Engine, type_: str, written: str, double: str, single: str
+) -> None:
+    """Told as unlike, and yet nothing that is there is taken for something else."""
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE DOMAIN weight AS double precision")
+    alter(engine, {("readings", "double"): type_, ("readings", "single"): type_})
     readings = MAPPINGS["readings"]
     read = ", ".join(readings.read_expressions())
     with engine.begin() as connection:
         connection.exec_driver_sql(
-            "INSERT INTO readings (sensor, double, single) VALUES ('a', 0.1, 0.1), ('b', NULL, NULL)"
+            "INSERT INTO readings (sensor, double, single)"
+            f" VALUES ('a', {written}, {written}), ('b', NULL, NULL)"
         )
         rows = connection.exec_driver_sql(f"SELECT {read} FROM readings ORDER BY sensor").all()
-    numbers = {"double": {"N": "0.1"}, "single": {"N": "0.10000000149011612"}}
     assert [readings.decode(row) for row in rows] == [
-        {"sensor": {"B": b"a"}, **numbers},
+        {"sensor": {"B": b"a"}, "double": {"N": double}, "single": {"N": single}},
         {"sensor": {"B": b"b"}},
     ]

@@ -3,6 +3,7 @@
 import os
 import select
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -11,7 +12,7 @@ import sqlalchemy as sa
 
 from dualstore.errors import Unavailable
 from dualstore.stores.postgres import PostgresStore
-from dualstore.stores.postgres.faults import unavailable
+from dualstore.stores.postgres.faults import Fault, fault_of, unavailable
 from dualstore.stores.postgres.sessions import Session, Sessions
 from dualstore.stores.postgres.store import DOUBT_PATIENCE
 from integration.postgres.orders import TABLES
@@ -134,3 +135,30 @@ def test_a_notification_whose_handler_fails_is_no_hangup(engine, administrator):
     assert select.select([driver], [], [], 10)[0]
     with engine.connect() as connection:
         assert connection.scalar(BACKEND) == pid
+
+
+def test_a_pool_whose_connections_end_as_they_are_opened_is_a_database_that_is_away(engine):
+    """As behind a proxy that accepts connections for a server that is gone."""
+    sa.event.listen(engine, "checkout", dead)
+    sessions = Sessions(engine, statement_timeout=timedelta(milliseconds=200))
+    seen = []
+    with pytest.raises(Unavailable):
+        sessions.run(
+            lambda session: session.rows("SELECT 1"),
+            doing="a look",
+            explain=lambda error, doing: (
+                seen.append(fault_of(error)) or unavailable(error, doing, Unavailable)
+            ),
+        )
+    assert seen == [Fault.LOST]
+
+
+def dead(*_: object) -> None:
+    raise sa.exc.DisconnectionError
+
+
+@pytest.mark.parametrize(
+    "mistake", [sa.exc.InvalidRequestError("what is that"), sa.exc.NoSuchTableError("t")]
+)
+def test_a_mistake_in_the_use_of_sqlalchemy_is_no_lost_connection(mistake):
+    assert fault_of(mistake) is Fault.OTHER

@@ -72,6 +72,7 @@ def test_a_value_that_fits_is_sent_as_the_columns_own_kind(attribute_type, colum
         ("S", sa.String(3), "abcd"),
         ("S", sa.String(3), "ab\x00"),  # three characters, four once escaped
         ("S", sa.CHAR(3), "ab"),  # would come back padded
+        ("S", sa.NCHAR(3), "ab"),
         ("S", sa.Enum("open", "shut", name="state"), "OPEN"),
         ("S", sa.Enum(Status), "OPEN"),  # the member's name, where values are the rule
         ("S", sa.Uuid(), "not a uuid"),
@@ -195,3 +196,11 @@ def test_a_float_is_read_by_the_width_that_its_column_has(column_type, letter, n
 def test_floats_are_read_by_the_width_that_their_array_has():
     codec = codec_for("NS", sa.ARRAY(sa.Double))
     assert codec.decode(sent(0.1, "f", times=2)) == codec.decode(sent(0.1, "d", times=2)) == ["0.1", "0.1"]
+
+
+@pytest.mark.parametrize("oid", [16, 25, 1184, 20_000])
+@pytest.mark.parametrize("codec", [codec_for("N", sa.Double()), codec_for("BS", sa.ARRAY(sa.LargeBinary))])
+def test_nothing_is_made_of_bytes_of_another_type(codec, oid):
+    """Eight bytes of a moment are no number."""
+    with pytest.raises(ValueError, match=rf"OID {oid}"):
+        codec.decode(struct.pack(">iiIiiid", 1, 0, oid, 1, 1, 8, 0.5))

@@ -169,7 +169,7 @@ def _is_wide_enough(column: MappedColumn, found: str) -> bool:
     declared = _declared(column)
     each = actual_type(declared.item_type) if isinstance(declared, sa.ARRAY) else declared
     limits = _LIMITS.search(found)
-    if isinstance(each, sa.CHAR):
+    if isinstance(each, sa.CHAR | sa.NCHAR):
         return limits is not None and int(limits[1]) == (each.length or 1)
     if column.codec.converted and isinstance(each, sa.Numeric):
         # What a function makes of a number may depend on the zeros behind it.

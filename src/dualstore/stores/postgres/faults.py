@@ -63,8 +63,7 @@ _FAULTS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Faul
         Fault.REFUSED,
     ),
     # Refused logins, too many connections, server shutting down, broken sockets.
-    # And a pool whose connections ended as fast as they were opened (`hangups`).
-    ((psycopg.OperationalError, psycopg.InterfaceError, exc.InvalidRequestError), Fault.LOST),
+    ((psycopg.OperationalError, psycopg.InterfaceError), Fault.LOST),
 )
 
 
@@ -77,6 +76,8 @@ def driver_error(error: BaseException) -> BaseException:
 def fault_of(error: BaseException) -> Fault:
     """What a failure means."""
     error = driver_error(error)
+    if type(error) is exc.InvalidRequestError and "connection is closed" in str(error):
+        return Fault.LOST  # a pool whose connections ended as fast as they were opened (`hangups`)
     return next((fault for kinds, fault in _FAULTS if isinstance(error, kinds)), Fault.OTHER)
 
 
