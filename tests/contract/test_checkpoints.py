@@ -1,5 +1,6 @@
 """What every store of checkpoints does: leases, fencing, and what being drained means."""
 
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -72,6 +73,20 @@ def test_a_stream_that_lists_no_shard_is_noted_once_and_followed_by_nobody(check
     assert not checkpoints.drained_since(TABLE, checkpoints.now() - SECOND)
     checkpoints.register(TABLE, ARN, [Shard("a")])
     assert names(lease(checkpoints)) == {"a"}
+
+
+def test_the_first_shards_of_a_stream_are_unread_since_it_listed_none(checkpoints):
+    """What went into them meanwhile may have been trimmed again."""
+    checkpoints.note_unlisted(TABLE, ARN)
+    time.sleep(1.5)
+    checkpoints.register(TABLE, ARN, [Shard("a")])
+    checkpoints.register(TABLE, ARN, [Shard("b")])
+    checkpoints.register(TABLE, ARN + "2", [Shard("c")])
+    leases = [*lease(checkpoints), *checkpoints.lease(TABLE, ARN + "2", "first", limit=1, duration=LONG)]
+    unread = {each.shard_id: each.unread_for for each in leases}
+    assert unread["a"] >= 1.5 * SECOND
+    assert unread["b"] < 1.5 * SECOND
+    assert unread["c"] < 1.5 * SECOND
 
 
 def test_tables_and_streams_are_kept_apart(checkpoints):

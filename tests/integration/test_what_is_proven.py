@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,9 +13,11 @@ from dualstore.control import ControlRecord
 from dualstore.errors import ConfigurationError, UnusableSource
 from dualstore.flags import StaticFlags
 from dualstore.replication.suspects import FAILED_OVER, UNMIRRORED
+from dualstore.rollout.actions.data import VERIFY_DATA_INTEGRITY
 from dualstore.store.copying import CopyOrder
 from dualstore.store.proving import ProofOrder
 from dualstore.store.table import MigratedTable
+from dualstore.stores.postgres_plans import PostgresPlans
 from dualstore.stores.postgres_runs import Run, RunState
 from dualstore.stores.source_clients import SourceClients
 from dualstore.verify import Finding, VerifyProgress
@@ -106,6 +109,26 @@ def test_a_copy_that_began_within_a_verification_takes_its_proof(table: Migrated
     assert (found.all_equal, found.disturbed, found.proven) == (True, True, False)
     assert not found.passes(0.5)
     assert not table.status().record.verified
+
+
+def test_a_copy_that_began_within_a_verification_leaves_no_share_to_pass(
+    table: MigratedTable, deployment: Deployment
+) -> None:
+    """Not all were found equal, and of those that were nobody knows whether they are."""
+    table.backfill(segments=1, workers=1)
+    part = table.mapping.parts[0].table
+    with deployment.engine.begin() as connection:
+        connection.execute(part.update().where(part.c.pk == "p1").values(dualstore_revision=10**9))
+    copies = []
+
+    def copy_again(_: object) -> None:
+        if not copies:
+            copies.append(table.backfill(segments=1, workers=1))
+
+    found = table.verify(segments=1, workers=1, progress=copy_again)
+
+    assert (found.all_equal, found.disturbed) == (False, True)
+    assert not found.passes(0.5)
 
 
 def test_lines_of_a_time_to_come_are_refused(table: MigratedTable, tmp_path: Path) -> None:
@@ -296,3 +319,30 @@ def test_an_order_without_keys_and_source_is_refused(table: MigratedTable) -> No
 
 def _json(value: dict[str, Any]) -> str:
     return str(value).replace("'", '"')
+
+
+def test_a_plan_compares_again_where_a_process_fell_silent_within_its_comparison(
+    table: MigratedTable, deployment: Deployment
+) -> None:
+    """The comparison before proved what it saw, and cannot clear what came meanwhile."""
+    table.backfill(segments=1, workers=1)
+    began = SimpleNamespace(at=datetime.now(UTC) - timedelta(seconds=5))
+
+    def fall_silent(_: object) -> None:
+        table._decide(lambda record: {"suspects": record.suspects | {"silent"}, "verified": False})
+
+    assert table.verify(segments=1, workers=1, progress=fall_silent).all_equal
+    assert (table.status().record.verified, table.status().record.suspects) == (True, {"silent"})
+    step = SimpleNamespace(id="proof", options={}, patience=timedelta(seconds=20))
+    context = SimpleNamespace(
+        mark=lambda *_: began.at,
+        marks=lambda _: {"comparing": began},
+        tables=lambda _: [("items", table)],
+        store=SimpleNamespace(table=lambda _: table),
+        tools=SimpleNamespace(plans=PostgresPlans(deployment.engine), announce=print),
+        progress_of=lambda *_: lambda _: None,
+    )
+
+    VERIFY_DATA_INTEGRITY.act(step, context)
+
+    assert [check.problem for check in VERIFY_DATA_INTEGRITY.holds(step, context)] == [None]

@@ -16,6 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from dualstore.control import ControlRecord, Gate, Phase, PostgresRole, ProcessEntry
 from dualstore.errors import DualStoreError, IllegalTransition
 from dualstore.flags import FlagSource, Requested
+from dualstore.replication.suspects import silent
 from dualstore.replication.transitions import next_step
 from dualstore.stages import Side, Stage
 from dualstore.stores.control_homes import Fence
@@ -326,8 +327,8 @@ class Following:
         for side, registry in self._agent.registries.items():
             if not registry.entered:
                 continue
-            silent = registry.silent(registry.processes(), for_seconds=write_grant + _SILENCE_MARGIN_SECONDS)
-            for entry in silent:
+            quiet = registry.silent(registry.processes(), for_seconds=write_grant + _SILENCE_MARGIN_SECONDS)
+            for entry in quiet:
                 # PostgreSQL itself refuses what a process sends too late: there it owes nothing.
                 if side is Side.POSTGRES or self._suspect_all(entry):
                     logger.warning("Process %s ended without finishing", entry.label)
@@ -345,11 +346,12 @@ class Following:
         """
         home = self._agent.homes[Side.DYNAMODB]
         record = home.read_all().get(table)
-        if record is None or entry.id in record.suspects or not record.decides:
+        name = silent(entry.id, entry.beat)
+        if record is None or name in record.suspects or not record.decides:
             return True
         if not record.stage.rule.mirrored and entry.confirmed[table] >= record.generation:
             return True
-        return home.change(record, suspects=record.suspects | {entry.id}, verified=False) is not None
+        return home.change(record, suspects=record.suspects | {name}, verified=False) is not None
 
 
 def _require_clear(followed: _Followed, record: ControlRecord, target: Stage) -> None:

@@ -4,7 +4,8 @@ A name stands for one occurrence: it ends with the generation of the control rec
 So whoever has looked at both sides since then, and clears the name, does not clear what came later. Of one
 kind the latest stands for all: what looks at everything after it has seen what the others left behind.
 
-A process that died is named by its id alone: whoever goes on takes another one (`Registry`).
+A process that fell silent is named by its id and its last beat: one that is seen to live after all, before
+anybody has taken its entry out, keeps its id and may fall silent again (`Registry`).
 """
 
 import re
@@ -40,6 +41,11 @@ def renewed(suspects: AbstractSet[str], kind: str, generation: int) -> frozenset
 def is_noted(suspects: AbstractSet[str], kind: str) -> bool:
     """Whether an occurrence of a kind is among the suspects."""
     return kind in map(_kind_of, suspects)
+
+
+def silent(process: str, beat: int) -> str:
+    """The name of a process that has not beaten since."""
+    return f"{process} (beat {beat})"
 
 
 def is_gap(suspect: str) -> bool:

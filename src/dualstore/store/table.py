@@ -493,11 +493,12 @@ class MigratedTable:
         verification = self._proving(record, repair=order.repair, clears=clears).run(order)
         if not clears:
             return verification
-        if not verification.proven:
-            return replace(verification, suspects=self.view.record.suspects)
         # A comparison that was gone on with has proved what was true when it began.
-        now = self._declare_proven(verification, lambda now: _seen_before(now, verification.context))
-        disturbed = verification.context["loaded"] and not (now.verified or now.suspects)
+        now, context = self._record(), verification.context
+        if verification.proven:
+            now = self._declare_proven(verification, lambda now: _seen_before(now, context))
+        holds = now.loaded and now.mirrored_since == context["mirrored_since"]
+        disturbed = context["loaded"] and not (holds and self._is_undisturbed(verification))
         return replace(verification, suspects=now.suspects, disturbed=disturbed)
 
     def _outlast_unmirrored_writers(self, record: ControlRecord) -> None:
@@ -522,12 +523,16 @@ class MigratedTable:
         Returns:
             The record after that.
         """
-        runs = PostgresRuns(self._engine)
-        mine, copied = runs.find(verification.run_id), runs.latest(BACKFILL, self.physical)
-        undisturbed = copied is None or (mine is not None and _began_before(copied, mine))
+        undisturbed = self._is_undisturbed(verification)
         decided = self._decide(lambda record: _proven(record, before(record), undisturbed=undisturbed))
         self._discrepancies.mark_all_repaired(self.physical, before=verification.started)
         return decided
+
+    def _is_undisturbed(self, verification: Verification) -> bool:
+        """Whether no copy has begun since a verification began."""
+        runs = PostgresRuns(self._engine)
+        mine, copied = runs.find(verification.run_id), runs.latest(BACKFILL, self.physical)
+        return copied is None or (mine is not None and _began_before(copied, mine))
 
     def proving(self, *, repair: bool = False) -> Proving:
         """What compares both sides of the table.

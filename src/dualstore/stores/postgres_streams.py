@@ -14,9 +14,14 @@ from dualstore.stores.streams import NO_SHARD, RETENTION, RogueSeen, Shard, Shar
 # One worker at a time takes shards of a table over; a statement of its own: the next sees what it did.
 _ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtextextended('dualstore relay ' || %(table)s, 0))"
 
+# The first shards of a stream may have been there since it was seen to list none: so long they are unread.
 _REGISTER = """
-    INSERT INTO dualstore.stream_shards (table_name, stream_arn, shard_id, parent_id, state, caught_up_at)
-    SELECT %(table)s, %(arn)s, shard.id, shard.parent, 'open', parent.caught_up_at
+    INSERT INTO dualstore.stream_shards
+           (table_name, stream_arn, shard_id, parent_id, state, caught_up_at, updated_at)
+    SELECT %(table)s, %(arn)s, shard.id, shard.parent, 'open', parent.caught_up_at,
+           coalesce((SELECT min(updated_at) FROM dualstore.stream_shards
+                      WHERE (table_name, stream_arn) = (%(table)s, %(arn)s)
+                     HAVING bool_and(shard_id = %(none)s)), clock_timestamp())
       FROM unnest(%(ids)s::text[], %(parents)s::text[]) AS shard (id, parent)
       LEFT JOIN dualstore.stream_shards AS parent
         ON (parent.table_name, parent.stream_arn, parent.shard_id) = (%(table)s, %(arn)s, shard.parent)
@@ -120,6 +125,7 @@ class PostgresCheckpoints:
             "arn": stream_arn,
             "ids": [shard.id for shard in shards],
             "parents": [shard.parent_id for shard in shards],
+            "none": NO_SHARD,
             "kept_for": 2 * RETENTION,
         }
         with transaction(self._engine, f"Recording shards of the stream of {table}") as cursor:

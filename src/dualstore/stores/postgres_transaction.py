@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine
 from dualstore.errors import StorageFull, Unavailable
 from dualstore.stores.postgres import deadlines, settings
 from dualstore.stores.postgres.faults import CAUGHT, Fault, fault_of, unavailable
+from dualstore.stores.postgres.wire import failing_handlers_logged
 
 Cursor = psycopg.Cursor[tuple[Any, ...]]
 
@@ -47,10 +48,12 @@ def transaction(engine: Engine, doing: str, *, patience: timedelta = PATIENCE) -
     """
     with explained(doing), deadlines.Deadline(patience), engine.connect() as connection:
         connection.execution_options(isolation_level="READ COMMITTED")
+        driver = driver_of(connection)
         with (
+            failing_handlers_logged(driver.pgconn),
             connection.begin(),
             _thrown_away_if_lost(connection),
-            driver_of(connection).cursor(row_factory=tuple_row) as cursor,
+            driver.cursor(row_factory=tuple_row) as cursor,
         ):
             if settings.takes_backslashes_for_escapes(cursor.connection):
                 cursor.execute("SET LOCAL standard_conforming_strings = on")
@@ -65,8 +68,10 @@ def session(engine: Engine, doing: str) -> Iterator[psycopg.Connection[tuple[Any
     """
     with explained(doing), engine.connect() as connection:
         connection.execution_options(isolation_level="AUTOCOMMIT")
+        driver = driver_of(connection)
         try:
-            yield driver_of(connection)
+            with failing_handlers_logged(driver.pgconn):
+                yield driver
         finally:
             connection.invalidate()
 

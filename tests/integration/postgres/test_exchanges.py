@@ -21,6 +21,7 @@ from dualstore.store.connecting import connect as store_connections
 from dualstore.stores.postgres import PostgresStore, deadlines
 from dualstore.stores.postgres.exchanges import Exchange
 from dualstore.stores.postgres.sessions import Sessions
+from dualstore.stores.postgres_transaction import transaction
 from integration.postgres.authority import EPOCHS, prepare
 from integration.postgres.orders import TABLE, TABLES, key, order
 
@@ -327,6 +328,23 @@ def test_nor_does_one_that_fails_while_a_prepared_statement_is_taken_off(
     register._to_flush.append(b"of_a_full_register")
     assert exchange.together([("SELECT 'a'", ()), ("SELECT 'b'", ())]) == [[("a",)], [("b",)]]
     assert (heard, list(register._to_flush)) == (["said"], [])
+
+
+def test_nor_a_commit_of_the_bookkeeping(url, connection, caplog):
+    def fail(_notification):
+        raise KeyError
+
+    engine = sa.create_engine(url, pool_size=1)
+    with engine.connect() as listening:
+        listening.connection.driver_connection.add_notify_handler(fail)
+    with transaction(engine, "listening") as cursor:
+        cursor.execute("LISTEN something")
+    with transaction(engine, "a job") as cursor:
+        cursor.execute("CREATE TABLE of_a_job AS SELECT 7 AS n")
+        cursor.execute("NOTIFY something")
+    engine.dispose()
+    assert connection.execute("SELECT n FROM of_a_job").fetchall() == [(7,)]
+    assert [each.getMessage() for each in caplog.records] == ["A handler of notifications failed: KeyError"]
 
 
 def test_nothing_is_asked_behind_an_exchange_that_was_given_up(connection, exchange):

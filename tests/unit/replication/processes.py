@@ -357,6 +357,11 @@ def pass_time(world: World, *processes: Process, seconds: float, step: float = 0
             process.round()
 
 
+def fallen_silent(record: ControlRecord) -> set[str]:
+    """The ids of the processes that make a table suspect."""
+    return {name.partition(" (beat ")[0] for name in record.suspects}
+
+
 def stored(store: MemoryStore, key: str = "a") -> Item | None:
     """An item as a store holds it."""
     return store.state(TABLE, {"id": {"S": key}}).item

@@ -1,7 +1,9 @@
 """What one process may act on: grants, confirmed generations, flags, and processes that fall silent."""
 
 import threading
+from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -17,6 +19,7 @@ from unit.replication.processes import (
     WRITE_GRANT,
     Process,
     World,
+    fallen_silent,
     stored,
 )
 
@@ -319,7 +322,7 @@ def test_a_silent_process_makes_its_tables_suspect_and_stops_their_mirror_reads(
     assert watcher.get() == "first"
     dead_id = dead.registry.id
     fall_silent(world, watcher)
-    assert world.record.suspects == {dead_id}
+    assert fallen_silent(world.record) == {dead_id}
     assert not world.record.mirror_readable
     assert [entry.id for entry in watcher.registry.processes()] == [watcher.registry.id]
     assert watcher.get() == "first"
@@ -348,8 +351,29 @@ def test_a_process_that_was_only_asleep_goes_on_under_a_new_name_and_stays_suspe
     fall_silent(world, watcher)
     sleeper.put("awake")
     assert sleeper.registry.id != old
-    assert world.record.suspects == {old}
+    assert fallen_silent(world.record) == {old}
     assert len(watcher.registry.processes()) == 2
+
+
+def test_a_process_that_falls_silent_twice_under_one_name_is_suspect_anew(
+    world: World, two: tuple[Process, Process]
+) -> None:
+    """A verification that began between the two clears the first only."""
+    watcher, sleeper = two
+    name, woken = sleeper.registry.id, []
+
+    def wake(_call: str, arguments: Sequence[Any]) -> None:
+        if type(arguments[0]).__name__ == "DeleteItem" and not woken:  # its entry is about to be taken out
+            woken.append(name)
+            sleeper.agent.refresh(beat=True)
+
+    watcher.bookkeeping.before = wake
+    fall_silent(world, watcher)
+    assert (woken, sleeper.registry.id) == ([name], name)
+    first = world.record.suspects
+    fall_silent(world, watcher)
+    assert first < world.record.suspects
+    assert fallen_silent(world.record) == {name}
 
 
 def test_what_a_process_forgets_after_a_verification_began_is_not_cleared_by_that(

@@ -11,7 +11,17 @@ from dualstore.control import ControlRecord, Phase, PostgresRole
 from dualstore.errors import Unavailable, WritesPaused
 from dualstore.replication.suspects import is_unmirrored
 from dualstore.stages import Side, Stage
-from unit.replication.processes import SERVED, TABLE, TIMES, Process, World, bring, pass_time, stored
+from unit.replication.processes import (
+    SERVED,
+    TABLE,
+    TIMES,
+    Process,
+    World,
+    bring,
+    fallen_silent,
+    pass_time,
+    stored,
+)
 
 OPEN, CLOSED, MOVED = Phase.OPEN, Phase.CLOSED, Phase.MOVED
 MOVE, PATIENCE = TIMES.move.total_seconds(), TIMES.patience.total_seconds()
@@ -340,7 +350,7 @@ def test_a_process_that_dies_during_the_pause_is_waited_for_until_the_move_is_gi
     record = given_up(mover)
     assert record.stage is Stage.SHADOW
     pass_time(world, mover, seconds=15)
-    assert world.decided.suspects == {dead.registry.id}
+    assert fallen_silent(world.decided) == {dead.registry.id}
 
 
 def test_a_move_back_waits_for_no_process_since_postgresql_refuses_by_itself(

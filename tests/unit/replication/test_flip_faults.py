@@ -23,6 +23,7 @@ from unit.replication.processes import (
     Process,
     World,
     bring,
+    fallen_silent,
     pass_time,
 )
 from unit.replication.test_flip import CLOSED, MOVE, MOVED, PATIENCE, WAYS, closed, refused
@@ -349,7 +350,7 @@ def test_a_mirror_write_that_slept_through_a_move_to_postgresql_is_kept_out(worl
         if late == "write_direct":
             # The whole process sleeps: it is taken for dead; the relay settles, and a verification says so.
             pass_time(world, mover, seconds=2 * WRITE_GRANT)
-            assert sleeper.registry.id in world.decided.suspects
+            assert sleeper.registry.id in fallen_silent(world.decided)
             mover.mirroring.settle(SERVED, [KEY])
             verified(world)
             bring(Stage.LIVE, mover)

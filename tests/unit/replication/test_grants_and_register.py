@@ -16,7 +16,17 @@ from dualstore.replication.registry import ProcessEntry
 from dualstore.replication.served import ServedTable
 from dualstore.stages import Dials, Side, Stage
 from dualstore.store.table import MigratedTable
-from unit.replication.processes import READABLE, SERVED, SHAPE, TABLE, WRITE_GRANT, Process, World, stored
+from unit.replication.processes import (
+    READABLE,
+    SERVED,
+    SHAPE,
+    TABLE,
+    WRITE_GRANT,
+    Process,
+    World,
+    fallen_silent,
+    stored,
+)
 
 OTHER = ServedTable("other", TableShape("other-prod", KeySchema(KeyAttribute("id", "S"))))
 KEY = {"id": {"S": "a"}}
@@ -127,7 +137,7 @@ def test_a_process_taken_for_dead_at_off_makes_the_table_suspect_unless_it_had_c
     if confirmed == Stage.OFF:
         dead.agent.refresh()
     fall_silent(watcher)
-    assert world.record.suspects == (frozenset() if confirmed == Stage.OFF else {dead.registry.id})
+    assert fallen_silent(world.record) == (set() if confirmed == Stage.OFF else {dead.registry.id})
     assert len(watcher.registry.processes()) == 1
 
 

@@ -183,3 +183,19 @@ def test_the_token_of_a_mirrored_transaction_is_forgotten_with_its_writes(store:
     writes = [SettledWrite("things", KEY, KEY, Revision(row=9, tombstone=None), EPOCH)]
     assert not store.write_settled_together(writes, token="t")
     assert add_one(store, token="t") == "1"
+
+
+def test_an_item_whose_index_key_is_of_another_type_is_in_the_table_alone():
+    """DynamoDB takes no such item, but a row that others wrote by SQL may be mirrored as one."""
+    index = Index("by_group", KeySchema(KeyAttribute("group", "S")))
+    shape = TableShape("mixed", KeySchema(KeyAttribute("id", "S")), {"by_group": index})
+    store = MemoryStore({"mixed": shape})
+    for name, group in (("a", {"N": "5"}), ("b", {"S": "5"})):
+        item = {"id": {"S": name}, "group": group}
+        store.write_direct("mixed", item, item, stamp=name.encode() * 16, predecessor=None, epoch=EPOCH)
+
+    def ids(**at: str) -> list[str]:
+        found = store.execute(parse("Scan", {"TableName": "mixed", **at}))["Items"]
+        return sorted(item["id"]["S"] for item in found)
+
+    assert (ids(), ids(IndexName="by_group")) == (["a", "b"], ["b"])

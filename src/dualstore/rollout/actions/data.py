@@ -174,7 +174,8 @@ def _verify(step: Step, context: Context) -> Evidence:
     found: dict[str, Evidence] = {}
     for name, table in context.tables(step):
         proven_at = context.tools.plans.proven_at(table.physical)
-        if proven_at is not None and proven_at > began and table.status().record.verified:
+        record = table.status().record
+        if proven_at is not None and proven_at > began and record.verified and not record.suspects:
             found[name] = {"found": f"proven equal at {proven_at.isoformat()}"}
             continue
         found[name] = _proven_equal(step, context, name)

@@ -261,11 +261,13 @@ class MemoryCheckpoints:
         """Record shards that are to be followed (see `Checkpoints.register`)."""
         with self._lock:
             kept = self._rows.setdefault(table, {})
+            ours = [place for place in kept if place[0] == stream_arn]
+            unread_since = kept[ours[0]].updated_at if ours == [(stream_arn, NO_SHARD)] else self.now()
             for shard in shards:
                 parent = kept.get((stream_arn, shard.parent_id or ""))
                 known = None if parent is None else parent.row.caught_up_at
                 row = ShardRow(stream_arn, shard.id, shard.parent_id, None, open=True, caught_up_at=known)
-                kept.setdefault((stream_arn, shard.id), _Row(row, self.now()))
+                kept.setdefault((stream_arn, shard.id), _Row(row, unread_since))
             if any(each.row.open for each in kept.values()):
                 oldest = self.now() - 2 * RETENTION
                 for place in [

@@ -88,7 +88,7 @@ class Ordering:
         return self._between((token, partition), (token, partition + b"\0"))
 
     def _covers(self, item: Item) -> bool:
-        return all(name in item for name in self._keys.names)
+        return all(attribute.type in item.get(attribute.name, ()) for attribute in self._keys.attributes)
 
     def _position(self, item: Item) -> Position:
         partition = partition_bytes(self._keys, item)
