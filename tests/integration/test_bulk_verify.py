@@ -3,30 +3,36 @@
 import base64
 import json
 import random
+import re
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
 from boto3.dynamodb.types import Binary
+from psycopg import sql
 
-from bulk_sides import BulkSides, bulk_sides, order
+from bulk_sides import BulkSides, bulk_sides, bulk_sides_at, order
 from dualstore.errors import ConfigurationError, SchemaError, Unavailable, UnusableSource
 from dualstore.items import Item, Key, KeyAttribute, KeySchema, TableShape, key_hash
 from dualstore.mapping.transcoding import transcoder_of
 from dualstore.operations import DeleteItem, PutItem
-from dualstore.stores import fingerprint_ways
+from dualstore.stores import fingerprint_ways, postgres_rules, postgres_transaction
+from dualstore.stores.comparison_sql import Scanning, scanning
 from dualstore.stores.fingerprint_ways import InsidePostgres, OutsidePostgres, Way, form_of
 from dualstore.stores.memory import MemoryStore
 from dualstore.stores.postgres_comparison import PostgresComparison
 from dualstore.stores.postgres_findings import PostgresFindings
 from dualstore.stores.postgres_fingerprints import PostgresFingerprints
 from dualstore.stores.postgres_keys import PostgresKeys
+from dualstore.stores.postgres_rules import PostgresRules
 from dualstore.stores.postgres_runs import RunState, TakenOver
 from dualstore.stores.postgres_unmatched import PostgresUnmatched
 from dualstore.telemetry import DiscrepancyLog
@@ -574,7 +580,7 @@ def test_a_run_that_was_interrupted_before_a_column_was_altered_is_not_gone_on_w
 def test_a_column_that_is_altered_meanwhile_leaves_nothing_proven(sides: BulkSides, way, altered):
     load(sides, [order(n) for n in range(30)])
 
-    with pytest.raises(UnusableSource, match="was altered"):
+    with pytest.raises(UnusableSource, match=r"was altered.* SET DEFAULT, .* and a GRANT on"):
         agreed(plan(sides, export_of(sides), **way), sides, way, lambda: lose_blanks(altered)).run()
 
     assert states(sides) == [RunState.ABANDONED]
@@ -914,9 +920,220 @@ def test_counts_that_nothing_explains_leave_nothing_proven_of_a_scan_either(side
     assert states(sides) == [RunState.ABANDONED]
 
 
+COUNTED_NOTHING = (
+    f"{TABLE}: transactions that have written before the verification began go on; it does not compare "
+    "how many items and rows there are"
+)
+
+
+@pytest.fixture
+def become(sides: BulkSides) -> Iterator[Callable[[str, int], None]]:
+    """Makes PostgreSQL something else for the table, so many epochs later; afterwards it is the mirror."""
+
+    def set_fence(role: str, later: int) -> None:
+        with sides.engine.begin() as connection:
+            connection.exec_driver_sql(
+                "UPDATE dualstore.control SET role = %s, epoch = epoch + %s", (role, later)
+            )
+
+    with sides.engine.connect() as connection:
+        before = connection.exec_driver_sql("SELECT epoch FROM dualstore.control").scalar_one()
+    yield set_fence
+    with sides.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE dualstore.control SET role = 'mirror', epoch = %s", (before,))
+
+
+def delete_by_sql(sides: BulkSides, number: int) -> None:
+    """As the team does where PostgreSQL decides; DynamoDB is brought after it."""
+    with sides.engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM shop.orders WHERE number = %s", (number,))
+    sides.delete(sides.key(order(number)))
+
+
+@EACH_WAY
+def test_what_sql_deletes_where_postgres_decides_needs_no_explanation(sides: BulkSides, way, become):
+    become("authority", 0)
+    load(sides, [order(n) for n in range(30)])
+    lines, batches = [line(order(n)) for n in range(30)], []
+
+    def delete() -> None:
+        batches.append(1)
+        if len(batches) == 2:  # the row was compared with its item in the first
+            delete_by_sql(sides, 0)
+
+    verify = plan(sides, Export(lines, pieces_count=1, before_batch=delete), **way)
+    if "way" in way:
+        verify = agreed(plan(sides, Export(lines), **way), sides, way, lambda: delete_by_sql(sides, 0))
+
+    verification = verify.run()
+
+    assert verification.proven
+    assert (verification.items_dynamodb, verification.rows_postgres) == (30, 29)
+
+
+MOVES = {"there": [("authority", 1)], "there and back": [("authority", 1), ("mirror", 1)]}
+
+
+@pytest.mark.parametrize("moves", MOVES.values(), ids=list(MOVES))
+def test_nothing_is_counted_where_the_authority_moved_before_a_run_was_gone_on_with(
+    sides: BulkSides, become, moves
+):
+    load(sides, [order(n) for n in range(30)])
+    export, batches = Export([line(order(n)) for n in range(30)], pieces_count=1), []
+
+    def end() -> None:
+        batches.append(1)
+        if len(batches) == 2:  # the row was compared with its item in the first
+            raise Killed
+
+    export.before_batch = end
+    with pytest.raises(Killed):
+        plan(sides, export).run()
+    for role, later in moves:
+        become(role, later)
+        if role == "authority":
+            delete_by_sql(sides, 0)
+
+    assert plan(sides, export).run().proven
+    assert states(sides) == [RunState.FINISHED]
+
+
+@BY_FINGERPRINTS
+def test_a_row_without_an_item_that_sql_deletes_where_postgres_decides_is_no_contradiction(
+    sides: BulkSides, way, become
+):
+    become("authority", 0)
+    load(sides, [order(n) for n in range(30)])
+    export = export_of(sides)
+    load(sides, [order(1000)])  # after the export
+
+    found = interrupted(plan(sides, export, **way), sides, way, lambda: delete_by_sql(sides, 1000)).run()
+
+    assert found.proven
+    assert (found.items_dynamodb, found.rows_postgres) == (30, 30)
+
+
+@BY_FINGERPRINTS
+def test_a_row_without_an_item_that_is_moved_where_postgres_decides_is_found(sides: BulkSides, way, become):
+    load(sides, [order(1000)])
+    sides.delete(sides.key(order(1000)))
+    load(sides, [order(n) for n in range(400)])
+    become("authority", 0)
+
+    def move() -> None:
+        with sides.engine.begin() as connection:  # into another block, the first being full
+            connection.exec_driver_sql("UPDATE shop.orders SET name = name WHERE number = 1000")
+
+    verification = interrupted(plan(sides, export_of(sides), **way), sides, way, move).run()
+
+    assert found(verification) == {(key_hash(SHAPE.keys, order(1000)), Finding.MISSING_ON_DYNAMODB, ())}
+
+
+GUIDE = Path(__file__).parents[2] / "docs/how-to/check-a-deployment.md"
+
+
+@pytest.fixture
+def as_documented(sides: BulkSides) -> Iterator[BulkSides]:
+    """Both sides, as a role sees them with the grants that the guide lists, and no others."""
+    role, url = f"service_{uuid.uuid4().hex[:8]}", sides.engine.url
+    (listed,) = re.findall(
+        r"^CREATE ROLE service LOGIN;\n(.*?)^```", GUIDE.read_text(), re.DOTALL | re.MULTILINE
+    )
+    grants = [grant for grant in listed.splitlines() if "rds_iam" not in grant]
+    assert len(grants) == 6
+    text = (
+        "\n".join(grants)
+        .replace("ON orders", "ON shop.orders")
+        .replace("DATABASE app", f"DATABASE {url.database}")
+    )
+    with sides.engine.begin() as connection:
+        connection.exec_driver_sql(f"CREATE ROLE {role} LOGIN PASSWORD 'aVerySecretWord'")
+        connection.exec_driver_sql(text.replace("TO service;", f"TO {role};"))
+        connection.exec_driver_sql(f"GRANT USAGE ON SCHEMA shop TO {role}")
+    with bulk_sides_at(url.set(username=role, password="aVerySecretWord"), sides.dynamodb, TABLE) as both:
+        yield both
+    with sides.engine.begin() as connection:
+        connection.exec_driver_sql(f"DROP OWNED BY {role}")
+        connection.exec_driver_sql(f"DROP ROLE {role}")
+
+
+@EACH_WAY
+def test_the_grants_of_the_guide_are_enough_for_a_full_verification(
+    sides: BulkSides, as_documented: BulkSides, way
+):
+    load(sides, [order(n) for n in range(30)])
+    damage(sides, [7])
+    batches = []
+
+    def delete() -> None:
+        batches.append(1)
+        if len(batches) == 2:
+            as_documented.dual_write(order(0), None)
+
+    export = Export([line(order(n)) for n in range(30)], pieces_count=1, before_batch=delete)
+    repairing = {**way, "repair": True, "settle": as_documented.settle_all}
+
+    verification = plan(as_documented, export, **repairing).run()
+
+    assert verification.proven
+    assert {each.key_hash for each in verification.differences} == {key_hash(SHAPE.keys, order(7))}
+
+
+def test_rows_are_looked_through_for_broken_rules_in_parallel(sides: BulkSides):
+    load(sides, [order(n) for n in range(30)])
+    costs_nothing = ("parallel_setup_cost", "parallel_tuple_cost", "min_parallel_table_scan_size")
+
+    with sides.engine.begin() as connection:
+        for setting in costs_nothing:
+            connection.exec_driver_sql(f"SET LOCAL {setting} = 0")
+        driver = connection.connection.driver_connection
+        census = scanning(sides.mapping).census(5)
+        planned = driver.execute(sql.SQL("EXPLAIN ") + census).fetchall()
+
+    assert any("Gather" in text for (text,) in planned)
+
+
+def test_a_row_that_is_written_behind_the_look_at_the_last_revision_breaks_no_rule(
+    sides: BulkSides, monkeypatch
+):
+    load(sides, [order(n) for n in range(30)])
+
+    class Writing(Scanning):
+        def census(self, last_revision: int) -> sql.Composed:
+            sides.dual_write(order(3), order(3, name={"S": "again"}))
+            return super().census(last_revision)
+
+    monkeypatch.setattr(postgres_rules, "scanning", Writing)
+    rules = PostgresRules(PostgresComparison(sides.engine, sides.mapping))
+
+    assert rules._census(sides.mapping) == (30, False)
+    assert sides.rows_on_postgres() == sides.items_on_dynamodb()
+
+
+@pytest.mark.parametrize("table", ["shop.orders", "dualstore.tombstones"])
+def test_a_look_for_what_has_changed_has_the_time_that_a_large_table_takes(
+    sides: BulkSides, monkeypatch, table
+):
+    load(sides, [order(n) for n in range(20)])
+    since = sides.load.draw_revision()
+    sides.dual_write(order(3), order(3, name={"S": "again"}))
+    sides.dual_write(order(4), None)
+    defaults = postgres_transaction.transaction.__wrapped__.__kwdefaults__
+    monkeypatch.setitem(defaults, "patience", timedelta(seconds=0.3))
+
+    with sides.engine.connect() as slow:
+        slow.exec_driver_sql(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+        ending = threading.Timer(1, slow.rollback)
+        ending.start()
+        pages = list(PostgresKeys(sides.engine, sides.mapping).changed_since(since))
+        ending.join()
+
+    assert {int(key["number"]["N"]) for page in pages for key in page} == {3, 4}
+
+
 @pytest.mark.parametrize("patience", [timedelta(seconds=30), timedelta()])
 def test_who_wrote_before_the_run_and_commits_during_it_is_waited_for_and_else_not_counted(
-    sides: BulkSides, monkeypatch, patience
+    sides: BulkSides, monkeypatch, caplog, patience
 ):
     monkeypatch.setattr(bulk, "_WRITERS_PATIENCE", patience)
     load(sides, [order(n) for n in range(30)])
@@ -935,6 +1152,8 @@ def test_who_wrote_before_the_run_and_commits_during_it_is_waited_for_and_else_n
         ending.cancel()
 
     assert len(verification.differences) == (1 if patience else 0)
+    said = [record.getMessage() for record in caplog.records if record.name == bulk.__name__]
+    assert said == ([] if patience else [COUNTED_NOTHING])
 
 
 @EACH_WAY

@@ -310,6 +310,26 @@ def test_what_is_written_in_a_second_stay_at_complete_is_not_proven_by_a_verific
     assert names(theirs) == names(ours) == {1: "acknowledged"}
 
 
+def test_a_table_that_sql_deletes_rows_of_at_live_is_verified_all_the_same(
+    live: tuple[DualStore, MigratedTable, Any], deployment: Deployment
+) -> None:
+    store, table, model = live
+    for sort_key in (1, 2, 3):
+        model("p", sort_key, name="by dualstore").save()
+    drained(store, table)
+    row, left = table.mapping.table, [1]
+
+    def delete(done: VerifyProgress) -> None:
+        if done.segments_done == done.segments_total and left:  # the row was compared with its item
+            with deployment.engine.begin() as connection:
+                connection.execute(sa.delete(row).where(row.c.sk == left.pop()))
+            drained(store, table)
+
+    found = table.verify(segments=1, workers=1, progress=delete)
+
+    assert (found.proven, found.items_dynamodb, found.rows_postgres) == (True, 3, 2)
+
+
 def test_what_the_orm_and_psql_write_at_live_reaches_dynamodb(
     live: tuple[DualStore, MigratedTable, Any], deployment: Deployment
 ) -> None:

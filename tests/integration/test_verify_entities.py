@@ -187,6 +187,24 @@ def test_a_row_in_the_table_of_another_entity_is_told_as_that(entities: Entities
 
 
 @pytest.mark.parametrize("at_once", [True, False], ids=["at once", "by hashes"])
+def test_a_key_with_rows_in_several_tables_explains_more_rows_than_one(entities: Entities, at_once):
+    items = [thing(f"CRED#{n}", owner={"S": "o"}) for n in range(5)]
+    for item in items:
+        entities.put(item, postgres=item)
+    gone = thing("d", label={"S": "l"})
+    for place in range(len(entities.mapping.parts)):
+        entities.stray(gone, place)
+
+    verification = entities.verify(items, at_once=at_once)
+
+    keys = entities.mapping.shape.keys
+    assert [(each.key_hash, each.finding) for each in verification.differences] == [
+        (key_hash(keys, gone), Finding.MISSING_ON_DYNAMODB)
+    ]
+    assert verification.rows_postgres == 5 + len(entities.mapping.parts)
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["at once", "by hashes"])
 def test_repair_leaves_each_key_one_row_where_it_belongs(entities: Entities, at_once):
     credential, user = (thing("CRED#1", owner={"S": "o"}), thing("USER#1", kind={"S": "user"}))
     rest, doubled, damaged, gone = (thing(sort, label={"S": "l"}) for sort in ("a", "b", "c", "d"))

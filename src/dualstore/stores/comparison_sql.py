@@ -18,6 +18,11 @@ from dualstore.mapping import (
 from dualstore.stores.hashing_sql import exactly, hashing, is_array, key_hashes
 from dualstore.stores.postgres_staging import composed
 
+# Of whoever may draw revisions. To read the sequence itself, as a table, takes a privilege of its own.
+LAST_REVISION = "SELECT coalesce(pg_sequence_last_value('dualstore.revision'::regclass), 0)"
+"""The last revision that was drawn; 0: none yet."""
+_LAST_REVISION = sql.SQL(f"({LAST_REVISION})")
+
 
 class Rule(StrEnum):
     """What the bookkeeping columns promise, and a row does not keep."""
@@ -231,7 +236,7 @@ class Scanning:
     @cached_property
     def breaking(self) -> sql.Composed:
         """Of the rows of some keys: the key, and whether the row breaks a rule. Values: as for `of_keys`."""
-        return self._of_keys([self._keys, _any_of(self._rules.values())])
+        return self._of_keys([self._keys, _any_of(self._rules().values())])
 
     def _of_keys(self, selected: Iterable[sql.Composable]) -> sql.Composed:
         columns = self.part.key_columns
@@ -260,11 +265,15 @@ class Scanning:
             " WHERE seen.first = {first} AND seen.second = {second})"
         ).format(keys=self._keys, table=_table(self.part), first=first, second=second)
 
-    @cached_property
-    def census(self) -> sql.Composed:
-        """How many rows there are, and whether any of them breaks a rule."""
+    def census(self, last_revision: int) -> sql.Composed:
+        """How many rows there are, and whether any of them breaks a rule.
+
+        Args:
+            last_revision: asked for under the same snapshot. A statement that asks itself is not worked on in
+                parallel.
+        """
         return sql.SQL("SELECT count(*), coalesce(bool_or({}), false) FROM {} t").format(
-            _any_of(self._rules.values()), _table(self.part)
+            _any_of(self._rules(sql.Literal(last_revision)).values()), _table(self.part)
         )
 
     @cached_property
@@ -272,15 +281,18 @@ class Scanning:
         """The keys of the rows that break a rule, and which."""
         told = sql.SQL(" ").join(
             sql.SQL("WHEN {} THEN {}").format(broken, sql.Literal(rule))
-            for rule, broken in self._rules.items()
+            for rule, broken in self._rules().items()
         )
         return sql.SQL("SELECT {keys}, CASE {told} END FROM {table} t WHERE {any}").format(
-            keys=self._keys, told=told, table=_table(self.part), any=_any_of(self._rules.values())
+            keys=self._keys, told=told, table=_table(self.part), any=_any_of(self._rules().values())
         )
 
-    @property
-    def _rules(self) -> Mapping[Rule, sql.Composed]:
-        """By rule: where a row breaks it."""
+    def _rules(self, last_revision: sql.Composable = _LAST_REVISION) -> Mapping[Rule, sql.Composed]:
+        """By rule: where a row breaks it.
+
+        Args:
+            last_revision: as of the beginning of the statement or later; its snapshot shows no later one.
+        """
         overflow, revision, stamp = (
             sql.Identifier("t", name) for name in (OVERFLOW_COLUMN, REVISION_COLUMN, STAMP_COLUMN)
         )
@@ -300,10 +312,9 @@ class Scanning:
             Rule.OVERFLOW: sql.SQL("{} IS NOT NULL AND ({})").format(
                 overflow, sql.SQL(" OR ").join([empty, *twice])
             ),
-            # As of the beginning of the statement, whose snapshot shows no later revision.
-            Rule.VERSION: sql.SQL(
-                "{0} IS NULL OR {0} > (SELECT last_value FROM dualstore.revision) OR octet_length({1}) <> 16"
-            ).format(revision, stamp),
+            Rule.VERSION: sql.SQL("{0} IS NULL OR {0} > {1} OR octet_length({2}) <> 16").format(
+                revision, last_revision, stamp
+            ),
         }
 
     def also_in(self, other: TableMapping) -> sql.Composed:

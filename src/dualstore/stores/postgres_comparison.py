@@ -18,6 +18,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 from sqlalchemy import Engine
 
+from dualstore.control import PostgresRole
 from dualstore.errors import SchemaError
 from dualstore.items import Key, KeySchema, key_bytes, key_hash
 from dualstore.mapping import Mapped, TableMapping
@@ -92,6 +93,8 @@ _COLUMNS_NOW = (
     "SELECT array_agg(format('%%s %%s %%s %%s %%s', attname, atttypid, atttypmod, attcollation, xmin)"
     " ORDER BY attnum) FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attname = ANY(%s)"
 )
+# The authority moves with a new epoch, there and back.
+_FENCE = "SELECT epoch, role FROM dualstore.control WHERE table_name = %s"
 
 
 class PostgresComparison:
@@ -209,6 +212,16 @@ class PostgresComparison:
         """How many rows each part holds now."""
         with transaction(self._engine, f"Counting the rows of {self._table}", patience=PATIENCE) as cursor:
             return [_count(cursor, scanning(part).count) for part in self._mapping.parts]
+
+    def epoch_under_dynamodb(self) -> int | None:
+        """Since which epoch DynamoDB has decided without a break; None where PostgreSQL decides.
+
+        As PostgreSQL itself knows it, which writes accordingly: after a failover it may be behind.
+        """
+        with transaction(self._engine, f"Reading what PostgreSQL is for {self._table}") as cursor:
+            row = cursor.execute(_FENCE, [self._table]).fetchone()
+        epoch, role = row or (0, PostgresRole.NONE)
+        return None if role in {PostgresRole.AUTHORITY, PostgresRole.PAUSED} else int(epoch)
 
     def size_bytes(self) -> int:
         """How large the SQL tables are without their indexes; of a partitioned one its largest partition."""

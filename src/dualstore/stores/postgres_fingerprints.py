@@ -5,7 +5,7 @@ the items. Where the sums of both sides agree, the sides hold the same rows: no 
 not, see `postgres_unmatched`. What a key is then called is somebody else's verdict.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -172,6 +172,16 @@ def bounds_of(
     if last < described["end"]:
         return first, last, False
     return first, None if described["open"] else described["end"], True
+
+
+def batches_of(described: Mapping[str, Any]) -> Iterator[tuple[int, tuple[int, int | None]]]:
+    """All batches of a piece of rows: its part's place, the first block, and the one behind the last."""
+    first: int | None = described["start"]
+    is_last = False
+    while not is_last:
+        begins, ends, is_last = bounds_of(described, {"block": first})
+        yield described["place"], (begins, ends)
+        first = ends
 
 
 def _of_each_part(

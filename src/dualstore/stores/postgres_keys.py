@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from psycopg import sql
@@ -14,6 +14,8 @@ from dualstore.stores.key_bytes import key_from_bytes
 from dualstore.stores.postgres_staging import composed
 from dualstore.stores.postgres_transaction import transaction
 
+# Of a look at all rows of a table, and of what is done with each page meanwhile.
+_PATIENCE = timedelta(hours=12)
 _PAGE_ROWS = 1000
 _LINE_POINTERS = 291  # of a page of 8 KB at most (MaxHeapTuplesPerPage)
 _SLOTS_AT_ONCE = 5000
@@ -76,8 +78,9 @@ class PostgresKeys:
             statement, value = "revision >= %s", since
         else:
             statement, value = "deleted_at >= %s", since  # type: ignore[assignment]
+        doing = f"Reading the deletions of {self._table}"
         with (
-            transaction(self._engine, f"Reading the deletions of {self._table}") as cursor,
+            transaction(self._engine, doing, patience=_PATIENCE) as cursor,
             cursor.connection.cursor("dualstore_deleted") as reading,
         ):
             reading.execute(
@@ -106,8 +109,9 @@ class PostgresKeys:
         statement = sql.SQL("SELECT {} FROM {} t WHERE {} >= {}").format(
             _keys(part), _table(part), column, value
         )
+        doing = f"Reading the changed rows of {self._table}"
         with (
-            transaction(self._engine, f"Reading the changed rows of {self._table}") as cursor,
+            transaction(self._engine, doing, patience=_PATIENCE) as cursor,
             cursor.connection.cursor("dualstore_changed") as reading,
         ):
             reading.execute(statement)

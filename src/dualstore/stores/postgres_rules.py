@@ -9,7 +9,7 @@ from psycopg.types.json import Jsonb
 
 from dualstore.items import Key, key_bytes
 from dualstore.mapping import SplitMapping, TableMapping
-from dualstore.stores.comparison_sql import Rule, scanning
+from dualstore.stores.comparison_sql import LAST_REVISION, Rule, scanning
 from dualstore.stores.postgres_comparison import PATIENCE, SETTINGS, PostgresComparison, decoded, named
 from dualstore.stores.postgres_transaction import transaction
 
@@ -105,8 +105,11 @@ class PostgresRules:
         """How many rows there are, and whether any breaks a rule. Unlike a cursor's, its scan is parallel."""
         doing = f"Looking for rows of {self._table} that break a rule"
         with transaction(self._engine, doing, patience=PATIENCE) as cursor:
+            # No row is to be seen that was given a revision after the last one was asked for.
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             cursor.execute(SETTINGS)
-            row = cursor.execute(scanning(part).census).fetchone()
+            (last,) = cursor.execute(LAST_REVISION).fetchone() or (0,)
+            row = cursor.execute(scanning(part).census(last)).fetchone()
         return (0, False) if row is None else (int(row[0]), bool(row[1]))
 
     def _note(

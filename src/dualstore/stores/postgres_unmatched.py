@@ -17,7 +17,7 @@ from dualstore.errors import UnusableSource
 from dualstore.items import Key
 from dualstore.mapping import Mapped
 from dualstore.mapping.transcoding import Transcoded
-from dualstore.stores.comparison_sql import between, scanning, standing
+from dualstore.stores.comparison_sql import LAST_REVISION, between, scanning, standing
 from dualstore.stores.fingerprint_ways import Matches, Pair, Way
 from dualstore.stores.postgres_comparison import note
 from dualstore.stores.postgres_keys import PostgresKeys
@@ -75,12 +75,15 @@ _ROWS_NOT_MET = (
     "SELECT coalesce(sum(cardinality(unmatched_first)), 0) FROM dualstore.verify_seen"
     " WHERE run_id = %s AND of_rows AND NOT differs"
 )
+_NOT_MET = (
+    "SELECT place, unnest(unmatched_first), unnest(unmatched_second) FROM dualstore.verify_seen"
+    " WHERE run_id = %s AND of_rows AND NOT differs"
+)
 _REPEATED = (
     "SELECT coalesce(sum(count - 1), 0) FROM (SELECT count(*) FROM (SELECT place, unnest(first) AS first,"
     " unnest(second) AS second FROM dualstore.verify_seen WHERE run_id = %s AND NOT of_rows) AS items"
     " GROUP BY place, first, second) AS each"
 )
-_LAST_REVISION = "SELECT last_value FROM dualstore.revision"
 
 
 class Contradicted(UnusableSource):
@@ -246,6 +249,35 @@ class PostgresUnmatched:
             row = cursor.execute(_ROWS_NOT_MET, [run_id]).fetchone()
         return 0 if row is None else int(row[0])
 
+    def look_everywhere(
+        self, run_id: UUID, batches: Iterable[tuple[int, tuple[int, int | None]]], *, key: bytes
+    ) -> None:
+        """Note the keys of rows that stood alone, and stand elsewhere in their table than they did then.
+
+        The others have been deleted or written since.
+
+        Args:
+            run_id: the run.
+            batches: all rows: places of parts, each with blocks as for `look_at_rows`.
+            key: of the run's fingerprints.
+        """
+        doing = f"Looking for rows of {self._table} that were moved"
+        keys = list[Key]()
+        with transaction(self._engine, doing, patience=_PATIENCE) as cursor:
+            # Whoever rewrites a table waits, and no row changes its batch under this snapshot.
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            cursor.execute(_SETTINGS)
+            cursor.execute(_BY_HASHES)
+            pairs: dict[int, set[Pair]] = {}
+            for place, first, second in cursor.execute(_NOT_MET, [run_id]).fetchall():
+                pairs.setdefault(place, set()).add((first, second))
+            for place, blocks in batches:
+                if place in pairs:
+                    where = between(*blocks)
+                    keys += self._way.rows_among(cursor, place, where, pairs[place], key=key).keys
+        with transaction(self._engine, f"Noting keys of {self._table} without an equal") as cursor:
+            note(cursor, self._mapping.shape.keys, run_id, None, keys)
+
     def repeated(self, run_id: UUID) -> int:
         """How many items were read that had been read before, with the same content."""
         doing = f"Counting items of {self._table} that stand twice"
@@ -268,7 +300,7 @@ class PostgresUnmatched:
 
     def _changed_since(self, revision: int) -> Iterable[Sequence[Key]]:
         with transaction(self._engine, f"Reading the last revision for {self._table}") as cursor:
-            row = cursor.execute(_LAST_REVISION).fetchone()
+            row = cursor.execute(LAST_REVISION).fetchone()
         # Where nothing at all has been written since, the table need not be read.
         if row is not None and int(row[0]) <= revision:
             return ()

@@ -4,6 +4,7 @@ What `Verify` does through the stores' own reads, this does with blocks of Dynam
 compares with its rows itself. The verdicts are given the same way: only what stays different is called so.
 """
 
+import logging
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ from dualstore.stores.ledger import PieceState, Run, RunState, TakenOver
 from dualstore.stores.postgres.trigger_functions import sql_table
 from dualstore.stores.postgres_comparison import PostgresComparison
 from dualstore.stores.postgres_findings import PostgresFindings, Verdict
-from dualstore.stores.postgres_fingerprints import PostgresFingerprints, hashes_of
+from dualstore.stores.postgres_fingerprints import ROWS, PostgresFingerprints, batches_of, hashes_of
 from dualstore.stores.postgres_rules import PostgresRules
 from dualstore.stores.postgres_runs import PostgresRuns
 from dualstore.stores.postgres_unmatched import Contradicted, PostgresUnmatched
@@ -54,7 +55,10 @@ _COLUMNS = "columns"
 _FORM = "form"
 _FIRST_LOOK = timedelta(milliseconds=5)
 _WRITERS_PATIENCE = timedelta(seconds=30)
+_EPOCH = "epoch_under_dynamodb"
 _DIFFERENCES = [finding for finding in Finding if finding.is_difference]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,10 +231,21 @@ class BulkVerify:
         """A run that knows from which revision on rows were written since it began, before it reads any."""
         if _FIRST_REVISION in run.parameters:
             return run
+        # First of all: who has written at another epoch is then waited for.
+        epoch = self.judge.patiently(self.comparison.epoch_under_dynamodb)
         revision = self.judge.patiently(self._counting.draw_revision)
-        known = {_FIRST_REVISION: revision, _COUNTABLE: self._outlasts_older_writers()}
+        known = {_FIRST_REVISION: revision, _EPOCH: epoch, _COUNTABLE: self._outlasts_older_writers()}
         self.runs.set_parameters(run.id, known)
         return replace(run, parameters={**run.parameters, **known})
+
+    def _deletes_by_dualstore_alone(self, run: Run) -> bool:
+        """Whether nobody else has had a right to delete rows since the run began, so that tombstones tell.
+
+        Where PostgreSQL decides, or has decided meanwhile, the team's own SQL may: of that nothing is left
+        before long.
+        """
+        epoch = run.parameters.get(_EPOCH)
+        return epoch is not None and epoch == self.judge.patiently(self.comparison.epoch_under_dynamodb)
 
     def _outlasts_older_writers(self) -> bool:
         """Wait for those who have drawn a revision before this moment; whether all have ended.
@@ -244,6 +259,11 @@ class BulkVerify:
                     self.comparison.engine, sql_table(part), doing, _WRITERS_PATIENCE, lambda _: None
                 )
         except Unavailable:
+            logger.warning(
+                "%s: transactions that have written before the verification began go on; it does not compare "
+                "how many items and rows there are",
+                self.mapping.shape.name,
+            )
             return False
         return True
 
@@ -324,12 +344,21 @@ class BulkVerify:
             return
         left = self.judge.patiently(lambda: unmatched.rows_not_met(run.id))
         noted = sum(each.count for each in self.findings.sums(run.id))
-        if left > changed or not (noted or self.judge.patiently(lambda: unmatched.repeated(run.id))):
+        if left <= changed * len(self.mapping.parts) and (
+            noted or self.judge.patiently(lambda: unmatched.repeated(run.id))
+        ):
+            return
+        if not left or not run.parameters[_COUNTABLE] or self._deletes_by_dualstore_alone(run):
             raise Contradicted(
                 f"the items and rows of {self.mapping.shape.name} did not agree, and verification {run.id} "
                 "does not find all that differs: were rows written, or moved, past dualstore meanwhile? "
                 "Start a new one"
             )
+        # The team's SQL may have deleted them, which nothing tells: so they are nowhere.
+        key, described = fingerprint_key_of(run), (piece.description or {} for piece in self.runs.pieces(run))
+        batches = [batch for each in described if ROWS in each for batch in batches_of(each[ROWS])]
+        self.judge.patiently(lambda: unmatched.look_everywhere(run.id, batches, key=key))
+        self.judge.patiently(lambda: unmatched.note_changed_since(run.id, since))
 
     def _look_again(self, run: Run, unmatched: PostgresUnmatched) -> None:
         """Note the keys of the items and rows that found no equal."""
@@ -349,7 +378,7 @@ class BulkVerify:
 
     def _check_counts(self, run: Run, verification: Verification) -> None:
         """See that both sides' counts differ by no more than by what was found, or written meanwhile."""
-        if not run.parameters[_COUNTABLE]:
+        if not (run.parameters[_COUNTABLE] and self._deletes_by_dualstore_alone(run)):
             return
         items = verification.items_dynamodb - verification.unreadable
         rows, unmatched = verification.rows_postgres, self._counting.unmatched
@@ -363,8 +392,8 @@ class BulkVerify:
         for count in explain:
             if unexplained <= 0:
                 return
-            unexplained -= self.judge.patiently(count)
-        if unexplained > 0:
+            unexplained -= self.judge.patiently(count) * len(self.mapping.parts)  # of a key each has a row
+        if unexplained > 0 and self._deletes_by_dualstore_alone(run):  # until all was counted
             raise Contradicted(
                 f"{self.mapping.shape.name} has {items} items and {rows} rows, and what verification "
                 f"{run.id} found does not explain it: were rows written past dualstore meanwhile? "
@@ -376,7 +405,8 @@ class BulkVerify:
         if self.judge.patiently(self.comparison.columns) != run.parameters[_COLUMNS]:
             raise Contradicted(
                 f"a column of {self.mapping.shape.name} was altered during verification {run.id}, which may "
-                "have changed what it had compared: start a new one"
+                "have changed what it had compared: start a new one. SET DEFAULT, SET NOT NULL, "
+                "SET STATISTICS and a GRANT on a column count as that, too"
             )
 
     def give_verdicts(self, run_id: UUID, *, piece: int | None = None) -> None:
