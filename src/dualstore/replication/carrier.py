@@ -105,7 +105,7 @@ class _Noticed:
 class Suspecting(Protocol):
     """Makes a table suspect."""
 
-    def __call__(self, table: str, kind: str, *, once: bool) -> bool:
+    def __call__(self, table: str, kind: str, /, *, once: bool) -> bool:
         """Make it suspect, durably.
 
         Args:
