@@ -13,7 +13,7 @@ from dualstore.backfill.sources import ExportSource
 from dualstore.flags import Requested
 from dualstore.replication.suspects import UNMIRRORED
 from dualstore.stages import Stage
-from dualstore.store import MigratedTable
+from dualstore.store import DualStore, MigratedTable
 from dualstore.store.proving import ProofOrder
 from dualstore.stores.postgres_runs import Run
 from dualstore.verify import BulkVerify
@@ -27,6 +27,15 @@ ITEMS = 30
 GAP = "stream gap planted"
 
 
+def copied(store: DualStore, deployment: Deployment) -> MigratedTable:
+    """The table at `dualwrite`, with items that have been copied."""
+    table = bring_to(store, NAME, Requested(stage=Stage.DUALWRITE))
+    for n in range(ITEMS):
+        deployment.dynamodb.put_item(TableName=table.physical, Item=item_of(n, n))
+    assert table.backfill(segments=1, workers=1).succeeded
+    return table
+
+
 @pytest.mark.skipif(
     "DUALSTORE_VERIFY_ITEMS" not in os.environ, reason="nox -s verify-million: starts processes"
 )
@@ -36,10 +45,7 @@ def test_processes_of_their_own_compare_a_large_table(
     model, row = deployment.table()
     with deployment.store() as store:
         store.bind(model, row, name=NAME)
-        table = bring_to(store, NAME, Requested(stage=Stage.DUALWRITE))
-        for n in range(ITEMS):
-            deployment.dynamodb.put_item(TableName=table.physical, Item=item_of(n, n))
-        assert table.backfill(segments=1, workers=1).succeeded
+        table = copied(store, deployment)
         importable(table, deployment, tmp_path)
         monkeypatch.syspath_prepend(tmp_path)
         monkeypatch.setattr("dualstore.cli.verify._WORTH_PROCESSES_BYTES", 0)
@@ -102,10 +108,7 @@ def test_a_table_that_came_into_doubt_meanwhile_is_not_said_to_be_proven(
     model, row = deployment.table()
     with deployment.store() as store:
         store.bind(model, row, name=NAME)
-        table = bring_to(store, NAME, Requested(stage=Stage.DUALWRITE))
-        for n in range(ITEMS):
-            deployment.dynamodb.put_item(TableName=table.physical, Item=item_of(n, n))
-        assert table.backfill(segments=1, workers=1).succeeded
+        table = copied(store, deployment)
         line = CommandLine(deployment, table.physical, tmp_path)
         meanwhile = [lambda: table.suspect(GAP), lambda: table.backfill(segments=1, workers=1)]
         compare = BulkVerify._compare_rows

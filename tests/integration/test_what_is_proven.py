@@ -20,7 +20,7 @@ from dualstore.store.table import MigratedTable
 from dualstore.stores.postgres_plans import PostgresPlans
 from dualstore.stores.postgres_runs import Run, RunState
 from dualstore.stores.source_clients import SourceClients
-from dualstore.verify import Finding, VerifyProgress
+from dualstore.verify import Finding, Verification, VerifyProgress
 from exports import incremental_export
 from integration.deployment import Deployment
 
@@ -81,13 +81,31 @@ def test_a_copy_that_begins_takes_back_what_was_proven_before(table: MigratedTab
     assert (record.loaded, record.verified) == (True, False)
 
 
+def break_a_rule(table: MigratedTable, deployment: Deployment) -> None:
+    """Give one row a revision that was never drawn."""
+    part = table.mapping.parts[0].table
+    with deployment.engine.begin() as connection:
+        connection.execute(part.update().where(part.c.pk == "p1").values(dualstore_revision=10**9))
+
+
+def verified_beside_a_copy(table: MigratedTable) -> Verification:
+    """A verification within which the history is copied anew."""
+    copies = []
+
+    def copy_again(_: object) -> None:
+        if not copies:
+            copies.append(table.backfill(segments=1, workers=1))
+
+    found = table.verify(segments=1, workers=1, progress=copy_again)
+    assert copies[0].succeeded
+    return found
+
+
 def test_a_row_that_breaks_a_rule_is_in_the_way_of_a_proof(
     table: MigratedTable, deployment: Deployment
 ) -> None:
     table.backfill(segments=1, workers=1)
-    part = table.mapping.parts[0].table
-    with deployment.engine.begin() as connection:
-        connection.execute(part.update().where(part.c.pk == "p1").values(dualstore_revision=10**9))
+    break_a_rule(table, deployment)
 
     found = table.verify()
 
@@ -97,15 +115,9 @@ def test_a_row_that_breaks_a_rule_is_in_the_way_of_a_proof(
 
 def test_a_copy_that_began_within_a_verification_takes_its_proof(table: MigratedTable) -> None:
     table.backfill(segments=1, workers=1)
-    copies = []
 
-    def copy_again(_: object) -> None:
-        if not copies:
-            copies.append(table.backfill(segments=1, workers=1))
+    found = verified_beside_a_copy(table)
 
-    found = table.verify(segments=1, workers=1, progress=copy_again)
-
-    assert copies[0].succeeded
     assert (found.all_equal, found.disturbed, found.proven) == (True, True, False)
     assert not found.passes(0.5)
     assert not table.status().record.verified
@@ -116,16 +128,9 @@ def test_a_copy_that_began_within_a_verification_leaves_no_share_to_pass(
 ) -> None:
     """Not all were found equal, and of those that were nobody knows whether they are."""
     table.backfill(segments=1, workers=1)
-    part = table.mapping.parts[0].table
-    with deployment.engine.begin() as connection:
-        connection.execute(part.update().where(part.c.pk == "p1").values(dualstore_revision=10**9))
-    copies = []
+    break_a_rule(table, deployment)
 
-    def copy_again(_: object) -> None:
-        if not copies:
-            copies.append(table.backfill(segments=1, workers=1))
-
-    found = table.verify(segments=1, workers=1, progress=copy_again)
+    found = verified_beside_a_copy(table)
 
     assert (found.all_equal, found.disturbed) == (False, True)
     assert not found.passes(0.5)
