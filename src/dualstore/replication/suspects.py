@@ -60,7 +60,7 @@ def is_unmirrored(suspect: str) -> bool:
 
 def is_for_verification(suspect: str) -> bool:
     """Whether only a verification can clear it. All others are processes; a relay can clear these."""
-    return suspect.startswith((GAP, UNMIRRORED, FAILED_OVER))
+    return is_gap(suspect) or is_unmirrored(suspect) or suspect.startswith(FAILED_OVER)
 
 
 def is_numbered(suspect: str) -> bool:

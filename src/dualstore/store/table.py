@@ -493,13 +493,13 @@ class MigratedTable:
         verification = self._proving(record, repair=order.repair, clears=clears).run(order)
         if not clears:
             return verification
-        # A comparison that was gone on with has proved what was true when it began.
-        now, context = self._record(), verification.context
+        context, undisturbed = verification.context, self._is_undisturbed(verification)
         if verification.proven:
-            now = self._declare_proven(verification, lambda now: _seen_before(now, context))
-        holds = now.loaded and now.mirrored_since == context["mirrored_since"]
-        disturbed = context["loaded"] and not (holds and self._is_undisturbed(verification))
-        return replace(verification, suspects=now.suspects, disturbed=disturbed)
+            now = self._declare_proven(verification, undisturbed=undisturbed)
+        else:
+            now = self._record()
+        holds = undisturbed and now.loaded and now.mirrored_since == context["mirrored_since"]
+        return replace(verification, suspects=now.suspects, disturbed=context["loaded"] and not holds)
 
     def _outlast_unmirrored_writers(self, record: ControlRecord) -> None:
         """After this, all that was written at `complete`, and reaches DynamoDB by no other way, can be seen.
@@ -515,16 +515,18 @@ class MigratedTable:
         for part in self.mapping.parts:
             outlast_writers(self._engine, sql_table(part), doing, _WRITERS_PATIENCE, lambda _: None)
 
-    def _declare_proven(
-        self, verification: Verification, before: Callable[[ControlRecord], ControlRecord]
-    ) -> ControlRecord:
+    def _declare_proven(self, verification: Verification, *, undisturbed: bool) -> ControlRecord:
         """Note that both sides were found equal; a copy that began meanwhile may have changed that since.
+
+        A comparison that was gone on with has proved what was true when it began.
 
         Returns:
             The record after that.
         """
-        undisturbed = self._is_undisturbed(verification)
-        decided = self._decide(lambda record: _proven(record, before(record), undisturbed=undisturbed))
+        context = verification.context
+        decided = self._decide(
+            lambda record: _proven(record, _seen_before(record, context), undisturbed=undisturbed)
+        )
         self._discrepancies.mark_all_repaired(self.physical, before=verification.started)
         return decided
 

@@ -102,10 +102,6 @@ class PagePlan:
             return None
         return partition_bytes(self.keys, {self.keys.partition.name: self.key_condition.partition})
 
-    def covers(self, item: Item) -> bool:
-        """Whether an item is in what is read: an index has only items that have its key."""
-        return all(name in item for name in self.keys.names)
-
 
 def plan(operation: Query | Scan, shape: TableShape) -> PagePlan:
     """Check a Query or Scan, and say what to walk.
