@@ -200,13 +200,14 @@ class TableShape:
         validate_item(item)
         self.check_keys(item)
 
-    def check_keys(self, item: Item) -> None:
-        """As `check_item`, of an item that is valid for a table with other keys."""
-        self.keys.key_of(item)
+    def check_keys(self, item: Item) -> Key:
+        """As `check_item`, of an item that is valid for a table with other keys; its key."""
+        key = self.keys.key_of(item)
         for index in self.indexes.values():
             for attribute in index.keys.attributes:
                 if attribute.name in item:
                     index.check_key(attribute, item[attribute.name])
+        return key
 
 
 def _type_named(value: AttributeValue) -> str:
@@ -275,9 +276,13 @@ _KEY_PAYLOAD: dict[KeyType, Callable[[Any], bytes]] = {
 }
 
 
+_KEY_TYPE_BYTES: dict[KeyType, bytes] = {"S": b"S", "N": b"N", "B": b"B"}
+
+
 def _component_bytes(attribute: KeyAttribute, key: Key) -> bytes:
-    payload = _KEY_PAYLOAD[attribute.type](key[attribute.name][attribute.type])
-    return attribute.type.encode() + len(payload).to_bytes(4, "big") + payload
+    type_ = attribute.type
+    payload = _KEY_PAYLOAD[type_](key[attribute.name][type_])
+    return _KEY_TYPE_BYTES[type_] + len(payload).to_bytes(4, "big") + payload
 
 
 def partition_bytes(keys: KeySchema, key: Key) -> bytes:
@@ -297,7 +302,7 @@ def key_bytes(keys: KeySchema, key: Key) -> bytes:
         keys: the table's key schema.
         key: a key, or an item that holds one.
     """
-    return b"".join(_component_bytes(attribute, key) for attribute in keys.attributes)
+    return b"".join([_component_bytes(attribute, key) for attribute in keys.attributes])
 
 
 def key_hash(keys: KeySchema, key: Key) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from functools import lru_cache
 
 import sqlalchemy
 
@@ -101,4 +102,9 @@ class PostgresStore(PostgresMirror):
 
 
 def _named(operation: Operation) -> str:
-    return f"{operation.name} on {', '.join(sorted(operation.tables))}"
+    return _doing(operation.name, operation.tables)
+
+
+@lru_cache(maxsize=1024)  # hardly ever needed, and 1 µs of every operation
+def _doing(name: str, tables: frozenset[str]) -> str:
+    return f"{name} on {', '.join(sorted(tables))}"

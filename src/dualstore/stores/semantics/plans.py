@@ -4,8 +4,7 @@ import hashlib
 import json
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from dualstore.errors import RequestRejected
 from dualstore.items import Item, Key, TableShape, without_stamps
@@ -27,8 +26,7 @@ from dualstore.stores.semantics.transactions import transact_write, transact_wri
 from dualstore.stores.semantics.writes import Written, checked_key, key_in, write
 
 
-@dataclass(frozen=True, slots=True)
-class WritePlan:
+class WritePlan(NamedTuple):
     """A write whose request is sound, before its items have been read.
 
     Attributes:
@@ -123,8 +121,7 @@ def _plan_transaction(operation: TransactWriteItems, shapes: Mapping[str, TableS
     token = operation.request.get("ClientRequestToken")
     if token is None:
         return plan
-    return replace(
-        plan,
+    return plan._replace(
         token=token,
         digest=_digest(operation.request["TransactItems"]),
         respond_again=lambda items: _repeated(operation, writes, items),

@@ -43,6 +43,11 @@ _EXPRESSIONS = (
 )
 
 
+_OF_EXPRESSIONS = LEGACY_PARAMETERS.union(
+    _EXPRESSIONS, ("ExpressionAttributeNames", "ExpressionAttributeValues")
+)
+
+
 def check_request(operation: TableOperation) -> None:
     """Reject a request on one table that cannot be, whatever the table and its items.
 
@@ -60,6 +65,9 @@ def check_expressions(operation: TableOperation) -> None:
         RequestRejected: as DynamoDB would.
     """
     request = operation.request
+    if _OF_EXPRESSIONS.isdisjoint(request) and isinstance(operation, PutItem | DeleteItem):
+        _check_returned(operation)  # as of nearly every put
+        return
     texts = [name for name in _EXPRESSIONS if request.get(name) is not None]
     if not LEGACY_PARAMETERS.isdisjoint(request):
         _refuse_legacy(request, request.keys() & LEGACY_PARAMETERS, texts)

@@ -71,9 +71,7 @@ def checked_key(operation: TableOperation, shape: TableShape) -> Key:
 def key_in(shape: TableShape, operation: TableOperation) -> Key:
     """As `checked_key`, where `check_request` has been done."""
     if isinstance(operation, PutItem):
-        item = operation.stored.item
-        shape.check_keys(item)
-        return {name: item[name] for name in shape.keys.names}
+        return shape.check_keys(operation.stored.item)
     assert isinstance(operation, KeyedOperation)  # noqa: S101 - the other operations have many keys
     key = shape.keys.exact_key(operation.key)
     if isinstance(operation, UpdateItem) and operation.update is not None:
