@@ -46,26 +46,7 @@ def _no(name: str) -> sa.Column[object]:
     return sa.Column(name, sa.Boolean, nullable=False, server_default=sa.false())
 
 
-# Deferred constraints are checked by the statement: a commit that a pipeline's end implies has no place for
-# their errors. The level is looked at because a session may begin its transactions at another one.
-_LOCK_KEY = """
-CREATE FUNCTION dualstore.lock_key(key bigint, patience text, writer text) RETURNS void
-LANGUAGE plpgsql AS $$
-BEGIN
-    IF current_setting('transaction_isolation') <> 'read committed'
-        OR current_setting('transaction_read_only') <> 'off' THEN
-        RAISE 'a key is locked in a transaction at READ COMMITTED that may write' USING ERRCODE = '25001';
-    END IF;
-    PERFORM set_config('statement_timeout', patience, true), set_config('lock_timeout', patience, true),
-        set_config('dualstore.writer', writer, true);
-    SET CONSTRAINTS ALL IMMEDIATE;
-    PERFORM pg_advisory_xact_lock(key);
-END $$
-"""
-
-
 def upgrade() -> None:
-    op.execute(_LOCK_KEY)
     for column in (
         _no("verified"),
         sa.Column("phase", sa.Text, nullable=False, server_default="moved"),
@@ -191,7 +172,6 @@ def _create_stream_shards() -> None:
 
 
 def downgrade() -> None:
-    op.execute("DROP FUNCTION dualstore.lock_key")
     for table in ("stream_shards", "tokens", "lanes", "outbox", "processes"):
         op.drop_table(table, schema=SCHEMA)
     op.create_table_comment("control", _COPY, existing_comment=_FENCE, schema=SCHEMA)

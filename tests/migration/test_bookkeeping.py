@@ -158,6 +158,28 @@ def test_whoever_could_write_before_receipts_can_write_after(engine):
             assert own.scalars(sa.text(f"{privileges}'dualstore.receipts'::regclass")).all() == ["SELECT"]
 
 
+def test_whoever_could_write_may_call_what_writes_call(engine):
+    """Where nobody may call a function that has been made without a grant."""
+    schema.upgrade(engine, "0012")
+    grant = (
+        "GRANT SELECT, DELETE ON dualstore.tombstones TO {role}; GRANT USAGE ON SCHEMA dualstore TO {role}"
+    )
+    nobody = "ALTER DEFAULT PRIVILEGES {} EXECUTE ON FUNCTIONS {} PUBLIC"
+    with _role(engine, grant) as role:
+        with engine.begin() as connection:
+            connection.execute(sa.text(nobody.format("REVOKE", "FROM")))
+        try:
+            schema.upgrade(engine)
+        finally:
+            with engine.begin() as connection:
+                connection.execute(sa.text(nobody.format("GRANT", "TO")))
+        with role.connect() as limited:
+            limited.execute(sa.text("SELECT dualstore.unbury('t', '')"))
+        with engine.connect() as connection:
+            told = "SELECT has_function_privilege('public', 'dualstore.unbury(text, bytea)', 'EXECUTE')"
+            assert not connection.scalar(sa.text(told)), "the grant is what allows it"
+
+
 def test_a_database_without_the_schema_is_told_the_command(engine):
     for look in (schema.check, schema.require_current):
         with pytest.raises(SchemaError, match="dualstore schema upgrade"):

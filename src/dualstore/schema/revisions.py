@@ -6,7 +6,7 @@ from dualstore.errors import SchemaError
 from dualstore.schema.tables import SCHEMA
 
 UPGRADE_COMMAND = "dualstore schema upgrade"
-HEAD = "0012"
+HEAD = "0013"
 """The revision that this version of dualstore needs: the last of the migrations, which are numbered."""
 
 VERSION_TABLE = "alembic_version"

@@ -19,6 +19,7 @@ from botocore.exceptions import ClientError
 from dualstore.control import PostgresRole
 from dualstore.errors import MirrorUnavailable
 from dualstore.items import key_bytes
+from dualstore.stages import Stage
 from dualstore.stores.base import NOTHING
 from dualstore.stores.postgres import PostgresStore, triggers
 from dualstore.stores.postgres.catalog import lock_key
@@ -198,13 +199,18 @@ def test_what_failed_under_the_key_lock_does_not_pass_for_done(store):
     assert store.state(TABLE, key()).item is None
 
 
-@pytest.fixture
-def authority(engine: sa.Engine) -> Iterator[PostgresStore]:
-    """A store on the same tables as their authority, with triggers; the mirror's role comes back."""
+@pytest.fixture(params=[Stage.LIVE, Stage.COMPLETE])
+def authority(engine: sa.Engine, request: pytest.FixtureRequest) -> Iterator[PostgresStore]:
+    """A store on the same tables as their authority, with triggers; the mirror's role comes back.
+
+    At stage `complete` it takes locks by the statement that writes, if they are free.
+    """
     for mapping in TABLES.values():
         triggers.install(engine, mapping)
-    set_role(engine, PostgresRole.AUTHORITY)
-    yield PostgresStore(engine, TABLES)
+    set_role(engine, PostgresRole.AUTHORITY, stage=request.param)
+    store = PostgresStore(engine, TABLES)
+    ask(store, "DeleteItem", Key=key(number=99))  # it knows the stage by now
+    yield store
     set_role(engine, PostgresRole.NONE)
     for mapping in TABLES.values():
         triggers.remove(engine, mapping)

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import psycopg
@@ -175,10 +175,10 @@ def updates(draw: st.DrawFn, mapping: TableMapping, item: Item, key: Item) -> Up
     return UpdateItem(request)
 
 
-def planned(mapping: TableMapping, operation: UpdateItem) -> SingleWrite | None:
+def planned(mapping: TableMapping, operation: UpdateItem, lock: Sequence[str] = ()) -> SingleWrite | None:
     plan = semantics.plan_write(operation, {mapping.shape.name: mapping.shape})
     key = key_bytes(mapping.shape.keys, plan.keys[0])
-    return single_write(operation, plan, AuthorityStatements(mapping), key=key, epoch=EPOCH)
+    return single_write(operation, plan, AuthorityStatements(mapping), key=key, epoch=EPOCH, lock=lock)
 
 
 def row(connection: psycopg.Connection, mapping: TableMapping, key: Item) -> Item | None:
@@ -263,24 +263,29 @@ def test_sql_and_the_evaluator_do_the_same(connection, table, data):
     names = ", ".join(map(quoted, mapping.column_names))
     insert = f"INSERT INTO {mapping.table.name} ({names}) SELECT {', '.join(mapping.placeholders)}"
     is_there = data.draw(st.integers(0, 4)) > 0
+    lock = data.draw(st.sampled_from([(), ("7", "1000")]))
     with connection.transaction(force_rollback=True):
+        if lock:
+            connection.execute("UPDATE dualstore.control SET stage = 'complete'")
         if is_there:
             connection.execute(insert, mapping.encode(old))
         before = row(connection, mapping, mine)
-        for operation in data.draw(st.lists(updates(mapping, old, mine), min_size=1, max_size=4)):
+        asked = data.draw(st.lists(updates(mapping, old, mine), min_size=1, max_size=4))
+        for made, operation in enumerate(asked, int.from_bytes(MADE)):
+            stamp = made.to_bytes(len(MADE))
             try:
-                single = planned(mapping, operation)
+                single = planned(mapping, operation, lock)
             except RequestRejected:
                 continue
             held = None if before is None else without_stamps(before)
             expected, code, shown = refused(lambda: semantics.write(operation, mapping.shape, held))  # noqa: B023 - at once
             if single is None:
                 continue
-            (answer,) = Exchange(connection).answers([single.statement(MADE)])
+            (answer,) = Exchange(connection).answers([single.statement(stamp)])
             verdict, _, is_done = answer.texts(len(mapping.column_names) + 2)
             event("done" if is_done == "t" else str(verdict))
             assert held is None or is_bound(mapping, answer, held)
-            response, answered, item = refused(lambda: single.response(answer))  # noqa: B023 - at once
+            response, answered, item = refused(lambda: single.outcome(answer).response)  # noqa: B023 - at once
             after = row(connection, mapping, mine)
             if response is None and not answered:
                 assert after == before, "it says that it has done nothing"
@@ -291,7 +296,7 @@ def test_sql_and_the_evaluator_do_the_same(connection, table, data):
             else:
                 assert response == expected.response
                 assert (None if after is None else without_stamps(after)) == expected.new_item
-                assert after is None or after[STAMP] == {"B": MADE}
+                assert after is None or after[STAMP] == {"B": stamp}
             before = after
 
 

@@ -125,6 +125,35 @@ def test_an_upsert_that_brings_a_stamp_along_gets_a_fresh_one(engine):
     assert [each.stamp == A for each in outbox(engine)] == [False, False]
 
 
+RENEWED = "dualstore_revision = nextval('dualstore.revision')"
+
+
+def test_an_update_that_brings_a_stamp_and_a_revision_along_gets_fresh_ones(store, engine):
+    """As one that takes a row back from a copy of the table does."""
+    ask(store, "PutItem", Item=order())
+    run(engine, f"UPDATE orders SET dualstore_stamp = :stamp, {RENEWED}", stamp=A)
+    assert stored(engine)[0] != A
+
+
+@pytest.mark.parametrize(
+    ("writer", "change", "is_stamped"),
+    [
+        ("authority", f"dualstore_stamp = NULL, {RENEWED}", True),
+        ("authority", "status = 'paid'", True),
+        ("authority", f"dualstore_stamp = :stamp, {RENEWED}", False),
+        ("mirror", "dualstore_stamp = NULL", False),
+        ("mirror", "dualstore_stamp = :stamp", False),
+    ],
+)
+def test_a_writer_of_ours_gets_a_stamp_where_it_has_left_none(store, engine, writer, change, is_stamped):
+    ask(store, "PutItem", Item=order())
+    first, _ = stored(engine)
+    with engine.begin() as connection:
+        connection.execute(sa.select(sa.func.set_config("dualstore.writer", writer, True)))
+        connection.execute(sa.text(f"UPDATE orders SET {change}"), {"stamp": A})
+    assert (stored(engine)[0] not in {first, A, None}) is is_stamped
+
+
 def test_a_row_that_moves_to_another_key_leaves_two_notes(engine):
     run(engine, "INSERT INTO orders (customer, number) VALUES ('ann', 1)")
     first, _ = stored(engine)

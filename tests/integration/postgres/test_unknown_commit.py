@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 from dualstore.control import PostgresRole
 from dualstore.errors import AuthorityMoved, OutcomeUnknown, Unavailable
 from dualstore.stages import Stage
-from dualstore.stores.postgres import PostgresStore, authority
+from dualstore.stores.postgres import PostgresStore, authority, sessions
 from dualstore.stores.postgres_upkeep import OUTBOX_RETENTION
 from dualstore.testing.servers import PostgresServer
 from integration.postgres.authority import ask, empty, outbox, prepare, run, set_role
@@ -314,14 +314,27 @@ IN_ONE_TRIP: dict[str, tuple[str, dict[str, Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("stage", [Stage.LIVE, Stage.COMPLETE])
+# At which stage, and whether the store knows it: then one statement takes the lock at `complete`.
+STAGES = pytest.mark.parametrize(
+    "stage", [(Stage.LIVE, True), (Stage.COMPLETE, False), (Stage.COMPLETE, True)], ids=str
+)
+
+
+def put_at(stage: tuple[Stage, bool], engine: sa.Engine, store: PostgresStore) -> None:
+    at, is_known = stage
+    set_role(engine, PostgresRole.AUTHORITY, stage=at)
+    if is_known:
+        ask(store, "PutItem", Item=order(number=5))
+
+
+@STAGES
 @pytest.mark.parametrize("write", IN_ONE_TRIP)
 def test_a_request_that_comes_after_all_once_it_was_made_anew_does_nothing(
     filled, engine, wire, write, stage
 ):
     """A closed connection's kernel, or a proxy, may deliver it much later: lock, write and all."""
     operation, request, quantity_then = IN_ONE_TRIP[write]
-    set_role(engine, PostgresRole.AUTHORITY, stage=stage)
+    put_at(stage, engine, filled)
     wire.lose = "late"
     ask(filled, operation, **request)
     assert wire.lost == 1
@@ -461,11 +474,12 @@ AT_COMPLETE: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("lost", ["reply", "request"])
+@pytest.mark.parametrize("lost", ["reply", "request", "known reply", "known request"])
 @pytest.mark.parametrize("write", AT_COMPLETE)
 def test_at_complete_a_write_is_found_though_others_have_come_after_it(filled, engine, wire, write, lost):
     """Where it has been carried out it is not again, nor refused by what it has left itself."""
-    set_role(engine, PostgresRole.AUTHORITY, stage=Stage.COMPLETE)
+    known, _, lost = lost.rpartition(" ")
+    put_at((Stage.COMPLETE, bool(known)), engine, filled)
     empty_again = [f"DELETE FROM dualstore.{name}" for name in ("outbox", "receipts")]
     for statement in empty_again:
         run(engine, statement)
@@ -580,6 +594,63 @@ def test_a_server_that_is_away_before_the_commit_has_not_carried_anything_out(fi
     finally:
         own_server.start()
     assert quantity(filled) == "1"
+
+
+@pytest.fixture
+def without_standby(own_engine: sa.Engine) -> Iterator[Callable[[str], None]]:
+    """Names a synchronous standby that is not there."""
+
+    def name(standby: str) -> None:
+        with own_engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(sa.text(f"ALTER SYSTEM SET synchronous_standby_names = '{standby}'"))
+            connection.execute(sa.text("SELECT pg_reload_conf()"))
+            ends = time.monotonic() + 5
+            while connection.scalar(sa.text("SHOW synchronous_standby_names")) != standby:
+                assert time.monotonic() < ends, "the configuration is not read again"
+                time.sleep(0.01)
+
+    yield name
+    name("")
+
+
+ONE, MANY = {"Item": order(number=9)}, {"Put": {"TableName": TABLE, "Item": order(number=9)}}
+
+
+@pytest.fixture
+def hasty(engine: sa.Engine) -> Iterator[PostgresStore]:
+    """A store that soon gives up."""
+    own = sa.create_engine(engine.url)
+    limits = {"statement_timeout": timedelta(seconds=1), "doubt_patience": timedelta(seconds=2)}
+    yield PostgresStore(own, TABLES, **limits)
+    own.dispose()
+
+
+@pytest.mark.parametrize("asked", [("PutItem", ONE), ("TransactWriteItems", {"TransactItems": [MANY]})])
+@STAGES
+def test_a_commit_that_no_synchronous_standby_has_is_never_acknowledged(
+    hasty, engine, without_standby, asked, stage
+):
+    """PostgreSQL says that it has been made, with a warning, to whoever cancels the wait for the standby."""
+    put_at(stage, engine, hasty)
+    without_standby("nobody")
+    with pytest.raises(OutcomeUnknown):
+        ask(hasty, asked[0], **asked[1])
+    without_standby("")
+    ask(hasty, "PutItem", Item=order(number=9, quantity=3))
+
+
+def test_a_commit_whose_cancellation_is_lost_is_not_cancelled_again(
+    hasty, engine, without_standby, monkeypatch
+):
+    """Nobody would read the warning."""
+    put_at((Stage.COMPLETE, True), engine, hasty)
+    cancelled: list[object] = []
+    monkeypatch.setattr(sessions, "_cancel", cancelled.append)
+    without_standby("nobody")
+    with pytest.raises(OutcomeUnknown):
+        ask(hasty, "PutItem", **ONE)
+    assert cancelled
+    assert len({id(connection) for connection in cancelled}) == len(cancelled)
 
 
 SLOW_COMMIT = """

@@ -7,9 +7,9 @@ locks, first looks for the stamps of the one before: they tell whether it was ca
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import stamina
 from psycopg import errors as pg
@@ -27,12 +27,13 @@ from dualstore.stores.postgres.authority_statements import (
     REMEMBER_TOKEN,
     VOID_STAMPS,
 )
+from dualstore.stores.postgres.calm import Calm
 from dualstore.stores.postgres.catalog import Catalog, lock_key
 from dualstore.stores.postgres.collections import size_statements, sizes_bytes
 from dualstore.stores.postgres.deadlines import Deadline, DeadlinePassed
 from dualstore.stores.postgres.exchanges import Row, Statement
 from dualstore.stores.postgres.faults import CAUGHT, Fault, as_store, driver_error, fault_of
-from dualstore.stores.postgres.sessions import BEGIN, COMMIT, Session, Sessions
+from dualstore.stores.postgres.sessions import BEGIN, COMMIT, CancelledCommit, Session, Sessions
 from dualstore.stores.postgres.split_statements import Statements
 from dualstore.stores.postgres.trigger_functions import PAUSED_SQLSTATE
 from dualstore.stores.stamps import new_stamp
@@ -79,11 +80,13 @@ class AuthorityWrites:
         sessions: where connections come from.
         patience: how long to ask what has become of a write whose COMMIT was not answered, and how long to
             repeat one that writers who take no lock keep overtaking.
+        calm: whether writes may go without a statement that sets their timeout.
     """
 
     catalog: Catalog
     sessions: Sessions
     patience: timedelta
+    calm: Calm = field(default_factory=Calm)
 
     def write(self, operation: Operation, epochs: Mapping[str, int], *, doing: str) -> Response:
         """Carry out an operation that writes (see `Authority.execute_as_authority`).
@@ -128,9 +131,8 @@ class AuthorityWrites:
 
     def _target(self, write: ConditionalWrite, key: Item, epoch: int) -> "_Target":
         statements = self.catalog.statements(write.table)
-        keys = statements.mapping.shape.keys
         return _Target(
-            statements, write.table, str(epoch), statements.mapping.encode_key(key), key_bytes(keys, key)
+            statements, write.table, str(epoch), key, key_bytes(statements.mapping.shape.keys, key)
         )
 
 
@@ -154,12 +156,8 @@ class _Attempts:
         self._began = 0.0
         self._doubt: _Doubt | None = None
         self._response: Response | None = None
-        first = targets[0]
-        self._single = (
-            single_write(operation, plan, first.statements, key=first.key, epoch=first.epoch)
-            if len(targets) == 1
-            else None
-        )
+        self._calm = writes.calm
+        self._may_be_single = len(targets) == 1
 
     def next(self) -> Response:
         """Try, or find out that the attempt before has succeeded."""
@@ -190,23 +188,62 @@ class _Attempts:
     def _carry_out(self, session: Session) -> Response:
         # The session runs this again if its connection breaks, and it may break when all has been done.
         self._began = uptime()
-        if self._response is None and self._single is not None:
-            single, self._single = self._single, None
-            self._response = self._at_once(session, single)
+        if self._response is None and self._may_be_single:
+            self._may_be_single = False
+            self._response = self._at_once(session)
         if self._response is None:
             self._response = self._transaction(session)
         return self._response
 
-    def _at_once(self, session: Session, single: SingleWrite) -> Response | None:
-        """Lock, then look and write, in one round trip; None where nothing was done, and two are needed."""
-        stamp = new_stamp()
+    def _at_once(self, session: Session) -> Response | None:
+        """Lock, look and write in one round trip; None where nothing was done, and two are needed."""
         (target,) = self._targets
-        lock = self._sessions.lock(lock_key(target.table, target.key), writer="authority")
+        lock = lock_key(target.table, target.key)
+        if self._calm.lasts_for(target.table, target.epoch) and self._sessions.begins_read_committed:
+            response = self._locking(session, target, lock)
+            if response is not None:
+                return response
+        single = self._single(target)
+        if single is None:
+            return None
+        locked = self._sessions.lock(lock, writer="authority")
+        stamp = new_stamp()
         try:
-            return single.response(session.under_lock(lock, single.statement(stamp), single.expect))
+            answer = session.under_lock(locked, single.statement(stamp), single.expect)
+            outcome = single.outcome(answer)
         except CAUGHT as error:
             self._doubt_if_lost(error, [stamp], single.repeated)
             raise
+        self._calm.note(target.table, target.epoch, at_complete=outcome.at_complete)
+        return outcome.response
+
+    def _locking(self, session: Session, target: "_Target", lock: int) -> Response | None:
+        """As `_at_once`, in one statement (ADR 32)."""
+        single = self._single(target, (str(lock), self._sessions.row_patience_ms))
+        if single is None:
+            return None
+        stamp = new_stamp()
+        try:
+            return single.outcome(session.locking(single.statement(stamp), single.expect)).response
+        except pg.ReadOnlySqlTransaction:  # nothing was done; the other way begins one that writes
+            return None
+        except CancelledCommit:
+            self._calm.ended()
+            raise OutcomeUnknown(
+                f"PostgreSQL has carried out {self._doing}, but may have told no synchronous standby of it: "
+                "it was late, and cancelled within its commit; see that the standby is there, and read the "
+                "item before the write is repeated"
+            ) from None
+        except CAUGHT as error:
+            if fault_of(error) is Fault.LATE and not isinstance(driver_error(error), pg.LockNotAvailable):
+                self._calm.ended()
+            self._doubt_if_lost(error, [stamp], single.repeated)
+            raise
+
+    def _single(self, target: "_Target", lock: Sequence[str] = ()) -> SingleWrite | None:
+        return single_write(
+            self._operation, self._plan, target.statements, key=target.key, epoch=target.epoch, lock=lock
+        )
 
     def _transaction(self, session: Session) -> Response:
         if self._doubt is not None:
@@ -348,15 +385,27 @@ class _State:
         return None if value is None else value.get("B")
 
 
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """One key of one table."""
+class _Target(NamedTuple):
+    """One key of one table.
+
+    Attributes:
+        statements: of the table.
+        table: its physical name.
+        epoch: of the table, as text.
+        names: the key, normalised.
+        key: the same as bytes.
+    """
 
     statements: Statements
     table: str
     epoch: str
-    key_values: tuple[Any, ...]
+    names: Item
     key: bytes
+
+    @property
+    def key_values(self) -> tuple[Any, ...]:
+        """The key as values of SQL."""
+        return self.statements.mapping.encode_key(self.names)
 
     @property
     def get(self) -> Statement:

@@ -2,15 +2,16 @@
 
 Two statements of one pipeline, which are one transaction: the key's lock; and one that looks at the row,
 decides, and writes over that row or not at all. The lock comes first, in a statement of its own, so the
-other one sees all that was done under it (ADR 8). Who takes no lock may come between its look and its write:
-then it does nothing, and the write is made in the two round trips of `authority`, as is one whose condition
-or update has no SQL. What is answered the evaluator says, of the row that was found.
+other one sees all that was done under it (ADR 8). At stage `complete` one statement does both, where the lock
+is free (ADR 32). Who takes no lock may come between its look and its write: then it does nothing, and the
+write is made in the two round trips of `authority`, as is one whose condition or update has no SQL. What is
+answered the evaluator says, of the row that was found.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 from weakref import WeakKeyDictionary
 
 from dualstore.control import PostgresRole
@@ -27,17 +28,18 @@ from dualstore.items import MAX_ITEM_SIZE_BYTES, STAMP, Item, Key, item_size_byt
 from dualstore.mapping import TableMapping, Unreadable, quoted
 from dualstore.operations import ConditionalWrite, DeleteItem, Operation, PutItem, Response, UpdateItem
 from dualstore.stores import semantics
-from dualstore.stores.postgres.authority_statements import (
+from dualstore.stores.postgres.authority_statements import AuthorityStatements
+from dualstore.stores.postgres.exchanges import Answer, Statement, text_array
+from dualstore.stores.postgres.row_updates import row_updates, touched
+from dualstore.stores.postgres.sent_sizes import most_bytes
+from dualstore.stores.postgres.single_statements import (
     ABSENT,
     IDLE,
     REFUSED,
     UNDECIDED,
-    AuthorityStatements,
+    SingleStatements,
     verdict,
 )
-from dualstore.stores.postgres.exchanges import Answer, Statement, text_array
-from dualstore.stores.postgres.row_updates import row_updates, touched
-from dualstore.stores.postgres.sent_sizes import most_bytes
 from dualstore.stores.postgres.split_statements import Statements
 from dualstore.stores.semantics.capacity import asks_for_capacity, write_units_of
 
@@ -55,6 +57,18 @@ _ANSWERED: Mapping[type[Operation], frozenset[str]] = {
 }
 
 
+class Outcome(NamedTuple):
+    """What became of a statement.
+
+    Attributes:
+        response: what is answered; None: it did nothing, and the write is to be made in another way.
+        at_complete: whether the table is at stage `complete`.
+    """
+
+    response: Response | None
+    at_complete: bool
+
+
 @dataclass(frozen=True)
 class SingleWrite:
     """One PutItem, UpdateItem or DeleteItem, and the statement that carries it out.
@@ -62,13 +76,13 @@ class SingleWrite:
     Attributes:
         operation: the write.
         plan: of it.
-        statements: of its table.
+        mapping: of its table.
         statement: what makes of the row what is asked for, under a fresh stamp, where that may be.
     """
 
     operation: ConditionalWrite
     plan: semantics.WritePlan
-    statements: AuthorityStatements
+    mapping: TableMapping
     statement: _Making
 
     def expect(self) -> None:
@@ -77,8 +91,8 @@ class SingleWrite:
         if tells_nothing_else and asks_for_capacity(self.operation.request) and self._may_cost_no_more:
             self._of_nothing  # noqa: B018 - is kept
 
-    def response(self, answer: Answer) -> Response | None:
-        """What was answered, or None where the write must be made in another way: it has done nothing.
+    def outcome(self, answer: Answer) -> Outcome:
+        """What was answered, or that the write must be made in another way: it has done nothing.
 
         Args:
             answer: of the statement.
@@ -87,19 +101,20 @@ class SingleWrite:
             RequestRejected: the condition does not hold.
             Unreadable: no item can be made of the row that was found; the write may have been carried out.
         """
-        revision, role, found, _, is_done = answer.texts(self._columns)
+        revision, role, found, receipt, is_done = answer.texts(self._columns)
         if role != PostgresRole.AUTHORITY:
-            return None
+            return Outcome(None, at_complete=False)
         row = None if revision is None else answer
+        response = None
         if is_done == "t" or found == IDLE:
-            return self._answered(row)
-        if found == REFUSED:
+            response = self._answered(row)
+        elif found == REFUSED:
             self.plan.decide([self._old(row)])  # refuses, as every store does
-        return None
+        return Outcome(response, at_complete=receipt is not None)
 
     def _answered(self, row: Answer | None) -> Response:
         """The answer of a write that has been carried out, which no error of ours may make a refusal of."""
-        operation, shape = self.operation, self.statements.mapping.shape
+        operation, shape = self.operation, self.mapping.shape
         if operation.return_values == "NONE":
             if not asks_for_capacity(operation.request):
                 return {}
@@ -115,7 +130,7 @@ class SingleWrite:
 
         Most items are small: then the row need not be made an item of.
         """
-        operation, mapping = self.operation, self.statements.mapping
+        operation, mapping = self.operation, self.mapping
         if row is None or not self._may_cost_no_more:
             return False
         most = most_bytes(mapping, row.sizes_bytes(self._columns))
@@ -125,22 +140,22 @@ class SingleWrite:
     @property
     def _may_cost_no_more(self) -> bool:
         # What an index consumes depends on what it held.
-        return not (isinstance(self.operation, UpdateItem) or self.statements.mapping.shape.indexes)
+        return not (isinstance(self.operation, UpdateItem) or self.mapping.shape.indexes)
 
     @cached_property
     def _of_nothing(self) -> Response:
         """The answer where nothing was there."""
-        return semantics.answered(self.operation, self.statements.mapping.shape, None)
+        return semantics.answered(self.operation, self.mapping.shape, None)
 
     def _old(self, row: Answer | None) -> Item | None:
         if row is None:
             return None
         ((*answer,),) = row.rows
-        return without_stamps(self.statements.mapping.decode(answer[: self._columns]))
+        return without_stamps(self.mapping.decode(answer[: self._columns]))
 
     @property
     def _columns(self) -> int:
-        return len(self.statements.mapping.column_names)
+        return len(self.mapping.column_names)
 
     def repeated(self, item: Item | None) -> Response | None:
         """The answer where the reply was lost: that of a repetition, which is what AWS's own clients give.
@@ -151,7 +166,7 @@ class SingleWrite:
         Returns:
             None where the answer is lost with it.
         """
-        shape, operation = self.statements.mapping.shape, self.operation
+        shape, operation = self.mapping.shape, self.operation
         match operation:
             case PutItem():
                 return semantics.repeated(operation, shape, operation.stored.item)
@@ -163,7 +178,13 @@ class SingleWrite:
 
 
 def single_write(
-    operation: Operation, plan: semantics.WritePlan, statements: Statements, *, key: bytes, epoch: str
+    operation: Operation,
+    plan: semantics.WritePlan,
+    statements: Statements,
+    *,
+    key: bytes,
+    epoch: str,
+    lock: Sequence[str] = (),
 ) -> SingleWrite | None:
     """How an operation is carried out in one round trip, or None where it cannot be.
 
@@ -176,6 +197,8 @@ def single_write(
         statements: of its table.
         key: the key's bytes.
         epoch: of the table.
+        lock: the key's advisory lock, and for how many ms to wait for the row, where the statement is to take
+            the lock itself, as it can at stage `complete`; empty: a statement before does.
     """
     if not isinstance(operation, PutItem | UpdateItem | DeleteItem):
         return None
@@ -183,32 +206,34 @@ def single_write(
         return None
     if plan.collections or operation.return_values not in _ANSWERED[type(operation)]:
         return None
-    write = _Write(operation, plan.keys[0], statements, (operation.table, epoch, key))
+    its = statements.locking if lock else statements.single
+    write = _Write(operation, plan.keys[0], statements.mapping, its, (operation.table, epoch, key, *lock))
     making = _MAKING[type(operation)](write)
-    return None if making is None else SingleWrite(operation, plan, statements, making)
+    return None if making is None else SingleWrite(operation, plan, statements.mapping, making)
 
 
-@dataclass(frozen=True)
-class _Write:
+class _Write(NamedTuple):
     """A write on its way to its statement.
 
     Attributes:
         operation: the write.
         key: its key, normalised.
+        mapping: of its table.
         statements: of its table.
-        fence: the values by which its statement finds the epoch and the key's bookkeeping.
+        fence: the values by which its statement finds the epoch and the key's bookkeeping, and the lock's.
     """
 
     operation: Any
     key: Key
-    statements: AuthorityStatements
+    mapping: TableMapping
+    statements: SingleStatements
     fence: Sequence[Any]
 
     def condition(self, *, first: int) -> SqlCondition | None:
         """Its condition as SQL; None where there is no such SQL."""
         if self.operation.condition is None:
             return _NO_CONDITION
-        return compile_condition(self.operation.condition, sql_columns(self.statements.mapping), first=first)
+        return compile_condition(self.operation.condition, sql_columns(self.mapping), first=first)
 
     def decided(
         self, where: Callable[[str], str], anyway: str, *, first: int, nothing: str
@@ -245,7 +270,7 @@ def _putting(write: _Write) -> _Making | None:
     )
     if decided is None:
         return None
-    (text, values), encode, item = decided, statements.mapping.encode, write.operation.stored.item
+    (text, values), encode, item = decided, write.mapping.encode, write.operation.stored.item
     return lambda stamp: (text, (*encode({**item, STAMP: {"B": stamp}}), *write.fence, *values))
 
 
@@ -256,12 +281,12 @@ def _removing(write: _Write) -> _Making | None:
     )
     if decided is None:
         return None
-    (text, values), key = decided, statements.mapping.encode_key(write.key)
+    (text, values), key = decided, write.mapping.encode_key(write.key)
     return lambda stamp: (text, (*key, *write.fence, stamp.hex(), *values))
 
 
 def _updating(write: _Write) -> _Making | None:
-    statements, mapping, first = write.statements, write.statements.mapping, write.statements.first_of_put
+    statements, mapping, first = write.statements, write.mapping, write.statements.first_of_put
     rows = row_updates(mapping)
     condition = write.condition(first=first)
     if condition is None or write.operation.update is None:

@@ -67,10 +67,14 @@ def bind(connection: psycopg.Connection[Any]) -> None:
     connection.wait = bounded_wait  # type: ignore[assignment,method-assign]
 
 
-def left_ms() -> float | None:
-    """How long this thread may still wait, in milliseconds, 0 or more; None: for as long as it likes."""
+def left_ms(spared_ms: float = 0.0) -> float | None:
+    """How long this thread may still wait, in milliseconds, 0 or more; None: for as long as it likes.
+
+    Args:
+        spared_ms: of this time, not to be used up.
+    """
     ends = _ends()
-    return None if ends is None else max(0.0, (ends - time.monotonic()) * 1000)
+    return None if ends is None else max(0.0, (ends - time.monotonic()) * 1000 - spared_ms)
 
 
 def _ends() -> float | None:

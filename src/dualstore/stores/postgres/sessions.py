@@ -4,7 +4,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast, get_args
 
 import psycopg
 import sqlalchemy
@@ -16,9 +16,12 @@ from dualstore.errors import ConfigurationError
 from dualstore.stores.postgres import deadlines, hangups, settings
 from dualstore.stores.postgres.exchanges import Answer, Exchange, Row, Statement
 from dualstore.stores.postgres.faults import CAUGHT, Fault, fault_of
+from dualstore.stores.postgres.wire import Late
 
-Writer = Literal["mirror", "authority"]
-"""What a transaction of dualstore's own says of itself in the setting `dualstore.writer`."""
+Writer = Literal["mirror", "authority", "plain"]
+"""What a transaction of dualstore's own says of itself in the setting `dualstore.writer`.
+
+The triggers of a table take a plain one, which leaves no stamps, for anybody's."""
 
 T = TypeVar("T")
 Explain = Callable[[BaseException, str], Exception]
@@ -27,12 +30,16 @@ BEGIN: Statement = ("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", ())
 COMMIT: Statement = ("COMMIT", ())
 
 # The limits apply to the statements after this one, the one for locks already to the locks taken here. A lock
-# and the statement it protects must never be one statement: its snapshot would be older than the lock.
+# and the statement it protects must never be one statement: its snapshot would be older than the lock. To set
+# an isolation level that is another is an error here (25001), since the statement has its snapshot already.
 _SETTINGS = (
-    "SELECT set_config('statement_timeout', $2, true), set_config('lock_timeout', $3, true), "
-    "set_config('dualstore.writer', $4, true), "
+    "SELECT set_config('transaction_isolation', 'read committed', true), "
+    "set_config('transaction_read_only', 'off', true), "
+    "set_config('statement_timeout', '{timeout_ms}', true), "
+    "set_config('lock_timeout', '{timeout_ms}', true), "
+    "set_config('dualstore.writer', '{writer}', true), "
 )
-_LOCK_ONE = "SELECT dualstore.lock_key($1::bigint, $2, $3)"
+_LOCK_ONE = f"{_SETTINGS}pg_advisory_xact_lock($1::bigint)"
 # A function with side effects is evaluated row by row, in the order of the array.
 _LOCK_MANY = f"{_SETTINGS}(SELECT count(pg_advisory_xact_lock(k)) FROM unnest($1::bigint[]) AS k)"
 # Every connection of the pool has statements from before a table was altered.
@@ -43,6 +50,10 @@ _GRACE = timedelta(milliseconds=500)
 _CANCEL_PATIENCE_S = 0.3
 _EXCHANGE = "dualstore.exchange"
 _BETWEEN_STATEMENTS = (TransactionStatus.IDLE, TransactionStatus.INTRANS, TransactionStatus.INERROR)
+
+
+class CancelledCommit(Exception):  # noqa: N818 - what became of it is what matters
+    """A write was cancelled within its commit: it is there, but perhaps not on a synchronous standby."""
 
 
 class Session:
@@ -79,6 +90,7 @@ class Session:
         """Run several statements in one round trip; the rows of each (none for BEGIN and COMMIT)."""
         if len(statements) == 1:
             return [self._exchange.rows(statements[0])]
+        self._exchange.commits = statements[-1] is COMMIT
         return self._exchange.together(statements)
 
     def under_lock(
@@ -95,12 +107,43 @@ class Session:
             statement: what to run under it.
             meanwhile: see `Exchange.answers`.
         """
+        self._exchange.commits = True
         if self._sessions.begins_read_committed:
             try:
                 return self._exchange.answers((lock, statement), meanwhile)[1]
-            except psycopg.errors.ActiveSqlTransaction:  # of dualstore.lock_key: nothing has been done
+            except psycopg.errors.ActiveSqlTransaction:  # of the lock: nothing has been done
                 self._sessions.begins_read_committed = False
         return self._exchange.answers((BEGIN, lock, statement, COMMIT))[2]
+
+    def locking(self, statement: Statement, meanwhile: Callable[[], object] | None = None) -> Answer:
+        """Run one statement that takes its locks itself, as a transaction.
+
+        No statement before it has set a timeout: it is cancelled when it is late.
+
+        Args:
+            statement: what to run.
+            meanwhile: see `Exchange.answer`.
+
+        Raises:
+            CancelledCommit: it was, and PostgreSQL has committed it with a warning.
+        """
+        exchange, warnings = self._exchange, list[str | None]()
+        exchange.commits = True
+
+        def note(told: psycopg.errors.Diagnostic) -> None:
+            if told.severity_nonlocalized == "WARNING":
+                warnings.append(told.sqlstate)
+
+        def cancel() -> None:
+            exchange.is_cancelled = True
+            self._connection.add_notice_handler(note)
+            _cancel(self._connection)
+
+        spared_ms = (deadlines.left_ms() or 0.0) * self._sessions.share_for_cancelling
+        answer = exchange.answer(statement, meanwhile, Late(spared_ms, cancel))
+        if warnings:
+            raise CancelledCommit("a commit was cancelled, and carried out with a warning")
+        return answer
 
 
 class Sessions:
@@ -126,7 +169,18 @@ class Sessions:
         self._engine = engine
         self.begins_read_committed = True
         self._timeout = statement_timeout
-        self._timeout_ms = str(round(statement_timeout.total_seconds() * 1000))
+        self._patience = statement_timeout + _GRACE
+        self.share_for_cancelling = _GRACE / self._patience
+        timeout_ms = round(statement_timeout.total_seconds() * 1000)
+        # A row is waited for no longer than a statement, which would have to be cancelled.
+        self.row_patience_ms = str(max(1, timeout_ms * 9 // 10))
+        self._locks: dict[Writer, tuple[str, str]] = {
+            writer: (
+                _LOCK_ONE.format(timeout_ms=timeout_ms, writer=writer),
+                _LOCK_MANY.format(timeout_ms=timeout_ms, writer=writer),
+            )
+            for writer in get_args(Writer)
+        }
 
     def lock(self, *lock_keys: int, writer: Writer) -> Statement:
         """The statement that takes advisory locks for the transaction, after which it may read and write.
@@ -135,10 +189,10 @@ class Sessions:
             *lock_keys: from `catalog.lock_key`; they are taken in sorted order.
             writer: as what dualstore writes, for the triggers of the mapped tables.
         """
-        settings = (self._timeout_ms, self._timeout_ms, writer)
+        one, many = self._locks[writer]
         if len(lock_keys) == 1:
-            return _LOCK_ONE, (str(lock_keys[0]), self._timeout_ms, writer)
-        return _LOCK_MANY, (sorted(set(lock_keys)), *settings)
+            return one, (str(lock_keys[0]),)
+        return many, (sorted(set(lock_keys)),)
 
     def run(
         self,
@@ -164,7 +218,7 @@ class Sessions:
             DualStoreError: what `explain` made.
         """
         try:
-            with deadlines.Deadline(self._timeout + _GRACE):
+            with deadlines.Deadline(self._patience):
                 if on is not None:
                     return work(on)
                 try:
@@ -219,7 +273,7 @@ class Sessions:
         """A session for several calls of `run` (see there for the arguments)."""
         with contextlib.ExitStack() as stack:
             try:
-                with deadlines.Deadline(self._timeout + _GRACE):
+                with deadlines.Deadline(self._patience):
                     session = stack.enter_context(self.lease())
             except CAUGHT as error:
                 raise explain(error, doing) from None
@@ -233,15 +287,17 @@ class Sessions:
 
     def _put_back(self, borrowed: PoolProxiedConnection, connection: psycopg.Connection[Any]) -> None:
         pgconn = connection.pgconn
+        exchange = borrowed.info.get(_EXCHANGE)
         if pgconn.transaction_status in _BETWEEN_STATEMENTS and not pgconn.pipeline_status:
+            if exchange is not None and exchange.is_cancelled:
+                borrowed.invalidate()
+                return
             with contextlib.suppress(psycopg.Error):
                 _leave_transaction(connection)
                 borrowed.close()
                 return
-        if not connection.closed:
-            # Closing the connection alone would leave the server at work.
-            with contextlib.suppress(psycopg.Error, OSError):
-                connection.cancel_safe(timeout=_CANCEL_PATIENCE_S)
+        if not connection.closed and not (exchange is not None and exchange.commits):
+            _cancel(connection)  # closing the connection alone would leave the server at work
         # As SQLAlchemy does on a disconnect: idle connections of the same age are opened afresh when they
         # are next asked for. `Engine.dispose` would instead take the pool away from its other users.
         self._engine.pool._invalidate(borrowed)  # noqa: SLF001 - SQLAlchemy has no public name for it
@@ -257,7 +313,7 @@ class Lease:
         sessions: where the connection comes from.
     """
 
-    __slots__ = ("_borrowed", "_connection", "_sessions")
+    __slots__ = ("_borrowed", "_connection", "_exchange", "_sessions")
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
@@ -271,6 +327,8 @@ class Lease:
         exchange = kept.get(_EXCHANGE)
         if exchange is None:
             exchange = kept[_EXCHANGE] = Exchange(connection)
+        exchange.commits = False
+        self._exchange = exchange
         return Session(exchange, connection, self._sessions)
 
     def _make_ready(self) -> None:
@@ -284,7 +342,7 @@ class Lease:
             raise
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if error is None:
+        if error is None and not self._exchange.is_cancelled:
             try:
                 _leave_transaction(self._connection)
             except BaseException:
@@ -294,6 +352,11 @@ class Lease:
             cast("Any", self._borrowed)._close_special(transaction_reset=True)  # noqa: SLF001 - no public name
         else:
             self._sessions.put_back(self._borrowed)
+
+
+def _cancel(connection: psycopg.Connection[Any]) -> None:
+    with contextlib.suppress(psycopg.Error, OSError):
+        connection.cancel_safe(timeout=_CANCEL_PATIENCE_S)
 
 
 def _leave_transaction(connection: psycopg.Connection[Any]) -> None:

@@ -12,7 +12,7 @@ from dualstore.items import Item, Key
 from dualstore.mapping import REVISION_COLUMN as REVISION
 from dualstore.mapping import TableMapping, quoted
 
-_NEXT = "nextval('dualstore.revision')"
+NEXT = "nextval('dualstore.revision')"
 
 
 FENCE_HELD = "EXISTS (SELECT FROM fence)"
@@ -98,7 +98,7 @@ class TableStatements:
         """
         table, key = self.after_key(2)
         return (
-            f"SELECT {self._read}, "
+            f"SELECT {self.read}, "
             f"EXISTS (SELECT FROM dualstore.dirty WHERE table_name = {table} AND {is_key(key)}) "
             f"OR EXISTS (SELECT FROM dualstore.stops WHERE table_name = {table}) "
             f"FROM (SELECT) one LEFT JOIN {self.table} t ON {self.key_of('t.')}"
@@ -112,7 +112,7 @@ class TableStatements:
         """
         table, key = self.after_key(2)
         return (
-            f"SELECT {self._read}, gone.stamp, gone.revision "
+            f"SELECT {self.read}, gone.stamp, gone.revision "
             f"FROM (SELECT) one LEFT JOIN {self.table} t ON {self.key_of('t.')} "
             f"LEFT JOIN dualstore.tombstones gone ON gone.table_name = {table} AND {is_key(key, 'gone.')}"
         )
@@ -127,7 +127,7 @@ class TableStatements:
         asked = ", ".join(f"k{n}" for n in range(len(self.key_names)))
         on = " AND ".join(f"t.{name} = asked.k{n}" for n, name in enumerate(self.key_names))
         return (
-            f"SELECT {self._read}, gone.stamp, gone.revision, asked.key "
+            f"SELECT {self.read}, gone.stamp, gone.revision, asked.key "
             f"FROM unnest($2::bytea[], {arrays}) AS asked (key, {asked}) LEFT JOIN {self.table} t ON {on} "
             "LEFT JOIN dualstore.tombstones gone "
             "ON gone.table_name = $1 AND sha256(gone.key) = sha256(asked.key) "
@@ -146,7 +146,7 @@ class TableStatements:
         on = " AND ".join(f"t.{name} = asked.k{n}" for n, name in enumerate(self.key_names))
         return (
             f"SELECT found.* FROM unnest({arrays}) WITH ORDINALITY AS asked ({asked}, n) "
-            f"LEFT JOIN LATERAL (SELECT {self._read} FROM {self.table} t WHERE {on} LIMIT 1) AS found "
+            f"LEFT JOIN LATERAL (SELECT {self.read} FROM {self.table} t WHERE {on} LIMIT 1) AS found "
             "ON true ORDER BY asked.n"
         )
 
@@ -166,7 +166,7 @@ class TableStatements:
         table, epoch, key, stamp, predecessor = self.after_row(5)
         return (
             f"WITH {fence(table, epoch)}, "
-            f"written AS (UPDATE {self.table} SET {self.assignments}, {REVISION} = {_NEXT} "
+            f"written AS (UPDATE {self.table} SET {self.assignments}, {REVISION} = {NEXT} "
             f"WHERE {self.key} AND dualstore_stamp = {predecessor} AND {FENCE_HELD} "
             f"AND NOT EXISTS ({self.tombstone(table, key)}) RETURNING 1) "
             f"SELECT EXISTS (SELECT FROM written) OR {self._has(stamp)}, {FENCE_HELD}"
@@ -306,7 +306,7 @@ class TableStatements:
         return " AND ".join(f"{prefix}{name} = {value}" for name, value in pairs)
 
     @cached_property
-    def _read(self) -> str:
+    def read(self) -> str:
         """What `TableMapping.decode` takes, and the revision, from the table as `t`."""
         return ", ".join((*self.mapping.read_expressions("t"), f"t.{REVISION}"))
 
@@ -329,7 +329,7 @@ class TableStatements:
         """Insert the row into the table as `t`; a condition may follow."""
         return (
             f"INSERT INTO {self.table} AS t ({', '.join(self.names)}, {REVISION}) "
-            f"SELECT {', '.join(self.mapping.placeholders)}, {_NEXT}"
+            f"SELECT {', '.join(self.mapping.placeholders)}, {NEXT}"
         )
 
     @cached_property
@@ -360,7 +360,7 @@ class TableStatements:
         """Write the tombstone, over an older one too, where the condition holds."""
         return (
             "INSERT INTO dualstore.tombstones (table_name, key, stamp, revision, deleted_at) "
-            f"SELECT {table}::text, {key}::bytea, {stamp}, {_NEXT}, clock_timestamp() WHERE {condition} "
+            f"SELECT {table}::text, {key}::bytea, {stamp}, {NEXT}, clock_timestamp() WHERE {condition} "
             "ON CONFLICT (table_name, sha256(key)) DO UPDATE SET stamp = EXCLUDED.stamp, "
             "revision = EXCLUDED.revision, deleted_at = EXCLUDED.deleted_at"
         )

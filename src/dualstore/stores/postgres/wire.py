@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg.pq import ExecStatus
@@ -18,6 +18,18 @@ from dualstore.stores.postgres import deadlines, sockets
 logger = logging.getLogger(__name__)
 
 _ENDS_EARLY = (ExecStatus.COPY_IN, ExecStatus.COPY_OUT, ExecStatus.COPY_BOTH, ExecStatus.PIPELINE_SYNC)
+
+
+class Late(NamedTuple):
+    """What is done about statements that are late.
+
+    Attributes:
+        spared_ms: how long before the thread's deadline they are.
+        cancel: cancels them.
+    """
+
+    spared_ms: float
+    cancel: Callable[[], object]
 
 
 class Wire:
@@ -35,8 +47,11 @@ class Wire:
         self._readable = sockets.until_readable(socket)
         self._writable = sockets.until_readable_or_writable(socket)
 
-    def results(self) -> list[Any]:
+    def results(self, late: Late | None = None) -> list[Any]:
         """Send what is queued, and read what is answered, up to the Sync in a pipeline.
+
+        Args:
+            late: what is done, once, about an answer that is late; then it is waited for until the deadline.
 
         Returns:
             libpq's, one for each message. A failure of the commit that a Sync implies comes as one more.
@@ -47,21 +62,28 @@ class Wire:
         """
         pgconn = self._pgconn
         while pgconn.flush():
-            _wait(self._writable)
+            _wait(self._writable, 0.0)
             if self._readable(0):  # a server that answers meanwhile may wait for us to read
                 pgconn.consume_input()
-        results = self._read()
+        results = self._read(late)
         deliver_notifications(pgconn)
         return results
 
-    def _read(self) -> list[Any]:
+    def _read(self, late: Late | None) -> list[Any]:
         pgconn, readable = self._pgconn, self._readable
         results: list[Any] = []
         between = False
         while True:
             while pgconn.is_busy():
-                _wait(readable)
-                pgconn.consume_input()
+                try:
+                    _wait(readable, 0.0 if late is None else late.spared_ms)
+                except deadlines.DeadlinePassed:
+                    if late is None:
+                        raise
+                    late.cancel()
+                    late = None
+                else:
+                    pgconn.consume_input()
             result = pgconn.get_result()
             if result is None:
                 # Behind each statement's results, and behind all of them where there is no pipeline.
@@ -106,12 +128,16 @@ def _deliver(handler: Callable[[Any], object], notification: Any) -> None:
         logger.warning("A handler of notifications failed: %s", type(failure).__name__)
 
 
-def _wait(ready: Callable[[float | None], object]) -> None:
+def _wait(ready: Callable[[float | None], object], spared_ms: float) -> None:
     """Wait until a socket is ready.
+
+    Args:
+        ready: waits so many milliseconds.
+        spared_ms: how much of the time that is left is not to be used up.
 
     Raises:
         DeadlinePassed: it was not in time.
     """
-    while not ready(left_ms := deadlines.left_ms()):
-        if left_ms is not None and not deadlines.left_ms():
+    while not ready(left_ms := deadlines.left_ms(spared_ms)):
+        if left_ms is not None and not deadlines.left_ms(spared_ms):
             raise deadlines.DeadlinePassed("PostgreSQL did not answer in time")

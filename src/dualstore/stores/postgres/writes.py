@@ -75,7 +75,7 @@ class Writes:
             locks.append(lock_key("", plan.token.encode()))
             asked.append((KNOWN_TOKEN, (plan.token,)))
         asked += size_statements(self.catalog, plan.collections)
-        lock = self.sessions.lock(*locks, writer="authority")
+        lock = self.sessions.lock(*locks, writer="plain")
         _, _, *answers = session.batch(BEGIN, lock, *asked, *(target.get for target in targets))
         told, found = answers[: len(asked)], answers[len(asked) :]
         known = told.pop(0) if plan.token is not None else []
