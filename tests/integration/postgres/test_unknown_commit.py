@@ -639,18 +639,37 @@ def test_a_commit_that_no_synchronous_standby_has_is_never_acknowledged(
     ask(hasty, "PutItem", Item=order(number=9, quantity=3))
 
 
-def test_a_commit_whose_cancellation_is_lost_is_not_cancelled_again(
-    hasty, engine, without_standby, monkeypatch
+def terminate(connection: Any, engine: sa.Engine) -> None:
+    run(engine, "SELECT pg_terminate_backend(:pid)", pid=connection.info.backend_pid)
+
+
+def cancel_later(connection: Any, _: sa.Engine) -> None:
+    threading.Timer(0.8, connection.pgconn.get_cancel().cancel).start()
+
+
+@pytest.mark.parametrize("end", [terminate, cancel_later])
+def test_nor_is_one_whose_wait_for_the_standby_is_ended_otherwise(
+    hasty, engine, without_standby, monkeypatch, end
 ):
-    """Nobody would read the warning."""
+    """The next attempt finds the write, and a commit of its own that waits for the standby in vain."""
     put_at((Stage.COMPLETE, True), engine, hasty)
-    cancelled: list[object] = []
-    monkeypatch.setattr(sessions, "_cancel", cancelled.append)
+    looker = sa.create_engine(engine.url)
+    ended: list[object] = []
+    cancel = sessions._cancel
+
+    def once(connection: Any) -> None:
+        if ended:
+            cancel(connection)
+            return
+        ended.append(connection)
+        end(connection, looker)
+
+    monkeypatch.setattr(sessions, "_cancel", once)
     without_standby("nobody")
     with pytest.raises(OutcomeUnknown):
         ask(hasty, "PutItem", **ONE)
-    assert cancelled
-    assert len({id(connection) for connection in cancelled}) == len(cancelled)
+    looker.dispose()
+    assert ended
 
 
 SLOW_COMMIT = """

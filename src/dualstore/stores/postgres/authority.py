@@ -24,6 +24,7 @@ from dualstore.stores.postgres.authority_single import SingleWrite, single_write
 from dualstore.stores.postgres.authority_statements import (
     FIND_STAMPS,
     KNOWN_TOKEN,
+    LEAVE_RECEIPT,
     REMEMBER_TOKEN,
     VOID_STAMPS,
 )
@@ -33,7 +34,7 @@ from dualstore.stores.postgres.collections import size_statements, sizes_bytes
 from dualstore.stores.postgres.deadlines import Deadline, DeadlinePassed
 from dualstore.stores.postgres.exchanges import Row, Statement
 from dualstore.stores.postgres.faults import CAUGHT, Fault, as_store, driver_error, fault_of
-from dualstore.stores.postgres.sessions import BEGIN, COMMIT, CancelledCommit, Session, Sessions
+from dualstore.stores.postgres.sessions import BEGIN, COMMIT, Session, Sessions
 from dualstore.stores.postgres.split_statements import Statements
 from dualstore.stores.postgres.trigger_functions import PAUSED_SQLSTATE
 from dualstore.stores.stamps import new_stamp
@@ -227,13 +228,6 @@ class _Attempts:
             return single.outcome(session.locking(single.statement(stamp), single.expect)).response
         except pg.ReadOnlySqlTransaction:  # nothing was done; the other way begins one that writes
             return None
-        except CancelledCommit:
-            self._calm.ended()
-            raise OutcomeUnknown(
-                f"PostgreSQL has carried out {self._doing}, but may have told no synchronous standby of it: "
-                "it was late, and cancelled within its commit; see that the standby is there, and read the "
-                "item before the write is repeated"
-            ) from None
         except CAUGHT as error:
             if fault_of(error) is Fault.LATE and not isinstance(driver_error(error), pg.LockNotAvailable):
                 self._calm.ended()
@@ -319,6 +313,9 @@ class _Attempts:
             response = doubt.answer(without_stamps(made[0]) if made else None)
         except (Unreadable, RequestRejected):
             response = doubt.answer(None)
+        # What is found may be here alone, where its commit no longer waited for a synchronous standby. One
+        # that leaves something waits for that, and for all before it.
+        session.batch((LEAVE_RECEIPT, (new_stamp(),)), COMMIT)
         if response is None:
             raise OutcomeUnknown(
                 f"PostgreSQL has carried out {self._doing}, but its answer was lost, and the item has been "

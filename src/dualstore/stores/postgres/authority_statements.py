@@ -37,6 +37,9 @@ VOID_STAMPS = (
 )
 """Whatever comes under one of these stamps from now on does nothing. Values: stamps."""
 
+LEAVE_RECEIPT = "INSERT INTO dualstore.receipts (stamp) VALUES ($1)"
+"""Something that a commit is waited for. Values: a fresh stamp."""
+
 KNOWN_TOKEN = (
     "SELECT digest FROM dualstore.tokens "  # noqa: S105 - the name of a request, no secret
     "WHERE token = $1 AND created_at > clock_timestamp() - interval '10 minutes'"

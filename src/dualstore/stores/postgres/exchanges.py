@@ -122,8 +122,6 @@ class Exchange:
         connection: outside a transaction.
 
     Attributes:
-        commits: whether what is under way may be the commit of a write. To cancel that is no use: PostgreSQL
-            would stop waiting for a synchronous standby, and keep the write to itself.
         is_cancelled: whether somebody has asked PostgreSQL to cancel what was under way; that may come later,
             and is not to meet another's statement.
     """
@@ -137,7 +135,6 @@ class Exchange:
         self._register: Any = connection._prepared  # noqa: SLF001 - see above
         self._often: dict[_Query, None] = {}
         self._texts: dict[str, bytes] = {}
-        self.commits = False
         self.is_cancelled = False
 
     @property

@@ -52,10 +52,6 @@ _EXCHANGE = "dualstore.exchange"
 _BETWEEN_STATEMENTS = (TransactionStatus.IDLE, TransactionStatus.INTRANS, TransactionStatus.INERROR)
 
 
-class CancelledCommit(Exception):  # noqa: N818 - what became of it is what matters
-    """A write was cancelled within its commit: it is there, but perhaps not on a synchronous standby."""
-
-
 class Session:
     """One borrowed connection: each round trip is a transaction, unless its statements begin or end one.
 
@@ -90,7 +86,6 @@ class Session:
         """Run several statements in one round trip; the rows of each (none for BEGIN and COMMIT)."""
         if len(statements) == 1:
             return [self._exchange.rows(statements[0])]
-        self._exchange.commits = statements[-1] is COMMIT
         return self._exchange.together(statements)
 
     def under_lock(
@@ -107,7 +102,6 @@ class Session:
             statement: what to run under it.
             meanwhile: see `Exchange.answers`.
         """
-        self._exchange.commits = True
         if self._sessions.begins_read_committed:
             try:
                 return self._exchange.answers((lock, statement), meanwhile)[1]
@@ -125,24 +119,19 @@ class Session:
             meanwhile: see `Exchange.answer`.
 
         Raises:
-            CancelledCommit: it was, and PostgreSQL has committed it with a warning.
+            DeadlinePassed: the cancellation came too late. Where it met a commit that waited for a
+                synchronous standby, PostgreSQL has stopped waiting, and said that it succeeded.
         """
-        exchange, warnings = self._exchange, list[str | None]()
-        exchange.commits = True
-
-        def note(told: psycopg.errors.Diagnostic) -> None:
-            if told.severity_nonlocalized == "WARNING":
-                warnings.append(told.sqlstate)
+        exchange = self._exchange
 
         def cancel() -> None:
             exchange.is_cancelled = True
-            self._connection.add_notice_handler(note)
             _cancel(self._connection)
 
         spared_ms = (deadlines.left_ms() or 0.0) * self._sessions.share_for_cancelling
         answer = exchange.answer(statement, meanwhile, Late(spared_ms, cancel))
-        if warnings:
-            raise CancelledCommit("a commit was cancelled, and carried out with a warning")
+        if exchange.is_cancelled:
+            raise deadlines.DeadlinePassed("PostgreSQL answered a statement that had been cancelled")
         return answer
 
 
@@ -296,7 +285,7 @@ class Sessions:
                 _leave_transaction(connection)
                 borrowed.close()
                 return
-        if not connection.closed and not (exchange is not None and exchange.commits):
+        if not connection.closed:
             _cancel(connection)  # closing the connection alone would leave the server at work
         # As SQLAlchemy does on a disconnect: idle connections of the same age are opened afresh when they
         # are next asked for. `Engine.dispose` would instead take the pool away from its other users.
@@ -327,7 +316,6 @@ class Lease:
         exchange = kept.get(_EXCHANGE)
         if exchange is None:
             exchange = kept[_EXCHANGE] = Exchange(connection)
-        exchange.commits = False
         self._exchange = exchange
         return Session(exchange, connection, self._sessions)
 
