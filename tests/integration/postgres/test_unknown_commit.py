@@ -599,18 +599,31 @@ def test_a_server_that_is_away_before_the_commit_has_not_carried_anything_out(fi
 @pytest.fixture
 def without_standby(own_engine: sa.Engine) -> Iterator[Callable[[str], None]]:
     """Names a synchronous standby that is not there."""
+    other = own_engine.execution_options(isolation_level="AUTOCOMMIT")
+    going_on = threading.Event()
+
+    def commit() -> None:
+        with other.connect() as connection:
+            while not going_on.wait(0.01):
+                connection.execute(sa.text("SELECT pg_logical_emit_message(true, 'dualstore', '')"))
 
     def name(standby: str) -> None:
-        with own_engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        with other.connect() as connection:
             connection.execute(sa.text(f"ALTER SYSTEM SET synchronous_standby_names = '{standby}'"))
             connection.execute(sa.text("SELECT pg_reload_conf()"))
-            ends = time.monotonic() + 5
-            while connection.scalar(sa.text("SHOW synchronous_standby_names")) != standby:
+            # The checkpointer tells the others, each time that it has read the configuration.
+            waiting = sa.text("SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+            ends = time.monotonic() + 10
+            while connection.scalar(waiting) is not bool(standby):
                 assert time.monotonic() < ends, "the configuration is not read again"
                 time.sleep(0.01)
 
+    committing = threading.Thread(target=commit)
+    committing.start()
     yield name
+    going_on.set()
     name("")
+    committing.join()
 
 
 ONE, MANY = {"Item": order(number=9)}, {"Put": {"TableName": TABLE, "Item": order(number=9)}}
