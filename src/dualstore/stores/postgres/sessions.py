@@ -30,8 +30,8 @@ BEGIN: Statement = ("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", ())
 COMMIT: Statement = ("COMMIT", ())
 
 # The limits apply to the statements after this one, the one for locks already to the locks taken here. A lock
-# and the statement it protects must never be one statement: its snapshot would be older than the lock. To set
-# an isolation level that is another is an error here (25001), since the statement has its snapshot already.
+# and the statement it protects are two, since a snapshot is older than a lock taken under it; where one will
+# do, ADR 32 says. To set another isolation level is an error here (25001): there is a snapshot already.
 _SETTINGS = (
     "SELECT set_config('transaction_isolation', 'read committed', true), "
     "set_config('transaction_read_only', 'off', true), "
