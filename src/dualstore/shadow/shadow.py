@@ -119,7 +119,7 @@ class Shadow:
         self._batches = batch_keys > 1
         self._raises = raise_on_mismatch
         self._percents: dict[str, float] = {}
-        self._load = AdaptiveShare(limit=latency_limit, clock=clock, changed=self._note_share)
+        self._load = AdaptiveShare(limit=latency_limit, clock=clock, changed=self._tell_shares)
         handful = max(1, min(batch_keys, batches.MAX_KEYS))
         self._backlog = Backlog(queue_size, handful=handful, linger=linger)
         self._workers = [
@@ -166,7 +166,9 @@ class Shadow:
         """
         if self._forked:
             return False
-        self._percents[table.logical] = percent
+        if self._percents.get(table.logical) != percent:
+            self._percents[table.logical] = percent
+            self._tell_share(table.logical, percent, self._load.share)
         self._load.queued(self._backlog.filled)
         if not percent:
             return False
@@ -435,9 +437,12 @@ class Shadow:
 
     # Counting
 
-    def _note_share(self, share: float) -> None:
+    def _tell_share(self, table: str, percent: float, share: float) -> None:
+        self._telemetry.record(ShadowShare(table, percent * share))
+
+    def _tell_shares(self, share: float) -> None:
         for table, percent in list(self._percents.items()):
-            self._telemetry.record(ShadowShare(table, percent * share))
+            self._tell_share(table, percent, share)
 
     def _drop(self, read: ShadowRead, reason: str) -> None:
         self._count_drop(read, reason)

@@ -791,6 +791,13 @@ def test_the_share_of_reads_follows_the_load_and_is_told(twin, make, telemetry, 
     assert told == pytest.approx(12.0), "halved again while the queue stood full, then one step more"
 
 
+def test_the_share_is_told_from_the_first_read_on_and_whenever_the_dial_moves(make, telemetry):
+    shadow = make(clock=lambda: 0.0)
+    for percent in (40.0, 100.0, 0.0):
+        shadow.wants(ORDERS, percent)
+        assert telemetry.snapshot().gauge(names.SHADOW_EFFECTIVE, table="orders") == percent
+
+
 def test_of_a_dial_at_nothing_nothing_is_wanted(shadow):
     assert not any(shadow.wants(ORDERS, 0.0) for _ in range(100))
 
