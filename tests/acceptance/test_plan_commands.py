@@ -1,12 +1,17 @@
 """`dualstore init` and `dualstore plan …` on a deployment where nothing has been made yet."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psycopg
 import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError
+from sqlalchemy.exc import OperationalError
 
 from acceptance.test_command_line import created, run, service  # noqa: F401 - a fixture
+from dualstore.rollout.registry import ACTIONS
 from dualstore.rollout.windows import DAYS
 
 PLAN = """
@@ -87,7 +92,7 @@ def test_a_changed_plan_needs_a_person_and_keeps_what_has_begun(service):  # noq
 
 def test_a_gate_that_says_no_takes_the_step_back_and_halts_the_plan(service):  # noqa: F811
     engine, module, _ = service
-    asked = "soak: 1ms, patience: 1s, on_refusal: roll_back, gates: {comparisons: 9}"
+    asked = "soak: 1ms, patience: 6s, on_refusal: roll_back, gates: {comparisons: 9}"
     Path("plan.yml").write_text(PLAN.replace("soak: 1ms", asked))
     assert run("schema", "upgrade").exit_code == 0
     created(engine, module)
@@ -105,13 +110,44 @@ def test_a_gate_that_says_no_takes_the_step_back_and_halts_the_plan(service):  #
     assert events[-4]["evidence"]["gates"]["cities"], "what the gates said is kept"
 
 
+STEP = "verify_database_connection"
+FAILURES = {
+    "ThrottlingException": ClientError(
+        {"Error": {"Code": "ThrottlingException", "Message": "a secret"}}, "UpdateTable"
+    ),
+    "EndpointConnectionError": EndpointConnectionError(endpoint_url="http://somewhere"),
+    "ConnectionTimeout": OperationalError("SELECT", {}, psycopg.errors.ConnectionTimeout("a secret")),
+    "QueryCanceled, SQLSTATE 57014": OperationalError("SELECT", {}, psycopg.errors.QueryCanceled("a secret")),
+}
+
+
+@pytest.mark.parametrize("named", FAILURES)
+def test_a_step_that_a_database_breaks_off_is_recorded_as_failed_and_tried_again(service, monkeypatch, named):  # noqa: F811
+    def break_off(*_):
+        raise FAILURES[named]
+
+    Path("plan.yml").write_text(PLAN.partition("      - backup_dynamodb")[0])
+    assert run("schema", "upgrade").exit_code == 0
+    with monkeypatch.context() as broken:
+        broken.setitem(ACTIONS, STEP, replace(ACTIONS[STEP], act=break_off))
+        assert run("plan", "run", "plan.yml").exit_code == 3
+    (step, *_) = json.loads(run("plan", "show", "plan.yml", "--json").output)["steps"]
+    assert step["state"] == "failed"
+    events = json.loads(run("plan", "show", "plan.yml", "--json").output)["events"]
+    assert events[-1]["reason"].endswith(named)
+    assert "secret" not in str(events)
+    assert f"{STEP}: done" in run("plan", "run", "plan.yml").output
+
+
 def test_a_step_waits_for_its_window_and_says_until_when(service):  # noqa: F811
-    tomorrow = DAYS[(datetime.now(UTC) + timedelta(days=1)).weekday()]
-    closed = f"window: {{days: {tomorrow}, timezone: UTC}}\nstages:"
+    another_day = DAYS[(datetime.now(UTC) + timedelta(days=2)).weekday()]
+    closed = f"window: {{days: {another_day}, timezone: UTC}}\nstages:"
     Path("plan.yml").write_text(PLAN.replace("stages:", closed, 1))
     waiting = run("plan", "run", "plan.yml", "--no-wait")
     assert waiting.exit_code == 1, waiting.output
-    assert f"verify_database_connection: waits for its window ({tomorrow} 00:00-24:00 UTC)" in waiting.output
+    assert (
+        f"verify_database_connection: waits for its window ({another_day} 00:00-24:00 UTC)" in waiting.output
+    )
     assert json.loads(run("plan", "show", "plan.yml", "--json").output)["events"] == []
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
+from sqlalchemy.exc import DBAPIError
 
 from dualstore import schema
 from dualstore.errors import DualStoreError, IllegalTransition, SchemaError, Unavailable
@@ -143,9 +144,9 @@ def run(
     Raises:
         ConfigurationError: the plan has no step `until`.
         PlanTaken, PlanHalted: somebody has taken the plan over, or halted it.
-        DualStoreError, botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError: something went
-            wrong; the step is recorded as failed where that could be recorded, and is tried again by the
-            next run.
+        DualStoreError, botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError,
+        sqlalchemy.exc.DBAPIError: something went wrong; the step is recorded as failed where that could be
+            recorded, and is tried again by the next run.
     """
     plan = context.plan
     steps = plan.steps_until(until)
@@ -183,13 +184,22 @@ def _carried_out(
         return _refused(step, context, attempt, refusal)
     except (PlanTaken, PlanHalted):
         raise
-    except DualStoreError as error:
-        with suppress(
-            Unavailable
-        ):  # PostgreSQL may be what is away: the step stays started, and is looked at
-            context.note(EventKind.FAILED, step, attempt=attempt, reason=f"{type(error).__name__}: {error}")
+    except (DualStoreError, ClientError, BotoCoreError, DBAPIError) as error:
+        # PostgreSQL may be what is away: the step stays started, and is looked at.
+        with suppress(Unavailable, DBAPIError):
+            context.note(EventKind.FAILED, step, attempt=attempt, reason=_named(error))
         raise
     return None
+
+
+def _named(error: Exception) -> str:
+    """What went wrong; of what a database said the code alone, as the rest may quote values."""
+    if isinstance(error, ClientError):
+        return f"{error.operation_name}: {error.response['Error']['Code']}"
+    if isinstance(error, DBAPIError):
+        sqlstate = getattr(error.orig, "sqlstate", None)
+        return type(error.orig).__name__ + (f", SQLSTATE {sqlstate}" if sqlstate else "")
+    return f"{type(error).__name__}: {error}" if isinstance(error, DualStoreError) else type(error).__name__
 
 
 def _is_done_already(step: Step, context: Context, before: StepStanding) -> bool:
