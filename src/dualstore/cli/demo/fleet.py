@@ -40,7 +40,7 @@ class WorkerProcess:
         self.log = folder / f"{self.name}.log"
         self._on_tally = on_tally
         self._said: dict[str, threading.Event] = {
-            name: threading.Event() for name in ("serving", "bound", "stopped")
+            name: threading.Event() for name in ("serving", "bound", "resting", "stopped")
         }
         path = folder / f"{self.name}.json"
         path.write_text(specification.to_json(), encoding="utf-8")
@@ -74,6 +74,11 @@ class WorkerProcess:
         if self.running:
             with suppress(BrokenPipeError):
                 self._orders.write(f"{order}\n")
+
+    def rest(self) -> None:
+        """Orders its callers to rest, which is so once it says `resting`."""
+        self._said["resting"].clear()
+        self.order(Tempo.REST)
 
     def wait_for(self, event: str) -> None:
         """Returns once the process has said this.
@@ -179,6 +184,14 @@ class Fleet:
         """Turns the dial of every process."""
         for process in self.processes.values():
             process.order(tempo)
+
+    def rest(self) -> None:
+        """Has all callers rest, and waits until their last calls have ended."""
+        resting = [process for process in self.processes.values() if process.running]
+        for process in resting:
+            process.rest()
+        for process in resting:
+            process.wait_for("resting")
 
     def stop(self) -> None:
         """Ends all processes in order: calls are finished, the store is closed."""

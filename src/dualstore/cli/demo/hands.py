@@ -33,7 +33,6 @@ PATIENCE = timedelta(seconds=90)
 _VERIFY_ATTEMPTS = 4
 _RUSH_SECONDS = 0.4
 _REST_PATIENCE_SECONDS = 15.0
-_CALLS_END_SECONDS = 0.5
 _CLOSE = timedelta(seconds=5)
 _STEPS: Mapping[str, str] = {**TO_READS, **TO_AUTHORITY, **DRAIN}
 _PROGRESS = {"migrate_historical_data": "backfill"}
@@ -199,8 +198,7 @@ class Hands:
     @contextmanager
     def at_rest(self) -> Iterator[None]:
         """Has all callers rest, and waits until their last calls have ended; afterwards they go on."""
-        self.fleet.turn(Tempo.REST)
-        time.sleep(_CALLS_END_SECONDS)
+        self.fleet.rest()
         try:
             yield
         finally:
@@ -217,7 +215,7 @@ class Hands:
         for number in range(1, self.pace.rushes + 1):
             self.fleet.turn(Tempo.RUSH)
             time.sleep(_RUSH_SECONDS)
-            self.fleet.turn(Tempo.REST)
+            self.fleet.rest()
             faults += [f"{key}: differs after rush {number}" for key in self.differing_at_rest(keys)]
         self.fleet.turn(Tempo.STEADY)
         examined = self.pace.rushes * len(keys)

@@ -99,6 +99,10 @@ class Caller(threading.Thread):
         meter: takes counts and latencies.
         dial: what this caller does, and how fast; may be turned at any time.
         stop: ends the thread after its current call.
+
+    Attributes:
+        warm: set once its connection is open.
+        resting: set whenever it finds itself at rest, its last call ended.
     """
 
     def __init__(
@@ -126,6 +130,7 @@ class Caller(threading.Thread):
         self._dial = dial
         self._stopping = stop
         self.warm = threading.Event()
+        self.resting = threading.Event()
         self._ledger = LedgerWriter(ledgers, beat.writer)
         self._random = random.Random(beat.seed)  # noqa: S311 - a reproducible choice, not a secret
         self._possible: dict[str, frozenset[State]] = {key: frozenset({source[key]}) for key in beat.owned}
@@ -160,6 +165,7 @@ class Caller(threading.Thread):
         with self._ledger:
             while not self._stopping.wait(max(0.0, due - time.monotonic())):
                 if self._dial.tempo is Tempo.REST:
+                    self.resting.set()
                     due = time.monotonic() + _REST_SECONDS
                     continue
                 self._call(self._next_call())

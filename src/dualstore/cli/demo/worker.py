@@ -2,6 +2,7 @@
 
 Started by `fleet` as `python -m dualstore.cli.demo.worker SPECIFICATION`. Orders come as lines on standard
 input (`serve`, `bind`, `die`, a tempo, `stop`; its end means stop), reports go as JSON to standard output.
+A tempo comes when callers are there to follow it: after `serving`.
 """
 
 import json
@@ -10,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -121,7 +123,7 @@ class Worker:
         if self._specification.bound:
             self._bind(example)
             self._serving.set()
-        threading.Thread(target=self._obey, args=(example,), daemon=True).start()
+        threading.Thread(target=self._obey, args=(example, callers), daemon=True).start()
         self._serving.wait()
         for caller in callers:
             caller.start()
@@ -155,21 +157,31 @@ class Worker:
             for beat in self._specification.beats
         ]
 
-    def _obey(self, example: Example) -> None:
+    def _obey(self, example: Example, callers: Sequence[Caller]) -> None:
         for line in sys.stdin:
             match line.strip():
                 case "serve":
                     self._serving.set()
                 case "bind":
                     self._bind(example)
-                case "steady" | "rush" | "rest" as tempo:
+                case "steady" | "rush" as tempo:
                     self._dial.tempo = Tempo(tempo)
+                case "rest":
+                    self._rest(callers)
                 case "die":
                     self._fuse.lit = True
                 case "stop":
                     break
         self._stopping.set()
         self._serving.set()
+
+    def _rest(self, callers: Sequence[Caller]) -> None:
+        self._dial.tempo = Tempo.REST
+        for caller in callers:
+            caller.resting.clear()
+        for caller in callers:
+            caller.resting.wait()
+        _say("resting")
 
     def _bind(self, example: Example) -> None:
         from dualstore import DualStore  # noqa: PLC0415 - the service ran without it until now
