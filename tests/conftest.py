@@ -2,12 +2,14 @@
 
 import contextlib
 import functools
+import importlib
 import importlib.metadata
 import os
 import subprocess
 import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import botocore.session
@@ -157,3 +159,10 @@ def table_name(dynamodb: Any) -> Iterator[str]:
     yield name
     with contextlib.suppress(dynamodb.exceptions.ResourceNotFoundException):
         dynamodb.delete_table(TableName=name)
+
+
+@pytest.fixture
+def patient_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`dualstore doctor` gives each check a minute: on a busy machine its own ten seconds pass."""
+    command = importlib.import_module("dualstore.cli.doctor")
+    monkeypatch.setattr(command, "examine", functools.partial(command.examine, patience=timedelta(minutes=1)))

@@ -25,7 +25,7 @@ from integration.deployment import REGION, Deployment, eventually
 
 NAME = "orders"
 MEMBERS = 3
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 BANDS = ((0, 1, 2), (1, 10, 3), (10, 25, 3), (25, 50, 4), (50, 100, 4))
 """From and to which share of the keys there are how many partitions."""
 _KEYS = KeySchema(KeyAttribute("pk", "S"), KeyAttribute("sk", "N"))
@@ -266,7 +266,7 @@ def fleet_of(
                 all(member.is_serving and member.reads for member in members)
                 or any(process.poll() is not None for process in processes)
             ),
-            seconds=PATIENCE_SECONDS,
+            seconds=2 * PATIENCE_SECONDS,
         )
         assert all(member.is_serving for member in members), fleet.logs()
         yield fleet

@@ -373,7 +373,9 @@ def walked(service: Service, told: Told) -> None:
         eventually(lambda: not migrated.status().pending, seconds=30)
         service.dualstore("verify", NAME, "--repair", code=None)
         service.look()
-        eventually(lambda: migrated.verify(repair=True).proven and not migrated.status().record.suspects)
+        eventually(
+            lambda: migrated.verify(repair=True).proven and not migrated.status().record.suspects, seconds=60
+        )
         relay = store.relay()
         eventually(lambda: relay.drained_since(table, relay.now() - timedelta(seconds=9)))
         dialled(service, "--stage", "live")

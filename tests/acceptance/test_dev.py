@@ -13,6 +13,8 @@ from click.testing import CliRunner, Result
 
 from dualstore.cli import main
 
+pytestmark = pytest.mark.usefixtures("patient_doctor")
+
 
 @pytest.fixture
 def folder() -> Iterator[Path]:

@@ -111,7 +111,7 @@ def test_launchdarkly_is_set_by_its_api_and_followed_by_its_stream(launchdarkly,
 def test_a_split_flag_is_named_where_time_runs_out(launchdarkly, monkeypatch):
     half = {"rollout": {"variations": [{"variation": n, "weight": 50_000} for n in (0, 1)]}}
     launchdarkly.put(flag(STAGE, *STAGES, fallthrough=half), flag(READ, 0))
-    late = run("dial", "cities", "--stage", "dualwrite", "--yes", "--wait", "2")
+    late = run("dial", "cities", "--stage", "dualwrite", "--yes", "--wait", "8")
     assert (late.exit_code, f"{STAGE} of table cities is split" in late.output) == (3, True), late.output
 
 

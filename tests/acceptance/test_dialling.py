@@ -28,6 +28,8 @@ from unit.flags.launchdarkly_service import flag, rollout, running
 
 FLIP_SECONDS = 15.0
 """A changed flag is followed by every process within this; a second is usual where the machine is idle."""
+RECONNECT_SECONDS = 45.0
+"""And after an outage of LaunchDarkly within this: its SDK waits for up to 16 s before it tries again."""
 DELTA_SECONDS = 1.0
 STAGES = ("off", "dualwrite", "shadow", "live", "rampdown", "complete")
 
@@ -105,7 +107,7 @@ def settles_at(fleet: Fleet, percent: float) -> set[str]:
     return served
 
 
-def follows(fleet: Fleet, percent: float) -> set[str]:
+def follows(fleet: Fleet, percent: float, *, seconds: float = FLIP_SECONDS) -> set[str]:
     """Within the time that is promised every process does so by itself; gives back the partitions."""
     changed = time.monotonic()
     customers = [pk for pk in PARTITIONS if cohort_of(pk) == "customer"]
@@ -117,7 +119,7 @@ def follows(fleet: Fleet, percent: float) -> set[str]:
         }
         return latest.items() >= expected.items()
 
-    eventually(have_followed, seconds=FLIP_SECONDS)
+    eventually(have_followed, seconds=seconds)
     return settles_at(fleet, percent)
 
 
@@ -206,7 +208,7 @@ def test_a_fleet_follows_launchdarkly_and_stays_where_it_is_while_that_is_away(
             assert settles_at(fleet, 50) == served
             launchdarkly.status = 200
             launchdarkly.put(*flags_at("shadow", 100))
-            follows(fleet, 100)
+            follows(fleet, 100, seconds=RECONNECT_SECONDS)
             fleet.finish()
             nothing_is_lost(fleet, table)
 

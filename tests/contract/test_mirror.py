@@ -344,7 +344,7 @@ def test_settling_together_waits_for_the_lock_of_every_key(key: OneKey):
         writer = threading.Thread(target=write)
         writer.start()
         assert not done.wait(0.3)
-    writer.join(10)
+    writer.join(30)
     assert done.is_set()
 
 
@@ -356,9 +356,9 @@ def test_the_locks_of_keys_settled_together_are_taken_in_one_order(key: OneKey):
         with ThreadPoolExecutor(2) as pool:
             with key.mirror.locked(key.table, held):
                 pool.submit(key.mirror.write_settled_together, both)
-                time.sleep(0.3)  # it waits by now
+                time.sleep(1)  # it waits by now
                 written = pool.submit(key.mirror.write_settled_together, [alone])
-                written_meanwhile.append(bool(wait([written], timeout=0.3).done))
+                written_meanwhile.append(bool(wait([written], timeout=1).done))
             written.result()
     assert sorted(written_meanwhile) == [False, True]
 

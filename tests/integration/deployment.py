@@ -39,6 +39,9 @@ QUICK = Options(
     statement_timeout=timedelta(seconds=2),
 )
 
+LASTING = replace(QUICK.grants, read=timedelta(seconds=10))
+"""Grants that no stall of the machine outlasts, for tests of who answers; copies take that long to begin."""
+
 WHOLE_MIGRATION: Mapping[str, Requested] = {
     "off": Requested(stage=Stage.OFF),
     "dualwrite": Requested(stage=Stage.DUALWRITE),

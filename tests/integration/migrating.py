@@ -276,6 +276,7 @@ def _configuration(deployment: Deployment, url: str, module: str) -> str:
     return f"""
 [postgres]
 url = {json.dumps(url)}
+connect_timeout_seconds = 20
 [dynamodb]
 endpoint_url = {json.dumps(deployment.endpoint_url)}
 region = {json.dumps(REGION)}

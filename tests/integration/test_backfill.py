@@ -274,7 +274,7 @@ def test_a_copy_is_not_done_while_an_older_transaction_is_open(sides: BulkSides)
             sides.backfill(**impatient).run()
 
     assert sides.runs.latest_unfinished("backfill", TABLE) is not None
-    assert sides.backfill(**impatient).run().totals.items == 10
+    assert sides.backfill().run().totals.items == 10
 
 
 def test_a_row_that_the_table_refuses_is_marked_dirty_and_the_run_goes_on(sides: BulkSides):

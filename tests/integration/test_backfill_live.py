@@ -104,7 +104,7 @@ def test_a_backfill_whose_process_is_killed_goes_on_in_another(
 def test_a_postgres_that_crashes_in_the_middle_is_waited_for(store, dynamodb, table_name):
     fill(dynamodb, table_name, [order(n) for n in range(300)])
     try:
-        server = PostgresServer()
+        server = PostgresServer(settings={"fsync": "off"})
         server.__enter__()
     except ConfigurationError as error:
         pytest.skip(str(error))

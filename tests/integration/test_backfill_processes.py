@@ -215,7 +215,7 @@ def until(holds: Callable[[], Any], *, seconds: float = 30) -> Any:
 
 
 def test_a_second_backfill_joins_the_first_and_one_of_them_closes_the_run(sides: BulkSides):
-    first, ended = in_thread(sides.backfill(workers=1, settings={PACE: 150}))
+    first, ended = in_thread(sides.backfill(workers=1, page_items=2, settings={PACE: 100}))
     until(lambda: sides.runs.latest_unfinished("backfill", sides.table))
     until(lambda: len(sides.rows_on_postgres()) > 20)
 
@@ -240,7 +240,7 @@ def test_a_backfill_from_something_else_does_not_join(sides: BulkSides):
 
 
 def test_a_run_is_paused_and_goes_on_and_is_cancelled_from_elsewhere(sides: BulkSides):
-    thread, ended = in_thread(sides.backfill(settings={PACE: 200}))
+    thread, ended = in_thread(sides.backfill(page_items=2, settings={PACE: 40}))
     run = until(lambda: sides.runs.latest_unfinished("backfill", sides.table))
     until(lambda: len(sides.rows_on_postgres()) > 20)
 
@@ -262,7 +262,7 @@ def test_a_run_is_paused_and_goes_on_and_is_cancelled_from_elsewhere(sides: Bulk
 
 
 def test_sql_tells_the_same_of_a_run_as_the_ledger(sides: BulkSides):
-    thread, ended = in_thread(sides.backfill(settings={PACE: 400}))
+    thread, ended = in_thread(sides.backfill(page_items=2, settings={PACE: 50}))
     run = until(lambda: sides.runs.latest_unfinished("backfill", sides.table))
     until(lambda: sides.runs.totals(run.id).items)
     sides.runs.ask(run.id, Wish.PAUSE, by="somebody")
@@ -270,6 +270,7 @@ def test_sql_tells_the_same_of_a_run_as_the_ledger(sides: BulkSides):
     totals = sides.runs.totals(run.id)
     with sides.engine.connect() as connection:
         (seen,) = connection.exec_driver_sql("SELECT * FROM dualstore.progress").all()
+    sides.runs.set_parameters(run.id, {PACE: 100_000})
     sides.runs.ask(run.id, Wish.GO, by="somebody")
     thread.join(120)
 

@@ -20,6 +20,7 @@ from dualstore.flags import Requested, StaticFlags
 from dualstore.items import PREDECESSOR, STAMP
 from dualstore.stages import Side
 from integration.deployment import (
+    LASTING,
     REGION,
     WHOLE_MIGRATION,
     Deployment,
@@ -42,7 +43,7 @@ def unbound(deployment: Deployment) -> Any:
 @pytest.fixture(scope="module")
 def stages(deployment: Deployment) -> Iterator[tuple[DualStore, dict[str, Any]]]:
     """One store that serves a table at each stage, and the bound models."""
-    with deployment.store(StaticFlags()) as store:
+    with deployment.store(StaticFlags(), grants=LASTING) as store:
         models = {}
         for name, requested in WHOLE_MIGRATION.items():
             models[name], row = deployment.table()

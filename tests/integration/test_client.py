@@ -17,6 +17,7 @@ from dualstore.items import STAMP
 from dualstore.stages import Side
 from dualstore.testing.servers import DynamoDB, PostgresServer
 from integration.deployment import (
+    LASTING,
     WHOLE_MIGRATION,
     Deployment,
     authoritative,
@@ -32,7 +33,7 @@ NAME = "orders"
 
 @pytest.fixture(scope="module")
 def store(deployment: Deployment) -> Iterator[DualStore]:
-    with deployment.store(StaticFlags()) as one:
+    with deployment.store(StaticFlags(), grants=LASTING) as one:
         model, row = deployment.table()
         one.repository(model, row, name=NAME)
         bring_to(one, NAME, WHOLE_MIGRATION["shadow"])
@@ -143,7 +144,7 @@ def fragile(dynamodb: Any, dynamodb_server: DynamoDB) -> Iterator[tuple[Postgres
     """A PostgreSQL of its own, to be stopped."""
     with contextlib.ExitStack() as stack:
         try:
-            server = stack.enter_context(PostgresServer())
+            server = stack.enter_context(PostgresServer(settings={"fsync": "off"}))
         except ConfigurationError as error:
             if os.environ.get("DUALSTORE_REQUIRE_SERVERS") == "1":
                 raise
@@ -174,7 +175,7 @@ def test_callers_get_the_authoritys_answers_while_postgresql_is_away_and_repair_
         item = model.get(p, 1)
         item.name = "during"
         item.save()
-        assert time.monotonic() - started < 5  # one wait of a second, and connections that are refused
+        assert time.monotonic() - started < 10  # one wait of a second, and connections that are refused
         model(p, 2).delete(add_version_condition=False)
         started = time.monotonic()
         with model.batch_write() as batch:
@@ -183,7 +184,7 @@ def test_callers_get_the_authoritys_answers_while_postgresql_is_away_and_repair_
         for sk in range(8, 12):
             model(p, sk, name="during").save()
             assert model.get(p, sk).name == "during"
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 8  # a wait for each write would be nine
         assert [item.sk for item in model.query(p)] == [1, *range(3, 12)]
         status = table.status()
         assert (status.mirror_up, status.record.gate, status.dirty_keys) == (False, Gate.SHUT, None)

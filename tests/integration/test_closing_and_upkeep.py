@@ -19,6 +19,7 @@ from dualstore.replication.agent import GrantTimes
 from dualstore.stages import Side
 from dualstore.store import Options
 from integration.deployment import (
+    LASTING,
     WHOLE_MIGRATION,
     Deployment,
     authoritative,
@@ -109,7 +110,7 @@ def test_a_table_that_a_closed_store_holds_may_be_bound_by_another_one(deploymen
 def test_nobody_reads_the_mirror_while_a_backfill_copies(deployment: Deployment) -> None:
     """Run again while the mirror is read; the other process takes its time to hear of it."""
     model, row = deployment.table()
-    slow = GrantTimes(poll=timedelta(seconds=0.5))
+    slow = GrantTimes(poll=timedelta(seconds=0.5), read=timedelta(seconds=5))
     with deployment.store() as store, store_of(deployment, slow) as other:
         reader = other.repository(model, row, name=NAME)
         store.bind(model, row, name=NAME)
@@ -191,7 +192,7 @@ class _Body:
 @pytest.fixture(scope="module")
 def dialled(deployment: Deployment) -> Iterator[tuple[DualStore, str]]:
     """A store whose reads PostgreSQL serves, and the table."""
-    with deployment.store() as store:
+    with deployment.store(grants=LASTING) as store:
         model, row = deployment.table()
         store.repository(model, row, name=NAME)
         yield store, bring_to(store, NAME, WHOLE_MIGRATION["shadow"]).physical

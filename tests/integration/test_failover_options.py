@@ -17,6 +17,8 @@ from integration.test_failover import FAIL_OVER, Live, at_live
 from integration.test_flip import drained
 from integration.writing import item_of, key_of
 
+pytestmark = pytest.mark.usefixtures("patient_doctor")
+
 SEAL = Fernet.generate_key()
 
 

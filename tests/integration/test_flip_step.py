@@ -161,7 +161,7 @@ def test_a_flip_is_refused_while_something_comes_into_doubt_during_each_comparis
     doubt()
     flipping.compares = doubt
     with flipping.carried_out() as context:
-        step = replace(flipping.plan.steps[-1], patience=timedelta(seconds=1))
+        step = replace(flipping.plan.steps[-1], patience=timedelta(seconds=5))
         with pytest.raises(StepRefused, match="came into doubt meanwhile each time"):
             ended_doubt(step, context, step.tables[0])
     assert any(AGAIN in words for words in flipping.said)

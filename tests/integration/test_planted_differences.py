@@ -52,13 +52,24 @@ class Twin:
             self.client.put_item(TableName=self.table, Item=each)
 
     def read(self, operation, **request):
-        """A caller's read, compared."""
+        """A caller's read, compared; where the machine is slow, not each is."""
+        before = self.compared
+        for _ in range(100):
+            answer = self._ask(operation, request)
+            assert self.store._shadow.drain()
+            if self.compared > before:
+                return answer
+        raise AssertionError("none of a hundred reads was compared")
+
+    def _ask(self, operation, request):
         try:
             return getattr(self.client, operation)(TableName=self.table, **request)
         except self.client.exceptions.ClientError:
             return None
-        finally:
-            assert self.store._shadow.drain()
+
+    @property
+    def compared(self):
+        return self.store.telemetry.snapshot().count(names.SHADOW_COMPARED)
 
     @property
     def record(self):

@@ -12,6 +12,7 @@ from dualstore.flags import StaticFlags
 from dualstore.items import STAMP
 from dualstore.stages import Side
 from integration.deployment import (
+    LASTING,
     WHOLE_MIGRATION,
     Deployment,
     authoritative,
@@ -26,7 +27,7 @@ NAME = "orders"
 @pytest.fixture(scope="module")
 def routed(deployment: Deployment) -> Iterator[tuple[DualStore, Repository[Any]]]:
     """A repository of a table whose every read PostgreSQL serves."""
-    with deployment.store(StaticFlags()) as store:
+    with deployment.store(StaticFlags(), grants=LASTING) as store:
         model, row = deployment.table()
         repository = store.repository(model, row, name=NAME)
         bring_to(store, NAME, WHOLE_MIGRATION["shadow"])

@@ -15,14 +15,14 @@ from dualstore.errors import ConfigurationError, UnsupportedOperation
 from dualstore.flags import StaticFlags
 from dualstore.stages import Side
 from dualstore.stores.dynamo import DynamoClients
-from integration.deployment import WHOLE_MIGRATION, Deployment, bring_to, mirrored, served_by
+from integration.deployment import LASTING, WHOLE_MIGRATION, Deployment, bring_to, mirrored, served_by
 
 NAME = "orders"
 
 
 @pytest.fixture(scope="module")
 def store(deployment: Deployment) -> Iterator[DualStore]:
-    with deployment.store(StaticFlags()) as one:
+    with deployment.store(StaticFlags(), grants=LASTING) as one:
         model, row = deployment.table()
         one.repository(model, row, name=NAME)
         bring_to(one, NAME, WHOLE_MIGRATION["shadow"])

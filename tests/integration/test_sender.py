@@ -313,8 +313,11 @@ def test_a_row_that_dynamodb_refuses_does_not_hold_up_the_others(sides: Sides) -
     sides.sql("INSERT INTO TABLE (pk, sk, note) SELECT 'p' || n, n, 'one' FROM generate_series(1, 50) n")
     sides.sql("UPDATE TABLE SET dualstore_overflow = '{\"a\": 5}' WHERE pk = 'p7'")  # which makes no item
     with sides.sender() as sender:
-        assert not sender.drain(sides.name, timedelta(seconds=2))
-        depth = sender.watch(sides.name)
+        for _ in range(10):
+            assert not sender.drain(sides.name, timedelta(seconds=2))
+            depth = sender.watch(sides.name)
+            if depth.entries == depth.refused:
+                break
         assert (depth.entries, depth.refused) == (3, 3)  # two of them of the same row
         sides.sql("UPDATE TABLE SET owner = 'somebody' WHERE pk = 'p'")
         sides.sql("UPDATE TABLE SET dualstore_overflow = NULL WHERE pk = 'p7'")

@@ -351,7 +351,7 @@ def test_nothing_is_asked_behind_an_exchange_that_was_given_up(connection, excha
     """The next answer would be that of the statement before."""
     deadlines.bind(connection)
     with deadlines.Deadline(timedelta(milliseconds=50)), pytest.raises(deadlines.DeadlinePassed):
-        exchange.together([("SELECT 'first' FROM pg_sleep(0.2)", ()), ("SELECT 'second'", ())])
+        exchange.together([("SELECT 'first' FROM pg_sleep(2)", ()), ("SELECT 'second'", ())])
     for ask in (exchange.rows, lambda statement: exchange.together([statement, statement])):
         with pytest.raises(psycopg.OperationalError, match="given up"):
             ask(("SELECT 'third'", ()))

@@ -183,7 +183,7 @@ def test_what_has_expired_is_found_whatever_column_holds_it(engine, expiry, tabl
 
 
 def test_sql_and_python_agree_on_what_has_expired(engine, expiry, table):
-    items = [item(f"{seconds:+}", seconds) for seconds in (-1900 * DAY, -1820 * DAY, -3600, -3, 3, 3600)]
+    items = [item(f"{seconds:+}", seconds) for seconds in (-1900 * DAY, -1820 * DAY, -3600, -60, 60, 3600)]
     load(engine, table, *items)
     now = time.time()
     assert names(expired(expiry, table)) == sorted(

