@@ -3,6 +3,7 @@
 import base64
 import http.client
 import json
+import operator
 import socket
 import tempfile
 import threading
@@ -417,14 +418,14 @@ def test_an_unmodified_program_writes_through_the_router_and_both_sides_agree(
         assert refusal.value.response["Error"]["Code"] == "AccessDeniedException"
         assert server.stop() == 0
 
-    def sides() -> tuple[Any, Any]:
-        return mirrored(store, name, "p"), authoritative(deployment, name, "p")
+    def sides() -> list[dict[str, Any]]:
+        both = mirrored(store, name, "p"), authoritative(deployment, name, "p")
+        return [{item["sk"]["N"]: item for item in side} for side in both]
 
-    eventually(
-        lambda: sorted(map(repr, sides()[0])) == sorted(map(repr, sides()[1])) and len(sides()[0]) == 5
-    )
-    on_postgres, at_dynamodb = ({item["sk"]["N"]: item for item in side} for side in sides())
+    eventually(lambda: operator.eq(*sides()))
+    on_postgres, at_dynamodb = sides()
     assert on_postgres == at_dynamodb
+    assert len(at_dynamodb) == 5
     assert all("_dsv" in item for item in at_dynamodb.values())
 
 
