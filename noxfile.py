@@ -106,6 +106,15 @@ def entities(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "--timeout=0", path, *session.posargs, env=env)
 
 
+@nox.session(default=False)
+def pgbouncer(session: nox.Session) -> None:
+    """The contract of PostgreSQL through PgBouncer's transaction pooling; needs pgbouncer 1.21 or later."""
+    session.install("-e", EXTRAS, *group("test"))
+    _fetch_dynoxide(session)
+    env = {"DUALSTORE_REQUIRE_SERVERS": "1", "PYTHONPATH": "tests"}
+    session.run("python", "-m", "pgbouncer", *session.posargs, env=env)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Ruff: every rule, and the format. `nox -s lint -- --fix` mends what it can."""

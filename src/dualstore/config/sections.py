@@ -69,6 +69,8 @@ class PostgresSettings(Section):
         reader_url: of read replicas, which then answer eventually consistent reads where PostgreSQL is the
             authority.
         iam: whether to sign in to RDS, Aurora or RDS Proxy with tokens of IAM.
+        prepared_statements: whether statements that come again are prepared; not behind a pooler that gives
+            each transaction another connection and does not keep them.
     """
 
     url: Annotated[SecretStr, AfterValidator(_postgres_url)]
@@ -79,6 +81,7 @@ class PostgresSettings(Section):
     connect_timeout_seconds: PositiveFloat = 2.0
     statement_timeout_seconds: PositiveFloat = 2.0
     iam: bool = False
+    prepared_statements: bool = True
 
     @model_validator(mode="after")
     def _tokens_fit(self) -> "PostgresSettings":

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import sqlalchemy
 
@@ -56,8 +57,13 @@ def _engine(settings: PostgresSettings, url: str, *, region: str | None) -> sqla
         max_overflow=settings.max_overflow,
         pool_timeout=settings.pool_timeout_seconds,
         pool_use_lifo=True,  # one caller after another meets the same warm server process
-        connect_args={"connect_timeout": max(1, round(settings.connect_timeout_seconds))},
+        connect_args=_connect_args(settings),
     )
     if settings.iam:
         authenticate(engine, region=region)
     return engine
+
+
+def _connect_args(settings: PostgresSettings) -> dict[str, Any]:
+    timeout = {"connect_timeout": max(1, round(settings.connect_timeout_seconds))}
+    return timeout if settings.prepared_statements else {**timeout, "prepare_threshold": None}

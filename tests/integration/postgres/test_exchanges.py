@@ -178,6 +178,19 @@ def test_nothing_is_prepared_where_the_application_forbids_it(url):
         assert exchange.rows(("SELECT count(*) FROM pg_prepared_statements", ())) == [(0,)]
 
 
+@pytest.mark.parametrize("prepared", [True, False])
+def test_the_configuration_says_whether_statements_are_prepared(url, prepared):
+    configuration = Configuration(postgres={"url": url, "prepared_statements": prepared})
+    engine = store_connections(configuration).postgres
+    store = PostgresStore(engine, TABLES)
+    for _ in range(OFTEN):
+        store.execute(parse("GetItem", {"TableName": TABLE, "Key": key()}))
+    with engine.connect() as same:
+        count = same.exec_driver_sql("SELECT count(*) FROM pg_prepared_statements").scalar_one()
+    assert (count > 0) is prepared
+    engine.dispose()
+
+
 def round_trips(store: PostgresStore, operation: str, request: dict[str, Any]) -> int:
     """How often the client waits for the server in an operation, which it ends with a Sync each time."""
     asked = parse(operation, {"TableName": TABLE, **request})
@@ -267,6 +280,26 @@ def test_a_statement_that_is_refused_for_an_altered_table_is_prepared_anew(url, 
         for _ in range(OFTEN):
             read()
         another.execute("DROP TABLE altered")
+
+
+def test_what_is_prepared_anew_has_another_text(url, connection, exchange):
+    """Or a pooler would take it for the statement that it has prepared already."""
+    ask = "SELECT * FROM renewed"
+    prepared = f"SELECT statement FROM pg_prepared_statements WHERE statement LIKE '{ask}%' ORDER BY 1"
+
+    with connect(url, autocommit=True) as another:
+        another.execute("CREATE TABLE renewed (n int)")
+        for type_ in ("bigint", "int", None):
+            for _ in range(OFTEN):
+                exchange.rows((ask, ()))
+            if type_ is not None:
+                another.execute(f"ALTER TABLE renewed ALTER n TYPE {type_}")
+                with pytest.raises(psycopg.errors.FeatureNotSupported):
+                    exchange.rows((ask, ()))
+        another.execute("DROP TABLE renewed")
+    editions = {statement for (statement,) in connection.execute(prepared, prepare=False).fetchall()}
+    assert f"{ask} -- edition 3" in editions
+    assert editions <= {ask, f"{ask} -- edition 2", f"{ask} -- edition 3"}
 
 
 def test_more_than_the_sockets_hold_comes_and_goes_in_one_exchange(exchange):

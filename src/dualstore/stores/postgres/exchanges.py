@@ -22,6 +22,7 @@ from dualstore.stores.postgres.settings import takes_backslashes_for_escapes
 from dualstore.stores.postgres.wire import Late, Wire, failing_handlers_logged
 
 _TEXTS_KEPT = 256
+_EDITION = b" -- edition "
 
 Row: TypeAlias = tuple[Any, ...]
 Statement: TypeAlias = tuple[str, Sequence[Any]]
@@ -135,6 +136,7 @@ class Exchange:
         self._register: Any = connection._prepared  # noqa: SLF001 - see above
         self._often: dict[_Query, None] = {}
         self._texts: dict[str, bytes] = {}
+        self._renewed: dict[bytes, bytes] = {}
         self.is_cancelled = False
 
     @property
@@ -265,7 +267,8 @@ class Exchange:
         if encoded is None:
             if len(self._texts) >= _TEXTS_KEPT:
                 self._texts.clear()
-            encoded = self._texts[text] = text.encode(self._encoding)
+            encoded = text.encode(self._encoding)
+            encoded = self._texts[text] = self._renewed.get(encoded, encoded)
         return encoded
 
     def _prepared(self, query: _Query) -> tuple[Prepare, bytes]:
@@ -326,9 +329,16 @@ class Exchange:
         """Have statements prepared anew: "cached plan must not change result type".
 
         Somebody has altered a column since. PostgreSQL refuses such a statement on this connection for good.
+        It gets another text, too: PgBouncer takes what has the same for the same statement (see its setting
+        `max_prepared_statements`).
         """
         register = self._register
+        self._texts.clear()
+        if len(self._renewed) >= _TEXTS_KEPT:
+            self._renewed.clear()
         for each in sent:
+            first, _, edition = each.query.query.partition(_EDITION)
+            self._renewed[first] = first + _EDITION + str(int(edition or 1) + 1).encode()
             if (name := register._names.pop(register.key(each.query), None)) is not None:  # noqa: SLF001 - as above
                 register._to_flush.append(name)  # noqa: SLF001 - as above
 
