@@ -22,7 +22,6 @@ from dualstore.stores.postgres.settings import takes_backslashes_for_escapes
 from dualstore.stores.postgres.wire import Late, Wire, failing_handlers_logged
 
 _TEXTS_KEPT = 256
-_EDITION = b" -- edition "
 
 Row: TypeAlias = tuple[Any, ...]
 Statement: TypeAlias = tuple[str, Sequence[Any]]
@@ -137,6 +136,7 @@ class Exchange:
         self._often: dict[_Query, None] = {}
         self._texts: dict[str, bytes] = {}
         self._renewed: dict[bytes, bytes] = {}
+        self._edition = 1
         self.is_cancelled = False
 
     @property
@@ -333,12 +333,14 @@ class Exchange:
         `max_prepared_statements`).
         """
         register = self._register
+        firsts = {renewed: first for first, renewed in self._renewed.items()}
         self._texts.clear()
         if len(self._renewed) >= _TEXTS_KEPT:
             self._renewed.clear()
+        self._edition += 1
         for each in sent:
-            first, _, edition = each.query.query.partition(_EDITION)
-            self._renewed[first] = first + _EDITION + str(int(edition or 1) + 1).encode()
+            first = firsts.get(each.query.query, each.query.query)
+            self._renewed[first] = b"%b -- edition %d" % (first, self._edition)
             if (name := register._names.pop(register.key(each.query), None)) is not None:  # noqa: SLF001 - as above
                 register._to_flush.append(name)  # noqa: SLF001 - as above
 
