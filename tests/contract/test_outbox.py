@@ -35,6 +35,10 @@ IMAGE: Item = {
 }
 
 
+def outlast(duration: timedelta) -> None:
+    time.sleep(duration.total_seconds() + 0.1)
+
+
 @dataclass
 class Box:
     outbox: Outbox
@@ -133,7 +137,7 @@ def test_a_holder_keeps_its_lanes_and_their_tokens(box: Box) -> None:
 def test_a_lane_whose_lease_is_over_passes_on_with_another_token(box: Box) -> None:
     first = box.lanes("one", duration=SHORT)
     assert box.lanes("two") == []
-    time.sleep(1.1)
+    outlast(SHORT)
     second = box.lanes("two")
     assert [lease.lane for lease in second] == [lease.lane for lease in first]
     assert all(new.token > old.token for old, new in zip(first, second, strict=True))
@@ -145,7 +149,7 @@ def test_a_lane_whose_lease_is_over_passes_on_with_another_token(box: Box) -> No
 def test_a_renewed_lease_lasts_longer(box: Box) -> None:
     (lease,) = box.lanes("one", duration=SHORT, lanes=1)
     assert box.outbox.renew(lease, duration=LONG)
-    time.sleep(1.1)
+    outlast(SHORT)
     assert lease.lane not in [other.lane for other in box.lanes("two")]
 
 
@@ -197,7 +201,7 @@ def test_what_is_not_due_is_not_reported_but_counted(box: Box) -> None:
     leases = box.lanes()
     assert box.pending(leases) == []
     assert box.outbox.depth(box.table).entries == 1
-    time.sleep(1.1)
+    outlast(SHORT)
     assert len(box.pending(leases)) == 1
 
 
@@ -223,7 +227,7 @@ def test_refused_entries_wait_as_long_again_and_are_shown(box: Box) -> None:
     assert box.outbox.postpone(lease, [entry], **postponed)
     assert box.pending([lease]) == []
     assert box.outbox.depth(box.table).refused == 1
-    time.sleep(1.1)
+    outlast(SHORT)
     (again,) = box.pending([lease])
     assert again.reason == "refused: ValidationException"
     box.outbox.postpone(lease, [again], **{**postponed, "at_least": timedelta(0)})
@@ -285,7 +289,7 @@ def test_a_second_look_is_noted_in_the_moment_in_which_the_doubt_is_forgotten(bo
     assert box.pending([lease]) == []
     depth = box.outbox.depth(box.table)
     assert (depth.entries, depth.second_looks, depth.oldest_age) == (1, 1, timedelta(0))
-    time.sleep(1.1)
+    outlast(SHORT)
     (look,) = box.pending([lease])
     assert (look.key, look.reason, look.sent) == (thing(), SECOND_LOOK, None)
 
@@ -310,7 +314,7 @@ def test_an_entry_that_is_finished_cannot_be_marked(box: Box) -> None:
 
 def test_a_worker_whose_lane_has_passed_on_changes_nothing(box: Box) -> None:
     lease, entry = box.one(duration=SHORT)
-    time.sleep(1.1)
+    outlast(SHORT)
     (now,) = [each for each in box.lanes("two") if each.lane == lease.lane]
     assert not box.outbox.mark_sent(lease, [marked(entry, "stale")])
     assert box.outbox.mark_sent(now, [marked(entry, "new")])
@@ -326,7 +330,7 @@ def test_a_worker_whose_lane_has_passed_on_changes_nothing(box: Box) -> None:
 
 def test_a_worker_that_comes_back_after_another_is_as_stale(box: Box) -> None:
     lease, entry = box.one(duration=SHORT)
-    time.sleep(1.1)
+    outlast(SHORT)
     for other in box.lanes("two"):
         box.outbox.release(other)
     (again,) = [each for each in box.lanes("one") if each.lane == lease.lane]
